@@ -1,0 +1,132 @@
+"""What the recipes share. Every key of a config is declared here, so that a typo on the command line is refused.
+
+`placeholder(type)` is a value that is None until somebody sets it; the comment beside it says what None means.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def pretrain() -> ConfigDict:
+    """Pre-training as in the supplement's Table 3, for ViT-B on ImageNet-1K; the recipe still sets its length."""
+    config = ConfigDict()
+    config.task = "pretrain"
+    config.seed = 0
+    config.image_size = (224, 224)  # (height, width) in pixels
+    config.batch_size = 2048  # global: over all devices and hosts
+    config.num_epochs = 0.0
+    config.num_steps = placeholder(int)  # wins over num_epochs when set
+    config.accum_steps = 1  # micro-batches per step; divides batch_size
+
+    config.data = imagenet()
+    config.model = vit("vit_b")
+    config.optimizer = adamw()
+    config.schedule = cosine()
+    config.schedule.base_lr = 2e-4
+
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # -1: all the devices that are left
+    config.checkpoint = ConfigDict({"every_steps": 0, "every_epochs": 1.0, "keep_last": 2, "keep_every_steps": 0})
+    config.checkpoint.init_from = placeholder(str)  # a checkpoint whose parameters this run starts from, at step 0
+    config.log = ConfigDict({"every_steps": 50, "profile_at": 0, "notes": ""})  # profile_at: step, 0 = never
+    config.eval = evaluation()
+    return config
+
+
+def imagenet() -> ConfigDict:
+    """ImageNet-1K through TFDS, with the pre-training augmentation (scale 0.2-1, bicubic, horizontal flip)."""
+    data = ConfigDict()
+    data.name = "tfds:imagenet2012"  # or "folder:/path", "photos", "digits", "fake"
+    data.split = "train"
+    data.data_dir = ""  # where TFDS keeps its datasets; "" is its own default
+    data.channels = 3
+    data.mean = IMAGENET_MEAN  # of pixels in 0..1, one per channel
+    data.std = IMAGENET_STD
+    data.crop_scale = (0.2, 1.0)  # RandomResizedCrop: share of the image's area
+    data.crop_ratio = (3 / 4, 4 / 3)  # and width / height
+    data.flip = True
+    data.num_threads = 0  # 0: one per core
+    data.num_workers = 0  # processes; 0 reads in threads
+    data.prefetch_batches = 2
+    data.max_bad_fraction = 0.01  # share of undecodable images above which the run stops
+    data.fake_examples = 1281167  # size of the "fake" source
+    return data
+
+
+def vit(variant: str) -> ConfigDict:
+    """A ViT with its decoders and HOG targets as in the paper, section C of the supplement."""
+    model = ConfigDict()
+    model.variant = variant
+    model.patch_size = 16
+    model.width = placeholder(int)  # None: the variant's, here and below
+    model.depth = placeholder(int)
+    model.num_heads = placeholder(int)
+    model.mlp_ratio = 4.0
+    model.drop_path = 0.0
+    model.taps = placeholder(tuple)  # 1-based blocks; None: 2, 4, depth - 2, depth
+    model.mask_ratio = 0.75
+    model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax, targets and loss are float32
+    model.remat = False
+    model.attention = "xla"
+    model.target = ConfigDict({"kind": "hog", "bins": 18})
+    model.target.cells = placeholder(tuple)  # pixels, one per tap; None: patch_size / 4, / 2, * 1, * 2
+    model.target.hog_bias = placeholder(str)  # npz with the release's frozen gradient bias; None: no bias
+    model.decoder = ConfigDict({"num_heads": 8, "depth": 1})
+    model.decoder.width = placeholder(int)  # None: 256
+    return model
+
+
+def adamw() -> ConfigDict:
+    """AdamW of pre-training; which parameters decay is the task's own rule."""
+    optimizer = ConfigDict({"name": "adamw", "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.05})
+    optimizer.clip_norm = placeholder(float)  # None: gradients are not clipped
+    optimizer.ema_decay = placeholder(float)  # None: no moving average of the parameters
+    optimizer.max_bad_steps = 10  # non-finite steps in a row before the run gives up
+    return optimizer
+
+
+def cosine() -> ConfigDict:
+    """Linear warm-up, then half a cosine, both per step. Exactly one of the two rates is to be set."""
+    schedule = ConfigDict({"kind": "cosine", "min_lr": 0.0, "warmup_epochs": 0.0, "warmup_lr": 0.0})
+    schedule.base_lr = placeholder(float)  # times batch_size / 256 is the peak: pre-training
+    schedule.peak_lr = placeholder(float)  # the peak itself: everything downstream
+    schedule.warmup_steps = placeholder(int)  # wins over warmup_epochs when set
+    return schedule
+
+
+def evaluation() -> ConfigDict:
+    """k-NN accuracy of the frozen encoder (off: it reads a labelled set) and pictures of reconstructions."""
+    knn = ConfigDict({"enabled": False, "name": "tfds:imagenet2012", "train_split": "train"})
+    knn.test_split = "validation"
+    knn.k = 20
+    knn.temperature = 0.07
+    knn.every_epochs = 0.0  # 0: only before the first and after the last step
+    knn.resize = 256  # short side in pixels before the centre crop to image_size
+    knn.max_train = 0  # examples of train_split in the memory bank; 0: all
+    return ConfigDict({"knn": knn, "reconstruction": {"num_images": 8, "every_epochs": 10.0}})
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """The same recipe in a few seconds on a CPU: fake data, a tiny model, three steps. For smoke tests.
+
+    Kept: task, seed, targets, dtype, optimiser, rates, schedule, evaluations. Changes `config` and returns it.
+    """
+    patch = config.model.patch_size
+    config.image_size = (2 * patch, 2 * patch)
+    config.batch_size = 8
+    config.num_steps = 3
+    config.data.name = "fake"
+    config.data.split = "train"
+    config.data.fake_examples = 32
+    config.data.num_threads = 1
+    config.model.update({"width": 32, "depth": 4, "num_heads": 4, "taps": (1, 2, 3, 4)})
+    config.model.decoder.update({"width": 16, "num_heads": 2})
+    config.schedule.warmup_steps = 1
+    config.checkpoint.update({"every_steps": 2, "every_epochs": 0.0})
+    config.log.every_steps = 1
+    config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": 2 * patch})
+    config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
+    config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})
+    return config

@@ -1,0 +1,21 @@
+"""A hundred steps of ViT-B/16 pre-training on generated images: the speed of the step without disks or decoding.
+
+    python main.py --config=configs/fake_data_benchmark.py --workdir=runs/fake_data_benchmark
+
+Published: nothing to compare accuracy with; read images/s and the share of time spent waiting for data off the log.
+Try --config.batch_size=32, 48, 64, 128, 256 to find a device's best (the supplement's section B does so).
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.pretrain()
+    config.batch_size = 64
+    config.num_steps = 100
+    config.data.name = "fake"
+    config.schedule.warmup_steps = 10
+    config.checkpoint.every_epochs = 0.0
+    config.eval.reconstruction.num_images = 0
+    config.log.every_steps = 10
+    return config

@@ -1,0 +1,16 @@
+"""LocalMIM, ViT-S/16, HOG targets, 100 epochs of ImageNet-1K: the recipe of ViT-B on a smaller encoder.
+
+    python main.py --config=configs/vit_s_100ep.py --workdir=runs/vit_s_100ep
+
+Published: nothing. Neither the paper nor the release has a ViT-S, so batch and rates are ViT-B's.
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.pretrain()
+    config.model.variant = "vit_s"
+    config.num_epochs = 100.0
+    config.schedule.warmup_epochs = 10.0
+    return config

@@ -1,0 +1,118 @@
+"""Every recipe is complete, locked against typos, and says what it is."""
+
+import ast
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+
+CONFIGS = Path(common.__file__).parent
+RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
+
+
+def recipe(name: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def keys(config: ConfigDict) -> set[str]:
+    flat = set()
+    for key in config:
+        value = config[key]
+        flat |= {f"{key}.{inner}" for inner in keys(value)} if isinstance(value, ConfigDict) else {key}
+    return flat
+
+
+def check_rules(config: ConfigDict) -> None:
+    assert (config.schedule.base_lr is None) != (config.schedule.peak_lr is None), "exactly one of base_lr and peak_lr"
+    assert (config.num_steps is None) != (config.num_epochs == 0), "exactly one of num_steps and num_epochs"
+    assert config.batch_size % config.accum_steps == 0
+    assert len(config.data.mean) == len(config.data.std) == config.data.channels
+    assert all(side % config.model.patch_size == 0 for side in config.image_size)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_builds_and_is_complete(name):
+    config = recipe(name)
+    config.lock()
+    assert keys(config) == keys(common.pretrain())
+    check_rules(config)
+    assert config.schedule.warmup_epochs or config.schedule.warmup_steps
+    with pytest.raises(AttributeError):
+        config.batch_sise = 1
+    with pytest.raises(TypeError):
+        config.batch_size = "many"
+    assert json.loads(json.dumps(config.to_dict()))["task"] == config.task
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_header_has_its_command_and_its_result(name):
+    header = inspect.getdoc(importlib.import_module(f"configs.{name}"))
+    assert f"python main.py --config=configs/{name}.py --workdir=runs/{name}" in header
+    assert "Published:" in header
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_overrides_named_in_a_header_exist(name):
+    header = inspect.getdoc(importlib.import_module(f"configs.{name}"))
+    named = {word.removeprefix("--config.").split("=")[0] for word in header.split() if word.startswith("--config.")}
+    assert named <= keys(recipe(name))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_shrunken_recipe_keeps_the_rules(name):
+    config = recipe(name)
+    config.lock()
+    small = common.shrink(config)
+    assert keys(small) == keys(common.pretrain())
+    assert small.num_steps <= 3
+    assert small.data.name == "fake"
+    small.num_epochs = 0.0
+    check_rules(small)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "epochs", "warmup"),
+    [
+        ("vit_b_100ep", 2048, 100, 10),
+        ("vit_b_1600ep", 2048, 1600, 40),
+        ("vit_l_800ep", 4096, 800, 40),
+        ("vit_s_100ep", 2048, 100, 10),
+    ],
+)
+def test_settings_are_the_supplements(name, batch_size, epochs, warmup):
+    config = recipe(name)
+    assert config.batch_size == batch_size
+    assert config.num_epochs == epochs
+    assert config.schedule.warmup_epochs == warmup
+    assert config.schedule.base_lr == 2e-4
+    assert config.schedule.kind == "cosine"
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.b1, optimizer.b2, optimizer.weight_decay) == ("adamw", 0.9, 0.95, 0.05)
+    assert optimizer.clip_norm is None
+    assert config.image_size == (224, 224)
+    assert (config.model.target.kind, config.model.target.bins, config.model.mask_ratio) == ("hog", 18, 0.75)
+    assert (config.data.crop_scale, config.data.flip, config.model.drop_path) == ((0.2, 1.0), True, 0.0)
+
+
+def test_two_configs_share_nothing():
+    first, second = recipe("vit_b_100ep"), recipe("vit_b_100ep")
+    first.model.depth = 3
+    first.schedule.base_lr = 1.0
+    assert second.model.depth is None
+    assert second.schedule.base_lr == 2e-4
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_configs_import_only_ml_collections_and_one_another(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    assert imported <= {"ml_collections", "configs"}
