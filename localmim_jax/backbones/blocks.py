@@ -1,0 +1,133 @@
+"""The transformer block that every encoder and decoder is made of, with the initialisers of the paper's release.
+
+Parameters are float32; `dtype` is what activations are computed in. Softmax and layer-norm statistics are float32
+whatever the dtype. Randomness is an explicit key, and `None` means deterministic.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+xavier_uniform = nnx.initializers.xavier_uniform()
+
+
+def uniform_fan_in(fan_in: int) -> nnx.Initializer:
+    """PyTorch's default for convolutions, weight and bias alike: uniform within +-1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """One pre-norm transformer block.
+
+    Attributes:
+        width: channels of a token.
+        num_heads: attention heads; divides width.
+        mlp_ratio: hidden width of the MLP over width.
+        epsilon: of the first layer norm.
+        epsilon2: of the second; None for the same (the fine-tuning Swin of the release has 1e-5 there).
+        dtype: compute dtype.
+        attention: "xla", or "cudnn" for the fused kernel (bf16 or fp16 on an NVIDIA GPU).
+    """
+
+    width: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    epsilon: float = 1e-6
+    epsilon2: float | None = None
+    dtype: Any = jnp.float32
+    attention: Literal["xla", "cudnn"] = "xla"
+
+
+def linear(in_width: int, out_width: int, *, dtype: Any, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
+    """A Linear as the paper initialises it: Xavier-uniform kernel, bias 0."""
+    return nnx.Linear(in_width, out_width, use_bias=use_bias, dtype=dtype, kernel_init=xavier_uniform, rngs=rngs)
+
+
+def layer_norm(width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with two-pass float32 statistics: the one-pass form loses digits against PyTorch."""
+    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Stochastic depth: zeroes whole examples (first axis) with probability `rate` and scales the others up."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention over [b, n, d] with one fused qkv projection."""
+
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        self.num_heads = config.num_heads
+        self.implementation = config.attention
+        self.qkv = linear(config.width, 3 * config.width, dtype=config.dtype, rngs=rngs)
+        self.proj = linear(config.width, config.width, dtype=config.dtype, rngs=rngs)
+
+    def queries_keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[b, n, d] -> three [b, n, heads, d / heads]."""
+        qkv = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
+        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+
+    def __call__(self, x: jax.Array, bias: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+        """Attends within the n tokens.
+
+        Args:
+            x: [b, n, d].
+            bias: added to the logits, broadcastable to [b, heads, n, n], or None.
+            mask: bool, True where a query (row) may attend to a key (column), broadcastable alike, or None.
+        """
+        q, k, v = self.queries_keys_values(x)
+        out = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=self.implementation)
+        return self.proj(out.reshape(x.shape))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        hidden = int(config.width * config.mlp_ratio)
+        self.fc1 = linear(config.width, hidden, dtype=config.dtype, rngs=rngs)
+        self.fc2 = linear(hidden, config.width, dtype=config.dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: BlockConfig, *, drop_path: float = 0.0, rngs: nnx.Rngs):
+        epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
+        self.drop_path = drop_path
+        self.norm1 = layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.norm2 = layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        bias: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
+        key1, key2 = (None, None) if key is None else jax.random.split(key)
+        x = x + drop_path(self.attention(self.norm1(x), bias, mask), self.drop_path, key1)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
+
+
+def run_block(block: nnx.Module, remat: bool, *args: Any) -> jax.Array:
+    """`block(*args)`; with remat its activations are recomputed in the backward pass instead of kept."""
+    return jax.checkpoint(lambda *inputs: block(*inputs))(*args) if remat else block(*args)

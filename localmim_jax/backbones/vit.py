@@ -1,0 +1,174 @@
+"""[2] The only ViT, for every task: images, a mask or none, and the layers to tap -> one feature a tap.
+
+Standard architecture with a class token and fixed sine-cosine positions (supplement, section C). Masked patches are
+dropped before they are embedded, so that at mask ratio 0.75 the whole encoder works on a quarter of the patches.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from localmim_jax.backbones import blocks
+from localmim_jax.backbones.positions import sincos_2d
+from localmim_jax.errors import ConfigError
+from localmim_jax.masking import Mask
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer. The defaults are ViT-B/16 at 224 px.
+
+    Attributes:
+        image_size: (h, w) in pixels, both divisible by patch_size.
+        patch_size: side of a patch in pixels.
+        in_channels: colour channels of an image.
+        width, depth, num_heads, mlp_ratio: of the transformer; num_heads divides width, width is a multiple of 4.
+        drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
+        epsilon: of every layer norm.
+        dtype: compute dtype; parameters are float32.
+        remat: recompute each block's activations in the backward pass.
+        attention: "xla" or "cudnn".
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: int = 16
+    in_channels: int = 3
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+    remat: bool = False
+    attention: Literal["xla", "cudnn"] = "xla"
+
+    def __post_init__(self) -> None:
+        (h, w), p = self.image_size, self.patch_size
+        if p < 1 or h % p or w % p or min(h, w) < p:
+            legal = [size for size in range(1, min(h, w) + 1) if h % size == 0 and w % size == 0]
+            raise ConfigError(f"image_size {h}x{w} is not divisible by patch_size {p}: legal patch sizes are {legal}")
+        if self.num_heads < 1 or self.width % self.num_heads:
+            legal = [heads for heads in range(1, 33) if self.width % heads == 0]
+            raise ConfigError(f"width {self.width} is not divisible by num_heads {self.num_heads}: legal are {legal}")
+        if self.width % 4:
+            raise ConfigError(f"width {self.width} is not a multiple of 4, which 2-D sine-cosine positions need")
+        if self.depth < 1 or self.in_channels < 1:
+            raise ConfigError(f"depth {self.depth} and in_channels {self.in_channels} must be at least 1")
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ConfigError(f"drop_path {self.drop_path} is not in [0, 1)")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of patches."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """(rows, columns) of mask units: every patch is one."""
+        return self.grid
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers can be tapped."""
+        return self.depth
+
+    def feature_grid(self, tap: int) -> tuple[int, int]:
+        """(rows, columns) of the tokens after a layer."""
+        return self.grid
+
+    def feature_width(self, tap: int) -> int:
+        """Channels of the tokens after a layer."""
+        return self.width
+
+    @property
+    def default_taps(self) -> tuple[int, ...]:
+        """The paper's layers, counted from 1: 2, 4, depth - 2, depth. Shallower models tap what they have of these."""
+        return tuple(sorted({min(2, self.depth), min(4, self.depth), max(self.depth - 2, 1), self.depth}))
+
+
+VARIANTS = {
+    "vit_ti": {"width": 192, "depth": 12, "num_heads": 3},
+    "vit_s": {"width": 384, "depth": 12, "num_heads": 6},
+    "vit_b": {"width": 768, "depth": 12, "num_heads": 12},
+    "vit_l": {"width": 1024, "depth": 24, "num_heads": 16},
+}
+
+
+class PatchEmbed(nnx.Module):
+    """The linear projection of flattened patches, applied to the visible ones only."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        p, c, d = config.patch_size, config.in_channels, config.width
+        self.dtype = config.dtype
+        kernel = blocks.xavier_uniform(rngs.params(), (p * p * c, d), jnp.float32)
+        self.kernel = nnx.Param(kernel.reshape(p, p, c, d))
+        self.bias = nnx.Param(blocks.uniform_fan_in(p * p * c)(rngs.params(), (d,)))
+
+    def __call__(self, images: jax.Array, keep: jax.Array | None) -> jax.Array:
+        """[b, h, w, c] and int32 [b, k] indices of patches (None for all) -> [b, k, d]."""
+        p, _, c, d = self.kernel.shape
+        b, h, w, _ = images.shape
+        patches = images.astype(self.dtype).reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
+        patches = patches.reshape(b, -1, p * p * c)
+        if keep is not None:
+            patches = jnp.take_along_axis(patches, keep[:, :, None], axis=1)
+        kernel = self.kernel[...].astype(self.dtype).reshape(p * p * c, d)
+        return patches @ kernel + self.bias[...].astype(self.dtype).reshape(1, 1, d)
+
+
+class ViT(nnx.Module):
+    """A plain vision transformer without a final norm: norms belong to whoever reads a tap."""
+
+    num_prefix_tokens = 1  # the class token leads every feature
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        block = blocks.BlockConfig(
+            width=config.width,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            epsilon=config.epsilon,
+            dtype=config.dtype,
+            attention=config.attention,
+        )
+        self.patch_embed = PatchEmbed(config, rngs=rngs)
+        self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.width,)))
+        self.blocks = nnx.List(
+            [
+                blocks.Block(block, drop_path=config.drop_path * i / max(config.depth - 1, 1), rngs=rngs)
+                for i in range(config.depth)
+            ]
+        )
+
+    def __call__(
+        self, images: jax.Array, mask: Mask | None = None, taps: tuple[int, ...] = (), key: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Runs the visible patches through the blocks.
+
+        Args:
+            images: [b, h, w, c], normalised.
+            mask: over the patch grid; None sees everything.
+            taps: layers to read, counted from 1; a layer may be read more than once.
+            key: draws the drop path; None means deterministic.
+
+        Returns:
+            For every tap the output of that block, without a norm: [b, 1 + k, width], class token first.
+        """
+        config = self.config
+        keep = None if mask is None else mask.keep
+        x = self.patch_embed(images, keep)
+        positions = jnp.asarray(sincos_2d(config.grid, config.width), config.dtype)
+        x = x + (positions[None] if keep is None else positions[keep])
+        class_token = jnp.broadcast_to(self.class_token[...].astype(config.dtype), (x.shape[0], 1, config.width))
+        x = jnp.concatenate([class_token, x], axis=1)
+
+        features = {}
+        for number, block in enumerate(list(self.blocks)[: max(taps, default=0)], start=1):
+            block_key = None if key is None else jax.random.fold_in(key, number)
+            x = blocks.run_block(block, config.remat, x, None, None, block_key)
+            features[number] = x
+        return tuple(features[tap] for tap in taps)

@@ -1,0 +1,132 @@
+"""Names of the authors' PyTorch release beside ours, and how each array is laid out in either.
+
+One list of rules serves both directions: a rule holds a pattern over our paths, the release's name, and a layout. `<i>`
+and `<j>` stand for numbers. Layouts: "same"; "linear" (ours in x out, theirs out x in); "patch" (ours h x w x in x out,
+theirs out x in x h x w); "deconv" (ours in x h x w x out, theirs in x out x h x w); "conv1x1" (ours in x out, theirs
+out x in x 1 x 1); "token" (ours d, theirs 1 x 1 x d).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+_BLOCK = (
+    ("norm1/scale", "norm1.weight", "same"),
+    ("norm1/bias", "norm1.bias", "same"),
+    ("attention/qkv/kernel", "attn.qkv.weight", "linear"),
+    ("attention/qkv/bias", "attn.qkv.bias", "same"),
+    ("attention/proj/kernel", "attn.proj.weight", "linear"),
+    ("attention/proj/bias", "attn.proj.bias", "same"),
+    ("norm2/scale", "norm2.weight", "same"),
+    ("norm2/bias", "norm2.bias", "same"),
+    ("mlp/fc1/kernel", "mlp.fc1.weight", "linear"),
+    ("mlp/fc1/bias", "mlp.fc1.bias", "same"),
+    ("mlp/fc2/kernel", "mlp.fc2.weight", "linear"),
+    ("mlp/fc2/bias", "mlp.fc2.bias", "same"),
+)
+
+VIT_ENCODER = (
+    ("encoder/class_token", "cls_token", "token"),
+    ("encoder/patch_embed/kernel", "patch_embed.proj.weight", "patch"),
+    ("encoder/patch_embed/bias", "patch_embed.proj.bias", "same"),
+    *((f"encoder/blocks/<i>/{ours}", f"blocks.<i>.{theirs}", layout) for ours, theirs, layout in _BLOCK),
+)
+
+
+def vit_decoder(index: int, octaves: int) -> tuple[tuple[str, str, str], ...]:
+    """The rules of one ViT decoder. In the release the numbering of `pred` depends on how the decoder rescales."""
+    ours, theirs = f"decoders/{index}", f"decoder.{index}"
+    rules = [
+        (f"{ours}/norm/scale", f"norm.{index}.weight", "same"),
+        (f"{ours}/norm/bias", f"norm.{index}.bias", "same"),
+        (f"{ours}/embed/kernel", f"{theirs}.embed.weight", "linear"),
+        (f"{ours}/embed/bias", f"{theirs}.embed.bias", "same"),
+        (f"{ours}/mask_token", f"{theirs}.mask_token", "token"),
+        *((f"{ours}/blocks/<j>/{a}", f"{theirs}.blocks.<j>.{b}", layout) for a, b, layout in _BLOCK),
+        (f"{ours}/out_norm/scale", f"{theirs}.norm.weight", "same"),
+        (f"{ours}/out_norm/bias", f"{theirs}.norm.bias", "same"),
+    ]
+    position = 0
+    for i in range(max(octaves, 0)):
+        rules.append((f"{ours}/upsamples/{i}/kernel", f"{theirs}.pred.{position}.weight", "deconv"))
+        rules.append((f"{ours}/upsamples/{i}/bias", f"{theirs}.pred.{position}.bias", "same"))
+        if i + 1 < octaves:
+            rules.append((f"{ours}/upsample_norms/{i}/scale", f"{theirs}.pred.{position + 1}.weight", "same"))
+            rules.append((f"{ours}/upsample_norms/{i}/bias", f"{theirs}.pred.{position + 1}.bias", "same"))
+            position += 3  # transposed convolution, norm, GELU
+        else:
+            position += 1
+    position += octaves < 0  # a pooling layer comes first
+    rules.append((f"{ours}/predict/kernel", f"{theirs}.pred.{position}.weight", "conv1x1"))
+    rules.append((f"{ours}/predict/bias", f"{theirs}.pred.{position}.bias", "same"))
+    return tuple(rules)
+
+
+Rules = Iterable[tuple[str, str, str]]
+
+
+def release_name(path: str, rules: Rules) -> tuple[str, str] | None:
+    """The release's name and the layout of one of our paths; None where no rule covers it."""
+    for ours, theirs, layout in rules:
+        pattern = re.escape(ours).replace("<i>", r"(?P<i>\d+)").replace("<j>", r"(?P<j>\d+)")
+        if match := re.fullmatch(pattern, path):
+            return re.sub(r"<([ij])>", lambda m: match[m[1]], theirs), layout
+    return None
+
+
+def from_release(array: np.ndarray, layout: str) -> np.ndarray:
+    """An array of the release, in our layout."""
+    match layout:
+        case "same":
+            return array
+        case "linear":
+            return array.T
+        case "patch":
+            return array.transpose(2, 3, 1, 0)
+        case "deconv":
+            return array.transpose(0, 2, 3, 1)
+        case "conv1x1":
+            return array[:, :, 0, 0].T
+        case "token":
+            return array.reshape(-1)
+    raise ValueError(f"no layout is called {layout!r}")
+
+
+def to_release(array: np.ndarray, layout: str) -> np.ndarray:
+    """The inverse of `from_release`."""
+    match layout:
+        case "same":
+            return array
+        case "linear":
+            return array.T
+        case "patch":
+            return array.transpose(3, 2, 0, 1)
+        case "deconv":
+            return array.transpose(0, 3, 1, 2)
+        case "conv1x1":
+            return array.T[:, :, None, None]
+        case "token":
+            return array.reshape(1, 1, -1)
+    raise ValueError(f"no layout is called {layout!r}")
+
+
+def import_arrays(source: Mapping[str, np.ndarray], paths: Iterable[str], rules: Rules) -> dict[str, np.ndarray]:
+    """Our flat {path: array} from the release's {name: array}.
+
+    Raises:
+        KeyError: paths that no rule covers, or names that the source lacks, all of them in one message.
+    """
+    rules = tuple(rules)
+    found, problems = {}, []
+    for path in paths:
+        named = release_name(path, rules)
+        if named is None:
+            problems.append(f"{path}: no rule")
+        elif named[0] not in source:
+            problems.append(f"{path}: {named[0]} is missing")
+        else:
+            found[path] = from_release(np.asarray(source[named[0]]), named[1])
+    if problems:
+        raise KeyError("; ".join(problems))
+    return found

@@ -1,0 +1,115 @@
+"""[1] Which parts of an image the encoder does not see, and that mask at any other scale.
+
+A mask is drawn over *units* on a coarse grid: for ViT a unit is one patch, for Swin a 32 px square (paper, section 3;
+supplement, section C). Of every image the same number of units is kept, so that all shapes are static.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from localmim_jax.errors import ConfigError
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """The masks of a batch.
+
+    Attributes:
+        keep: int32 [b, k], indices of the visible units (row-major on the unit grid), in the encoder's order.
+        restore: int32 [b, n], position of each unit in the shuffled order; below k where the unit is visible.
+        dense: float32 [b, gh, gw], 1 where the unit is masked, 0 where it is visible.
+    """
+
+    keep: jax.Array
+    restore: jax.Array
+    dense: jax.Array
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the unit grid."""
+        return self.dense.shape[1], self.dense.shape[2]
+
+    def at(self, grid: tuple[int, int]) -> jax.Array:
+        """The masked fraction of every cell of another grid: float32 [b, rows * columns] in [0, 1].
+
+        Finer grids repeat a unit's value, coarser ones average it (docs/method.md).
+
+        Raises:
+            ConfigError: neither grid divides the other.
+        """
+        dense = self.dense
+        for axis, (size, wanted) in enumerate(zip(self.grid, grid, strict=True), start=1):
+            if wanted % size == 0:
+                dense = jnp.repeat(dense, wanted // size, axis=axis)
+            elif size % wanted == 0:
+                shape = (*dense.shape[:axis], wanted, size // wanted, *dense.shape[axis + 1 :])
+                dense = dense.reshape(shape).mean(axis + 1)
+            else:
+                raise ConfigError(f"mask grid {self.grid} cannot be resized to {grid}: neither divides the other")
+        return dense.reshape(dense.shape[0], -1)
+
+
+def num_visible(grid: tuple[int, int], mask_ratio: float) -> int:
+    """How many units stay visible: int(n * (1 - ratio)), the release's rounding (49 of 196 and 12 of 49 at 0.75).
+
+    Raises:
+        ConfigError: nothing would be visible, or nothing masked.
+    """
+    n = grid[0] * grid[1]
+    keep = int(n * (1 - mask_ratio))
+    if not 0 < keep < n:
+        raise ConfigError(
+            f"mask_ratio {mask_ratio} keeps {keep} of the {n} mask units of a {grid[0]}x{grid[1]} grid: "
+            f"choose a ratio from above 0 to at most {1 - 1 / n:.4f}"
+        )
+    return keep
+
+
+def mask_from_noise(noise: jax.Array, grid: tuple[int, int], keep: int) -> Mask:
+    """The mask that keeps the `keep` units with the smallest noise.
+
+    Args:
+        noise: float32 [b, rows * columns].
+        grid: (rows, columns) of the unit grid.
+        keep: number of visible units.
+    """
+    order = jnp.argsort(noise, axis=1)
+    restore = jnp.argsort(order, axis=1)
+    dense = (restore >= keep).astype(jnp.float32)
+    return Mask(
+        keep=order[:, :keep].astype(jnp.int32),
+        restore=restore.astype(jnp.int32),
+        dense=dense.reshape(-1, *grid),
+    )
+
+
+def random_mask(key: jax.Array, batch: int, grid: tuple[int, int], mask_ratio: float) -> Mask:
+    """Uniformly random masks, one an image, each keeping `num_visible(grid, mask_ratio)` units."""
+    noise = jax.random.uniform(key, (batch, grid[0] * grid[1]))
+    return mask_from_noise(noise, grid, num_visible(grid, mask_ratio))
+
+
+def to_grid(tokens: jax.Array, mask: Mask, fill: jax.Array) -> jax.Array:
+    """Puts visible tokens back to their places and `fill` everywhere else.
+
+    Args:
+        tokens: [b, k * s * s, d]: the visible units in the order of `mask.keep`, each with its s x s tokens in
+            row-major order (s is 1 for ViT, 32 px over the stage's stride for Swin).
+        mask: the mask the tokens were selected with.
+        fill: [d], the learned mask token.
+
+    Returns:
+        [b, gh * s, gw * s, d] in the dtype of tokens.
+    """
+    b, n, d = tokens.shape
+    (rows, columns), keep = mask.grid, mask.keep.shape[1]
+    s = round((n // keep) ** 0.5)
+    units = tokens.reshape(b, keep, s * s * d)
+    filler = jnp.broadcast_to(jnp.tile(fill.astype(tokens.dtype), s * s), (b, 1, s * s * d))
+    units = jnp.concatenate([units, filler], axis=1)
+    units = jnp.take_along_axis(units, jnp.minimum(mask.restore, keep)[:, :, None], axis=1)
+    grid = units.reshape(b, rows, columns, s, s, d).transpose(0, 1, 3, 2, 4, 5)
+    return grid.reshape(b, rows * s, columns * s, d)

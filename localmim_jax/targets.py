@@ -1,0 +1,158 @@
+"""[4] What the decoders reconstruct: histograms of oriented gradients, or normalised pixels, at every scale.
+
+Constants are the release's (docs/method.md): unsigned orientation, nearest bin, all of the magnitude to one bin, no
+block normalisation.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from localmim_jax.errors import ConfigError
+
+_EPSILON = 1e-12  # of the L2 norm of a HOG cell
+_VARIANCE_EPSILON = 1e-6  # of the variance of a pixel patch
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetConfig:
+    """What to reconstruct.
+
+    Attributes:
+        kind: "hog" or "pixels".
+        cells: side of a target cell in pixels, one a tap.
+        bins: orientation bins of HOG.
+        hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter, one pair a tap; None for none.
+    """
+
+    kind: Literal["hog", "pixels"] = "hog"
+    cells: tuple[int, ...] = (4, 8, 16, 32)
+    bins: int = 18
+    hog_bias: tuple[tuple[float, float], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("hog", "pixels"):
+            raise ConfigError(f"model.target.kind is {self.kind!r}: choose 'hog' or 'pixels'")
+        if self.kind == "hog" and self.bins < 1:
+            raise ConfigError(f"model.target.bins is {self.bins}: at least 1 orientation bin is needed")
+        if any(cell < 1 for cell in self.cells):
+            raise ConfigError(f"model.target.cells {self.cells}: every cell is a positive number of pixels")
+        if self.hog_bias is not None and self.kind != "hog":
+            raise ConfigError("model.target.hog_bias is only for HOG targets: leave it unset for pixels")
+        if self.hog_bias is not None and len(self.hog_bias) != len(self.cells):
+            raise ConfigError(
+                f"model.target.hog_bias has {len(self.hog_bias)} (gx, gy) pairs for {len(self.cells)} scales: "
+                "one pair a scale is needed"
+            )
+
+    def channels(self, cell: int, in_channels: int) -> int:
+        """Length of the target vector of one cell."""
+        return in_channels * (self.bins if self.kind == "hog" else cell * cell)
+
+
+def make_targets(images: jax.Array, config: TargetConfig) -> tuple[jax.Array, ...]:
+    """The targets of every scale, without gradient.
+
+    Args:
+        images: float32 [b, h, w, c], normalised by mean and standard deviation; h and w divisible by every cell.
+        config: kind and scales.
+
+    Returns:
+        One float32 [b, (h / cell) * (w / cell), channels] a cell, cells in row-major order.
+    """
+    images = jax.lax.stop_gradient(images.astype(jnp.float32))
+    if config.kind == "pixels":
+        return tuple(normalised_pixels(images, cell) for cell in config.cells)
+    if config.hog_bias is None:
+        return hog_pyramid(images, config.cells, config.bins)
+    return tuple(
+        hog_pyramid(images, (cell,), config.bins, bias)[0]
+        for cell, bias in zip(config.cells, config.hog_bias, strict=True)
+    )
+
+
+def image_gradients(images: jax.Array, bias: tuple[float, float] = (0.0, 0.0)) -> tuple[jax.Array, jax.Array]:
+    """Sobel gradients (gx, gy) per channel with reflected borders: float32 [b, h, w, c] each.
+
+    gx correlates with [[1, 0, -1], [2, 0, -2], [1, 0, -1]], gy with its transpose. The neighbours are subtracted
+    before they are smoothed: a flat or mirrored neighbourhood then gives an exact zero, where a 3x3 convolution leaves
+    rounding noise that falls into an arbitrary orientation bin.
+    """
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    across = padded[:, :, :-2] - padded[:, :, 2:]
+    down = padded[:, :-2] - padded[:, 2:]
+    gx = across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]
+    gy = down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]
+    return gx + bias[0], gy + bias[1]
+
+
+def hog_pyramid(
+    images: jax.Array, cells: tuple[int, ...], bins: int, bias: tuple[float, float] = (0.0, 0.0)
+) -> tuple[jax.Array, ...]:
+    """Histograms of oriented gradients at several scales, from one pass over the pixels.
+
+    Gradients and bins do not depend on the cell, so the histogram of the finest cell is made once and mean-pooled to
+    the coarser cells that it divides; only then is every scale L2-normalised per colour channel.
+
+    Args:
+        images: float32 [b, h, w, c].
+        cells: sides of the cells in pixels, in any order.
+        bins: orientation bins over half a turn.
+        bias: added to (gx, gy); see `TargetConfig.hog_bias`.
+
+    Returns:
+        One float32 [b, (h / cell) * (w / cell), c * bins] a cell, channel-major; 0 for a cell without gradient.
+    """
+    gx, gy = image_gradients(images, bias)
+    magnitude = jnp.sqrt(jnp.square(gx) + jnp.square(gy))
+    orientation = jnp.floor(jnp.arctan2(gx, gy) / jnp.pi * bins).astype(jnp.int32) % bins
+
+    histograms: dict[int, jax.Array] = {}
+    for cell in sorted(set(cells)):
+        finer = max((other for other in histograms if cell % other == 0), default=None)
+        if finer is None:
+            histograms[cell] = _cell_histogram(magnitude, orientation, cell, bins)
+        else:
+            histograms[cell] = _mean_pool(histograms[finer], cell // finer)
+    return tuple(_normalise(histograms[cell]) for cell in cells)
+
+
+def _cell_histogram(magnitude: jax.Array, orientation: jax.Array, cell: int, bins: int) -> jax.Array:
+    """Mean magnitude per orientation: float32 [b, rows, columns, c, bins]."""
+    b, h, w, c = magnitude.shape
+    split = (b, h // cell, cell, w // cell, cell, c, 1)
+    bin_index = jnp.arange(bins).reshape(1, 1, 1, 1, 1, 1, bins)
+    votes = jnp.where(orientation.reshape(split) == bin_index, magnitude.reshape(split), jnp.float32(0))
+    return votes.sum(axis=(2, 4)) / (cell * cell)
+
+
+def _mean_pool(histogram: jax.Array, factor: int) -> jax.Array:
+    b, rows, columns, c, bins = histogram.shape
+    return histogram.reshape(b, rows // factor, factor, columns // factor, factor, c, bins).mean(axis=(2, 4))
+
+
+def _normalise(histogram: jax.Array) -> jax.Array:
+    norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))
+    histogram = histogram / jnp.maximum(norm, _EPSILON)
+    b, rows, columns, c, bins = histogram.shape
+    return histogram.reshape(b, rows * columns, c * bins)
+
+
+def pixel_patches(images: jax.Array, cell: int) -> jax.Array:
+    """Raw patches [b, (h / cell) * (w / cell), cell * cell * c], values in (row, column, channel) order."""
+    b, h, w, c = images.shape
+    patches = images.reshape(b, h // cell, cell, w // cell, cell, c).transpose(0, 1, 3, 2, 4, 5)
+    return patches.reshape(b, (h // cell) * (w // cell), cell * cell * c)
+
+
+def normalised_pixels(images: jax.Array, cell: int) -> jax.Array:
+    """Patches minus their mean, over their standard deviation: float32, shaped as `pixel_patches`.
+
+    The variance is the unbiased one (n - 1), as in the release; 1e-6 is added before the root.
+    """
+    patches = pixel_patches(images, cell)
+    mean = patches.mean(axis=-1, keepdims=True)
+    variance = patches.var(axis=-1, keepdims=True, ddof=1)
+    return (patches - mean) / jnp.sqrt(variance + _VARIANCE_EPSILON)
