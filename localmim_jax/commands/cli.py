@@ -1,0 +1,312 @@
+"""What every command line shares: flags, `--config.a.b=value`, and how errors reach the user.
+
+Something the user can put right ends with one line on stderr and the exit status of `localmim_jax.errors`; anything
+else keeps its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is answered at once.
+"""
+
+import ast
+import difflib
+import logging
+import os
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, FieldReference, config_flags
+
+from localmim_jax.errors import ConfigError, UserError
+
+_NEEDED = {"int": "a whole number", "float": "a number", "bool": "true or false", "config dict": "one of its keys"}
+_HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
+
+
+def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagValues], None], usage: str) -> None:
+    """Parses `sys.argv`, calls `main` with the flags, and ends the process with the right exit status.
+
+    `define` declares the command's flags on the `FlagValues` it is given; with a string flag `config`, overrides
+    `--config.a.b=value` are understood and `flags.config` is the `ConfigDict`. `usage` opens the `--help` text.
+    """
+    _log_our_own_messages()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    name = Path(sys.argv[0]).name
+    try:
+        options = parse(sys.argv[1:], define)
+        if options is None:
+            print(help_text(define, usage))
+            return
+        flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
+        main(options)
+    except UserError as error:
+        _exit(f"{name}: {one_line(str(error))}", error.exit_code)
+    except KeyboardInterrupt:
+        _exit(f"{name}: interrupted", 130)
+    except Exception as error:
+        hint = out_of_memory_hint(error)
+        if hint is None:
+            raise
+        _exit(f"{name}: {hint}", ConfigError.exit_code)
+
+
+def parse(arguments: Sequence[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues | None:
+    """The flags in `arguments`, or None where help is asked for. Raises `ConfigError` for anything wrong."""
+    if _HELP.intersection(arguments):
+        return None
+    values = flags.FlagValues()
+    define(values)
+    overrides, resets, others = _sort_arguments(arguments, "config" in values)
+    try:
+        rest = values(["command", *others])[1:]
+    except flags.Error as error:
+        raise ConfigError(_explain(error, values)) from error
+    config = load_config(values.config) if "config" in values and values.config else None
+    if rest:
+        raise ConfigError(_explain_leftover(rest[0], values, dict(_fields(config)) if config else {}))
+    if "config" in values:
+        if config is None:
+            raise ConfigError(f"no --config given; for example --config={_existing_configs()[0]}")
+        values["config"].value = override(config, overrides, resets)
+    return values
+
+
+def load_config(path: str) -> ConfigDict:
+    """What `get_config()` of a Python file returns, locked. `file.py:argument` calls `get_config("argument")`.
+
+    A config is code: run only your own.
+    """
+    file, *argument = path.split(":", 1)
+    if not Path(file).is_file():
+        raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
+    try:
+        get_config = runpy.run_path(file).get("get_config")
+        if get_config is None:
+            raise ConfigError(f"{file} has no function get_config()")
+        config = get_config(*argument)
+    except ConfigError:
+        raise
+    except Exception as error:
+        places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line = f", line {places[-1]}" if places else ""
+        # ml_collections lists every key of the config, which buries its own suggestion.
+        reason = re.sub(r'\. Other fields present:.*}"', ".", str(error), flags=re.DOTALL).replace("\\n", " ")
+        raise ConfigError(f"config file {file}{line}: {type(error).__name__}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"get_config() of {file} returned a {type(config).__name__}, not a ConfigDict")
+    return config.lock()
+
+
+def record(config: ConfigDict) -> dict[str, Any]:
+    """The resolved config as nested plain dicts that survive a round trip through JSON: tuples become lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        return [plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(config.copy_and_resolve_references().to_dict())
+
+
+def workdir(path: str | None) -> str:
+    """The run directory as given, with "~" and relative paths resolved; cloud paths (`gs://...`) stay as they are."""
+    if not path:
+        raise ConfigError("no --workdir given; for example --workdir=runs/first")
+    if path.startswith(("http://", "https://")):
+        raise ConfigError(f"--workdir={path}: a run cannot write to a web address; give a directory")
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def hide_accelerators_from_tensorflow() -> None:
+    """TensorFlow, which writes the logs, would otherwise take all the memory of a GPU. To be called before jax runs."""
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+
+
+def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
+    """`usage`, then one line per flag."""
+    values = flags.FlagValues()
+    define(values)
+    names = [name for name in values if name not in ("flagfile", "undefok")]
+    width = max(map(len, names))
+    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {values[name].help}" for name in names)])
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def out_of_memory_hint(error: Exception) -> str | None:
+    """What to try when the accelerator's or the host's memory is full; None for any other error."""
+    if isinstance(error, MemoryError):
+        return "out of host memory; lower data.num_workers, data.prefetch_batches or batch_size"
+    if type(error).__name__ not in ("XlaRuntimeError", "JaxRuntimeError") or "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    wanted = re.search(r"allocat\w*\D{0,20}?([\d.]+) ?([KMGT]iB|bytes)", str(error))
+    detail = ""
+    if wanted:
+        size, unit = wanted.groups()
+        detail = f" ({float(size) / 2**30:.3g} GiB asked for)" if unit == "bytes" else f" ({size} {unit} asked for)"
+    return f"out of device memory{detail}; raise accum_steps, set model.remat=true or lower batch_size"
+
+
+def _sort_arguments(arguments: Sequence[str], with_config: bool) -> tuple[list[str], list[str], list[str]]:
+    """(overrides as "key=value", keys set to None, everything else)."""
+    overrides, resets, others = [], [], []
+    arguments = list(arguments)
+    while arguments:
+        argument = arguments.pop(0)
+        match = re.fullmatch(r"--?(no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL) if with_config else None
+        if match is None:
+            others.append(argument)
+            continue
+        negated, key, value = match.groups()
+        if value is None and not negated and arguments and not arguments[0].startswith("--"):
+            value = arguments.pop(0)
+        if value is None:
+            value = "false" if negated else ""
+        if value in ("None", "none"):
+            resets.append(key)
+        else:
+            overrides.append(f"{key}={value}")
+    return overrides, resets, others
+
+
+def override(config: ConfigDict, overrides: Sequence[str], resets: Sequence[str] = ()) -> ConfigDict:
+    """The locked config with "key=value" overrides, and with the keys in `resets` set back to None."""
+    fields = dict(_fields(config))
+    for key in [text.split("=", 1)[0] for text in overrides] + list(resets):
+        if key not in fields:
+            raise ConfigError(f"--config.{key}: {_explain_key(key, fields)}")
+    defaults = {key: value.get() if isinstance(value, FieldReference) else value for key, value in fields.items()}
+    values = flags.FlagValues()
+    tokens = [f"--config.{text}" for text in overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["command", *tokens])
+    try:
+        values(["command", *tokens])
+    except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ConfigError(_explain(error, values)) from error
+    config = values.config
+    for text in overrides:
+        _check_tuple(text, defaults, config)
+    for key in resets:
+        if not isinstance(fields[key], FieldReference):
+            raise ConfigError(f"--config.{key}=None: this key always needs a value")
+        holder, _, name = key.rpartition(".")
+        _lookup(config, holder)[name] = None
+    return config
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """("model.depth", value) for every key; a value that may be None is a `FieldReference`."""
+    for key, value in config.items(preserve_field_references=True):
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _lookup(config: ConfigDict, path: str) -> Any:
+    for part in filter(None, path.split(".")):
+        config = config[part]
+    return config
+
+
+def _check_tuple(text: str, defaults: dict[str, Any], config: ConfigDict) -> None:
+    """A tuple's parser takes words too; every tuple of a config holds numbers."""
+    key = text.split("=", 1)[0]
+    value = _lookup(config, key)
+    if not isinstance(value, tuple):
+        return
+    whole = all(type(number) is int for number in defaults[key] or ())
+    if not all(type(number) is int or (type(number) is float and not whole) for number in value):
+        kind = "whole numbers" if whole else "numbers"
+        raise ConfigError(f"--config.{text}: {kind} separated by commas are needed")
+
+
+def _explain(error: Exception, values: flags.FlagValues) -> str:
+    """absl's words for a bad flag, with what to write instead."""
+    text = one_line(str(error))
+    match = re.match(r"flag --([^=]+)=(.*?): ", text)
+    if match is None or match.group(1) not in values:
+        unknown = re.match(r"Unknown command line flag '([^']*)'", text)
+        return f"--{unknown.group(1)}: no such flag{_suggest_flag(unknown.group(1), values)}" if unknown else text
+    name, value = match.groups()
+    needed = _NEEDED.get(values[name].flag_type(), text)
+    hint = _value_hint(values[name].flag_type(), value)
+    return f"--{name}={value}: {needed} is needed" + (f"; write --{name}={hint}" if hint else "")
+
+
+def _value_hint(kind: str, value: str) -> str:
+    if kind == "bool":
+        words = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+        return words.get(value.lower(), "")
+    try:
+        number = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return ""
+    whole = kind == "int" and isinstance(number, float) and number.is_integer()
+    return str(int(number)) if whole else ""
+
+
+def _explain_leftover(argument: str, values: flags.FlagValues, fields: dict[str, Any]) -> str:
+    if argument.endswith(".py"):
+        return f"left-over argument {argument!r}; did you mean --config={argument}?"
+    key = argument.split("=", 1)[0]
+    if "=" not in argument:
+        return f"left-over argument {argument!r}; every option starts with --"
+    near = f"; did you mean --{argument}?" if key in values else _suggest_key(key, fields)
+    return f"left-over argument {argument!r}{near}"
+
+
+def _suggest_flag(name: str, values: flags.FlagValues) -> str:
+    return _did_you_mean(name, [flag for flag in values if flag not in ("flagfile", "undefok")], "--")
+
+
+def _explain_key(key: str, fields: Iterable[str]) -> str:
+    inside = sorted(name for name in fields if name.startswith(f"{key}."))
+    if inside:
+        return f"a section, not a value; set a key of it, such as --config.{inside[0]}"
+    return f"no such key{_suggest_key(key, fields)}"
+
+
+def _suggest_key(key: str, fields: Iterable[str]) -> str:
+    """Keys with the same or nearly the same last part ("depht"), else those whose last part contains it ("lr")."""
+    last = {name: name.rpartition(".")[2] for name in fields}
+    word = key.rpartition(".")[2]
+    near = difflib.get_close_matches(word, last.values(), n=1, cutoff=0.75)
+    found = [name for name in last if last[name] in near] or [
+        name for name in last if len(word) > 1 and word in last[name]
+    ]
+    found = found or difflib.get_close_matches(key, last, n=1)
+    found.sort(key=lambda name: -difflib.SequenceMatcher(None, key, name).ratio())
+    return f"; did you mean {' or '.join(f'--config.{name}' for name in found[:3])}?" if found else ""
+
+
+def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _existing_configs() -> list[str]:
+    found = sorted(path.as_posix() for path in Path("configs").glob("*.py") if path.stem not in ("__init__", "common"))
+    return sorted(found, key=lambda path: "quickstart" not in path) or ["configs/quickstart.py"]
+
+
+def _log_our_own_messages() -> None:
+    """Information from this package, warnings from everybody, on stderr: orbax and TFDS tell a great deal."""
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda entry: entry.levelno >= logging.WARNING or "localmim_jax" in entry.pathname)
+
+
+def _exit(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(status)

@@ -1,0 +1,231 @@
+"""Every way of mistyping a command line ends in one helpful line; a right one gives the right config."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from absl import flags
+from jax.errors import JaxRuntimeError
+
+import main
+from localmim_jax.commands import cli
+from localmim_jax.errors import ConfigError, Diverged, Interrupted, Preempted, StorageError
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = "--config=configs/quickstart.py"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def parse(*arguments: str) -> flags.FlagValues:
+    return cli.parse(arguments, main.define_flags)
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(*arguments)
+    assert "\n" not in cli.one_line(str(caught.value))
+    return cli.one_line(str(caught.value))
+
+
+def test_overrides_reach_the_config():
+    config = parse(
+        QUICKSTART,
+        "--config.batch_size=32",
+        "--config.seed",
+        "-3",
+        "--config.model.taps=1,2",
+        "--config.image_size=(48, 64)",
+        "--config.data.crop_scale=1,1.0",
+        "--noconfig.data.flip",
+        "--config.num_epochs=3",
+        "--config.log.notes=a=b, c",
+        "--config.model.target.hog_bias=bias.npz",
+        "--workdir=x",
+    ).config
+    assert (config.batch_size, config.seed, config.model.taps, config.image_size) == (32, -3, (1, 2), (48, 64))
+    assert (config.data.crop_scale, config.data.flip) == ((1, 1.0), False)
+    assert config.num_epochs == 3.0
+    assert isinstance(config.num_epochs, float)
+    assert (config.log.notes, config.model.target.hog_bias) == ("a=b, c", "bias.npz")
+    assert config.is_locked
+
+
+def test_overrides_may_stand_before_the_config():
+    assert parse("--config.seed=5", "--config", "configs/quickstart.py").config.seed == 5
+
+
+def test_none_unsets_what_may_be_unset():
+    config = parse(QUICKSTART, "--config.schedule.base_lr=None", "--config.schedule.peak_lr=1").config
+    assert config.schedule.base_lr is None
+    assert config.schedule.peak_lr == 1.0
+    assert "always needs a value" in refusal(QUICKSTART, "--config.batch_size=None")
+
+
+def test_record_survives_json():
+    config = parse("--config=configs/vit_b_100ep.py", "--config.model.taps=2,3").config
+    record = cli.record(config)
+    assert json.loads(json.dumps(record)) == record
+    assert record["model"]["taps"] == [2, 3]
+    assert record["num_steps"] is None
+    assert config.model.taps == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no --config given; for example --config=configs/quickstart.py"),
+        (["--config=configs/vit_b100ep.py"], "not found; did you mean configs/vit_b_100ep.py?"),
+        (["configs/quickstart.py"], "left-over argument 'configs/quickstart.py'; did you mean --config=configs/quick"),
+        ([QUICKSTART, "batch_size=3"], "left-over argument 'batch_size=3'; did you mean --config.batch_size?"),
+        ([QUICKSTART, "workdir=3"], "left-over argument 'workdir=3'; did you mean --workdir=3?"),
+        ([QUICKSTART, "train"], "left-over argument 'train'; every option starts with --"),
+        ([QUICKSTART, "--workdri=3"], "--workdri: no such flag; did you mean --workdir?"),
+        ([QUICKSTART, "--workdir"], "--workdir"),
+        ([QUICKSTART, "--num_processes=two"], "--num_processes=two: a whole number is needed"),
+        ([QUICKSTART, "--dry_run=no"], "--dry_run=no: true or false is needed; write --dry_run=false"),
+        ([QUICKSTART, "--config.batch_sise=3"], "no such key; did you mean --config.batch_size?"),
+        ([QUICKSTART, "--config.depht=3"], "did you mean --config.model.depth"),
+        ([QUICKSTART, "--config.model.depth.x=3"], "no such key; did you mean --config.model.depth?"),
+        ([QUICKSTART, "--config.lr=3"], "--config.schedule.base_lr"),
+        ([QUICKSTART, "--config.items=3"], "no such key"),
+        ([QUICKSTART, "--config.=3"], "no such key"),
+        ([QUICKSTART, "--config.model=3"], "a section, not a value; set a key of it"),
+        ([QUICKSTART, "--config.batch_size=1e3"], "a whole number is needed; write --config.batch_size=1000"),
+        ([QUICKSTART, "--config.batch_size=1.5"], "--config.batch_size=1.5: a whole number is needed"),
+        ([QUICKSTART, "--config.batch_size"], "--config.batch_size=: a whole number is needed"),
+        ([QUICKSTART, "--config.model.mask_ratio=most"], "--config.model.mask_ratio=most: a number is needed"),
+        ([QUICKSTART, "--config.data.flip=no"], "true or false is needed; write --config.data.flip=false"),
+        ([QUICKSTART, "--config.model.taps=a,b"], "whole numbers separated by commas are needed"),
+        ([QUICKSTART, "--config.image_size=32.5,32"], "whole numbers separated by commas are needed"),
+        ([QUICKSTART, "--config.data.mean=a"], "numbers separated by commas are needed"),
+    ],
+)
+def test_bad_command_line(arguments, expected):
+    assert expected in refusal(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def get_config():\n    return missing\n", "line 2: NameError: name 'missing' is not defined"),
+        ("def get_config(:\n", "SyntaxError"),
+        ("import nowhere_to_be_found\n", "line 1: ModuleNotFoundError"),
+        ("x = 1\n", "has no function get_config()"),
+        ("def get_config():\n    return {}\n", "returned a dict, not a ConfigDict"),
+        (
+            "from configs import common\ndef get_config():\n    c = common.pretrain().lock()\n    c.batch_sise = 1\n",
+            'Did you mean "batch_size"',
+        ),
+    ],
+)
+def test_bad_config_file(tmp_path, source, expected):
+    path = tmp_path / "recipe.py"
+    path.write_text(source)
+    message = refusal(f"--config={path}")
+    assert expected in message
+    assert str(path) in message
+    assert len(message) < 300 + len(str(path))
+
+
+def test_config_file_with_an_argument(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\ndef get_config(size):\n    return ConfigDict({'size': size})\n"
+    )
+    assert cli.load_config(f"{path}:large").size == "large"
+
+
+def test_help_names_every_flag():
+    assert parse("--help") is None
+    text = cli.help_text(main.define_flags, main.__doc__)
+    for flag in ("--config", "--workdir", "--dry_run", "--coordinator_address", "--num_processes", "--process_id"):
+        assert f"\n  {flag} " in text
+    assert len(text.splitlines()) < 30
+
+
+def test_workdir(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.workdir("~/run") == str(tmp_path / "run")
+    assert cli.workdir("run") == str(ROOT / "run")
+    assert cli.workdir("gs://bucket/run") == "gs://bucket/run"
+    with pytest.raises(ConfigError, match="no --workdir given"):
+        cli.workdir(None)
+    with pytest.raises(ConfigError, match="web address"):
+        cli.workdir("https://host/run")
+
+
+def test_out_of_memory_on_a_real_device():
+    with pytest.raises(JaxRuntimeError) as caught:
+        jnp.zeros(2**46, jnp.uint8)
+    assert "(6.55e+04 GiB asked for)" in cli.out_of_memory_hint(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory trying to allocate 8.50GiB."),
+            "(8.50 GiB asked for)",
+        ),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes."), "(9.54e-07 GiB asked for)"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: full"), "raise accum_steps, set model.remat=true or lower batch_size"),
+        (MemoryError(), "out of host memory"),
+        (JaxRuntimeError("INTERNAL: a bug"), None),
+        (ValueError("RESOURCE_EXHAUSTED: no space left on device"), None),
+    ],
+)
+def test_out_of_memory(error, expected):
+    hint = cli.out_of_memory_hint(error)
+    assert expected in hint if expected else hint is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("a\n b"), 2),
+        (Diverged("a\n b"), 3),
+        (StorageError("a\n b"), 4),
+        (Preempted("a\n b"), 75),
+        (Interrupted("a\n b"), 130),
+    ],
+)
+def test_user_errors_end_in_one_line_and_their_status(error, status, monkeypatch, capsys):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["dir/main.py", QUICKSTART])
+    with pytest.raises(SystemExit) as caught:
+        cli.run(fail, main.define_flags, "usage")
+    assert caught.value.code == status
+    assert capsys.readouterr().err == "main.py: a b\n"
+
+
+def test_unexpected_errors_keep_their_traceback(monkeypatch):
+    def fail(options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", ["main.py", QUICKSTART])
+    with pytest.raises(ZeroDivisionError):
+        cli.run(fail, main.define_flags, "usage")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (["--config=configs/quickstart.py", "--config.batch_size=1e3"], 2, "main.py: --config.batch_size=1e3"),
+        (["--config=configs/quickstart.py"], 2, "main.py: no --workdir given"),
+    ],
+)
+def test_process_ends_with_one_line(arguments, status, expected):
+    done = subprocess.run([sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.startswith(expected)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
