@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from localmim_jax.backbones import blocks
+from localmim_jax.backbones.positions import sincos_2d
+
+CONFIG = blocks.BlockConfig(width=8, num_heads=2)
+
+
+def test_attention_is_its_definition():
+    attention = blocks.Attention(CONFIG, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 8)).astype(np.float32)
+    bias = rng.standard_normal((1, 2, 5, 5)).astype(np.float32)
+    may = np.tril(np.ones((1, 1, 5, 5), bool))
+    weight = np.asarray(attention.qkv.kernel[...])
+    expected = np.zeros_like(x)
+    for b, head in np.ndindex(2, 2):
+        q, k, v = (x[b] @ weight[:, 8 * i + 4 * head : 8 * i + 4 * head + 4] for i in range(3))
+        logits = np.where(may[0, 0], q @ k.T / 2.0 + bias[0, head], -np.inf)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        expected[b, :, 4 * head : 4 * head + 4] = weights / weights.sum(axis=1, keepdims=True) @ v
+    expected = expected @ np.asarray(attention.proj.kernel[...])
+    np.testing.assert_allclose(attention(jnp.asarray(x), jnp.asarray(bias), jnp.asarray(may)), expected, atol=1e-5)
+
+
+def test_bfloat16_keeps_float32_parameters_and_statistics():
+    block = blocks.Block(blocks.BlockConfig(width=8, num_heads=2, dtype=jnp.bfloat16), rngs=nnx.Rngs(0))
+    exact = blocks.Block(CONFIG, rngs=nnx.Rngs(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(block))} == {jnp.dtype("float32")}
+    x = 100 + jax.random.normal(jax.random.key(0), (1, 3, 8))
+    out = block(x.astype(jnp.bfloat16))
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_allclose(out.astype(jnp.float32), exact(x.astype(jnp.bfloat16).astype(jnp.float32)), atol=1.0)
+
+
+def test_layer_norm_keeps_its_digits_far_from_zero():
+    norm = blocks.layer_norm(64, 1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = 3000 + np.random.default_rng(0).standard_normal((1, 64))
+    expected = (x - x.mean()) / x.std()
+    np.testing.assert_allclose(norm(jnp.asarray(x, jnp.float32)), expected, atol=5e-3)
+
+
+def test_drop_path():
+    x = jnp.ones((4000, 2, 3))
+    dropped = np.asarray(blocks.drop_path(x, 0.25, jax.random.key(0)))
+    assert set(np.unique(dropped.round(5))) == {0.0, np.float32(1.33333)}
+    assert (dropped == dropped[:, :1, :1]).all()  # whole examples
+    np.testing.assert_allclose(dropped.mean(), 1.0, atol=0.05)
+    assert blocks.drop_path(x, 0.25, None) is x
+
+
+def test_remat_changes_nothing_but_memory():
+    block = blocks.Block(CONFIG, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+    plain = jax.grad(lambda x: blocks.run_block(block, False, x).sum())(x)
+    again = jax.grad(lambda x: blocks.run_block(block, True, x).sum())(x)
+    np.testing.assert_allclose(plain, again, atol=1e-6)
+
+
+def test_initialisers():
+    mlp = blocks.Mlp(blocks.BlockConfig(width=64, num_heads=2), rngs=nnx.Rngs(0))
+    kernel = np.asarray(mlp.fc1.kernel[...])
+    bound = np.sqrt(6 / (64 + 256))
+    assert bound * 0.99 < np.abs(kernel).max() <= bound
+    assert not np.asarray(mlp.fc1.bias[...]).any()
+    drawn = np.asarray(blocks.uniform_fan_in(16)(jax.random.key(0), (5000,)))
+    assert 0.249 < drawn.max() <= 0.25
+    assert -0.25 <= drawn.min() < -0.249
+
+
+def test_positions_put_the_column_first():
+    table = sincos_2d((3, 5), 8).reshape(3, 5, 8)
+    assert (table[0, 2, :4] == table[2, 2, :4]).all()  # the same column
+    assert (table[1, 0, 4:] == table[1, 4, 4:]).all()  # the same row
+    np.testing.assert_allclose(
+        table[2, 3],
+        [np.sin(3), np.sin(0.03), np.cos(3), np.cos(0.03)] + [np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02)],
+        atol=1e-6,
+    )

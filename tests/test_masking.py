@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from localmim_jax.errors import ConfigError
+from localmim_jax.masking import mask_from_noise, num_visible, random_mask, to_grid
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+
+def test_the_papers_counts():
+    assert num_visible((14, 14), 0.75) == 49
+    assert num_visible((7, 7), 0.75) == 12
+    assert num_visible((7, 5), 0.6) == 14
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 0.999])
+def test_a_mask_needs_something_seen_and_something_hidden(ratio):
+    with pytest.raises(ConfigError, match="choose a ratio"):
+        num_visible((4, 4), ratio)
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=st.integers(1, 5), columns=st.integers(2, 5), seed=st.integers(0, 1000), data=st.data())
+def test_keep_restore_and_dense_tell_the_same_story(rows, columns, seed, data):
+    n = rows * columns
+    keep = data.draw(st.integers(1, n - 1))
+    noise = np.random.default_rng(seed).random((3, n), dtype=np.float32)
+    mask = mask_from_noise(jnp.asarray(noise), (rows, columns), keep)
+    assert mask.grid == (rows, columns)
+    for i in range(3):
+        visible = np.flatnonzero(np.asarray(mask.dense[i]).reshape(-1) == 0)
+        np.testing.assert_array_equal(np.sort(mask.keep[i]), visible)
+        np.testing.assert_array_equal(np.asarray(mask.keep[i]), np.argsort(noise[i])[:keep])
+        np.testing.assert_array_equal(np.asarray(mask.restore[i])[np.asarray(mask.keep[i])], np.arange(keep))
+
+
+def test_masks_differ_between_images_and_keys_but_not_between_calls():
+    first = random_mask(jax.random.key(0), 4, (6, 6), 0.75)
+    again = random_mask(jax.random.key(0), 4, (6, 6), 0.75)
+    other = random_mask(jax.random.key(1), 4, (6, 6), 0.75)
+    np.testing.assert_array_equal(first.keep, again.keep)
+    assert not np.array_equal(first.dense, other.dense)
+    assert len({row.tobytes() for row in np.asarray(first.dense)}) == 4
+
+
+def test_every_unit_is_masked_equally_often():
+    mask = random_mask(jax.random.key(3), 4000, (4, 4), 0.75)
+    np.testing.assert_allclose(mask.dense.mean(axis=0), 0.75, atol=0.03)
+
+
+def test_at_other_scales():
+    noise = jnp.asarray([[0.1, 0.9, 0.8, 0.2, 0.7, 0.6, 0.3, 0.4]], jnp.float32)
+    mask = mask_from_noise(noise, (2, 4), 3)  # keeps 0, 3, 6
+    np.testing.assert_array_equal(mask.at((2, 4))[0], [0, 1, 1, 0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(mask.at((4, 8))[0].reshape(4, 8)[:2, ::2], [[0, 1, 1, 0], [0, 1, 1, 0]])
+    np.testing.assert_array_equal(mask.at((1, 2))[0], [0.75, 0.5])
+    np.testing.assert_array_equal(mask.at((1, 8))[0], [0.5, 0.5, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    with pytest.raises(ConfigError, match="neither divides"):
+        mask.at((3, 4))
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_to_grid_puts_every_visible_token_back(side):
+    rows, columns, d = 2, 3, 5
+    rng = np.random.default_rng(side)
+    mask = mask_from_noise(jnp.asarray(rng.random((2, 6), np.float32)), (rows, columns), 2)
+    picture = rng.standard_normal((2, rows * side, columns * side, d)).astype(np.float32)
+    fill = np.arange(d, dtype=np.float32)
+    units = picture.reshape(2, rows, side, columns, side, d).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, side * side, d)
+    tokens = np.take_along_axis(units, np.asarray(mask.keep)[:, :, None, None], axis=1).reshape(2, -1, d)
+
+    restored = to_grid(jnp.asarray(tokens), mask, jnp.asarray(fill))
+
+    hidden = np.repeat(np.repeat(np.asarray(mask.dense), side, axis=1), side, axis=2)[..., None]
+    np.testing.assert_array_equal(restored, np.where(hidden == 1, fill, picture))
