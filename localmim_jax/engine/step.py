@@ -1,0 +1,141 @@
+"""One training step: a pure function (state, batch) -> (state, metrics), compiled once, its state donated."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.optim import clip_by_norm, global_norm
+from localmim_jax.engine.schedule import make_schedule
+from localmim_jax.engine.state import StateSpec, join
+from localmim_jax.params import Tree, merge
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+LOSS_SCALE_GROWTH_INTERVAL = 2000  # good steps after which float16's loss scale doubles, as in torch's GradScaler
+
+
+def make_train_step(spec: StateSpec) -> Callable[[Tree, Batch], tuple[Tree, Metrics]]:
+    """The jitted step. Metrics are float32 scalars, replicated.
+
+    Besides the task's own they are: "loss"; "learning_rate"; "norm/gradient" (before clipping), "norm/parameters" and
+    "norm/update" of what is trained; "skipped" (1 where loss or gradient were not finite, so that everything but the
+    step count stayed as it was); "skipped_in_a_row"; "skipped_steps" (of the whole run); under float16 "loss_scale".
+    """
+    task, settings = spec.task, spec.settings
+    optimizer, ema_decay = spec.optimizer, settings.optimizer.ema_decay
+    schedule = make_schedule(settings.schedule, task.batch_size, task.num_steps, task.steps_per_epoch)
+    settings.check_batch(task.batch_size, spec.mesh.size)
+    gradient_shardings, _ = spec.partition(spec.shardings["params"])
+
+    def train_step(state: Tree, batch: Batch) -> tuple[Tree, Metrics]:
+        key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
+        trained, frozen = spec.partition(state["params"])
+        metrics, model_state, gradients = _gradients(spec, state, trained, frozen, batch, key)
+        # Without this each device could hold whole gradients where it holds a share of the parameters.
+        gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
+
+        norm = global_norm(gradients)
+        finite_loss = jnp.isfinite(metrics["loss"])
+        good = finite_loss & jnp.isfinite(norm)
+        if settings.optimizer.clip_norm is not None:
+            gradients = clip_by_norm(gradients, norm, settings.optimizer.clip_norm)
+        learning_rate = schedule(state["step"])
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], trained, learning_rate)
+        trained = jax.tree.map(jnp.add, trained, updates)
+        changed = {
+            "params": join(trained, frozen),
+            "model_state": model_state,
+            "opt_state": opt_state,
+            "ema": {},
+        }
+        if ema_decay is not None:
+            changed["ema"] = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, state["ema"], trained)
+        new_state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old), changed, {name: state[name] for name in changed}
+        )
+        new_state |= _counters(state, good, finite_loss)
+        reported = {
+            **metrics,
+            "learning_rate": learning_rate,
+            "norm/gradient": norm,
+            "norm/parameters": global_norm(trained),
+            "norm/update": global_norm(updates),
+            "skipped": ~good,
+            "skipped_in_a_row": new_state["bad_steps"]["in_a_row"],
+            "skipped_steps": new_state["bad_steps"]["total"],
+        }
+        if "loss_scale" in state:
+            reported["loss_scale"] = state["loss_scale"]["scale"]
+        return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in reported.items()}
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(spec.shardings, meshes.replicated(spec.mesh)))
+
+
+def _gradients(
+    spec: StateSpec, state: Tree, trained: Tree, frozen: Tree, batch: Batch, key: jax.Array
+) -> tuple[Metrics, Tree, Tree]:
+    """(metrics with the "loss", model_state, gradients) of a batch, averaged over its micro-batches.
+
+    Example i belongs to micro-batch i mod accum_steps: each device then cuts its own examples and none moves. The
+    model state passes through the micro-batches in turn. Under float16 the loss is scaled while it is differentiated.
+    """
+    scale = state["loss_scale"]["scale"] if "loss_scale" in state else 1.0
+
+    def scaled_loss(trained: Tree, model_state: Tree, batch: Batch, key: jax.Array):
+        model = merge(spec.graphdef, join(trained, frozen), model_state)
+        loss, metrics, model_state = spec.task.loss(model, batch, key)
+        return loss * scale, ({"loss": loss, **metrics}, model_state)
+
+    def micro_gradients(model_state: Tree, index: jax.Array, batch: Batch) -> tuple[Metrics, Tree, Tree]:
+        micro_key = jax.random.fold_in(key, index)
+        gradients, aux = jax.grad(scaled_loss, has_aux=True)(trained, model_state, batch, micro_key)
+        return *aux, gradients
+
+    count = spec.settings.accum_steps
+    if count == 1:
+        metrics, model_state, gradients = micro_gradients(state["model_state"], jnp.int32(0), batch)
+    else:
+        split_over_devices = NamedSharding(spec.mesh, P(None, meshes.BATCH_AXES))
+
+        def cut(array: jax.Array) -> jax.Array:
+            array = array.reshape(array.shape[0] // count, count, *array.shape[1:]).swapaxes(0, 1)
+            return jax.lax.with_sharding_constraint(array, split_over_devices)
+
+        def micro_step(carry: tuple[Tree, Tree], inputs: tuple[jax.Array, Batch]):
+            metrics, model_state, gradients = micro_gradients(carry[0], *inputs)
+            return (model_state, jax.tree.map(jnp.add, carry[1], gradients)), metrics
+
+        start = state["model_state"], jax.tree.map(jnp.zeros_like, trained)
+        inputs = jnp.arange(count), {name: cut(array) for name, array in batch.items()}
+        (model_state, gradients), metrics = jax.lax.scan(micro_step, start, inputs)
+        metrics = {name: jnp.mean(values) for name, values in metrics.items()}
+    return metrics, model_state, jax.tree.map(lambda g: g / (count * scale), gradients)
+
+
+def _counters(state: Tree, good: jax.Array, finite_loss: jax.Array) -> Tree:
+    """The step count, the skipped steps and float16's loss scale after a step.
+
+    A gradient that overflows while the loss is finite and the scale can still fall is float16's normal way of finding
+    its scale: such a step is skipped and counted in the total, but brings the run no nearer to its end as diverged.
+    """
+    bad_steps, excused = state["bad_steps"], jnp.zeros((), bool)
+    new = {"step": state["step"] + 1}
+    if "loss_scale" in state:
+        scale, good_steps = state["loss_scale"]["scale"], state["loss_scale"]["good_steps"] + 1
+        excused = ~good & finite_loss & (scale > 1.0)
+        grow = good & (good_steps == LOSS_SCALE_GROWTH_INTERVAL)
+        new["loss_scale"] = {
+            "scale": jnp.where(good, jnp.where(grow, scale * 2.0, scale), jnp.maximum(scale / 2.0, 1.0)),
+            "good_steps": jnp.where(grow | ~good, 0, good_steps),
+        }
+    in_a_row = jnp.where(excused, bad_steps["in_a_row"], bad_steps["in_a_row"] + 1)
+    new["bad_steps"] = {
+        "total": bad_steps["total"] + jnp.where(good, 0, 1),
+        "in_a_row": jnp.where(good, 0, in_a_row),
+    }
+    return new
