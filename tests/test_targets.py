@@ -33,7 +33,7 @@ def hog_by_loops(image, cell, bins, bias=(0.0, 0.0)):
     ("bins", "cells", "bias"), [(9, (4, 8), (0.0, 0.0)), (7, (2, 6, 4), (0.0, 0.0)), (18, (4,), (0.2, -0.1))]
 )
 def test_hog_is_its_definition(bins, cells, bias):
-    """Interior cells only: on the border gx or gy is an exact zero, where the loops' own rounding would decide the bin."""
+    """Interior cells only: on the border gx or gy is an exact zero, where the loops' rounding picks a bin."""
     picture = images((1, 24, 24, 2))
     pyramid = hog_pyramid(jnp.asarray(picture), cells, bins, bias)
     for cell, target in zip(cells, pyramid, strict=True):

@@ -1,0 +1,149 @@
+"""From a ConfigDict to the frozen settings of the engine and the models. `ConfigDict` goes no further than this room."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from localmim_jax.backbones import vit
+from localmim_jax.engine import settings as engine
+from localmim_jax.errors import ConfigError
+from localmim_jax.localmim import LocalMIMConfig
+from localmim_jax.targets import TargetConfig
+
+T = TypeVar("T")
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+
+
+def run_settings(config: ConfigDict) -> engine.RunSettings:
+    """What the engine is told besides the task."""
+    return engine.RunSettings(
+        seed=config.seed,
+        accum_steps=config.accum_steps,
+        dtype=config.model.dtype,
+        schedule=fill(engine.ScheduleSettings, config.schedule),
+        optimizer=fill(engine.OptimizerSettings, config.optimizer),
+        mesh=fill(engine.MeshSettings, config.mesh),
+        checkpoint=fill(engine.CheckpointSettings, config.checkpoint),
+        log=fill(engine.LogSettings, config.log),
+    )
+
+
+def fill(cls: type[T], section: ConfigDict) -> T:
+    """A frozen dataclass from the keys of a config section that bear its fields' names."""
+    values = {field.name: section[field.name] for field in dataclasses.fields(cls) if field.name in section}
+    return cls(**values)
+
+
+def num_steps(config: ConfigDict, num_examples: int) -> tuple[int, float]:
+    """(steps of the run, steps per epoch), from `num_steps` where it is set and else from `num_epochs`.
+
+    Raises:
+        ConfigError: neither gives at least one step.
+    """
+    steps_per_epoch = num_examples / config.batch_size
+    steps = config.num_steps if config.num_steps is not None else round(config.num_epochs * steps_per_epoch)
+    if steps < 1:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs} of {num_examples} examples in batches of {config.batch_size} is less than "
+            "one step: raise num_epochs, set num_steps or lower batch_size"
+        )
+    return steps, steps_per_epoch
+
+
+def interval(epochs: float, steps_per_epoch: float) -> int:
+    """Steps between two evaluations that are `epochs` apart; 0 stays 0 (never, or only at the ends)."""
+    return max(1, round(epochs * steps_per_epoch)) if epochs else 0
+
+
+def encoder_config(config: ConfigDict) -> vit.ViTConfig:
+    """The backbone: the variant's sizes, overridden by whatever the config sets.
+
+    Raises:
+        ConfigError: an unknown variant or an impossible size.
+    """
+    model = config.model
+    if model.variant not in vit.VARIANTS:
+        raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(vit.VARIANTS)}")
+    if model.dtype not in DTYPES:
+        raise ConfigError(f"model.dtype is {model.dtype!r}; it must be one of {', '.join(DTYPES)}")
+    sizes = vit.VARIANTS[model.variant] | {
+        name: model[name] for name in ("width", "depth", "num_heads") if model[name] is not None
+    }
+    return vit.ViTConfig(
+        image_size=tuple(config.image_size),
+        patch_size=model.patch_size,
+        in_channels=config.data.channels,
+        mlp_ratio=model.mlp_ratio,
+        drop_path=model.drop_path,
+        dtype=DTYPES[model.dtype],
+        remat=model.remat,
+        attention=model.attention,
+        **sizes,
+    )
+
+
+def localmim_config(config: ConfigDict) -> LocalMIMConfig:
+    """The pre-training model. Where the config leaves taps, cells or decoder width open, the paper's are taken."""
+    model, encoder = config.model, encoder_config(config)
+    taps = tuple(model.taps) if model.taps is not None else encoder.default_taps
+    cells = model.target.cells
+    if cells is None:
+        quarter = encoder.patch_size // 4
+        if len(taps) != 4 or encoder.patch_size % 4:
+            raise ConfigError(
+                f"model.target.cells is not set, and the paper's four scales do not fit {len(taps)} taps of "
+                f"{encoder.patch_size} px patches: set one cell a tap, in pixels"
+            )
+        cells = (quarter, 2 * quarter, 4 * quarter, 8 * quarter)
+    return LocalMIMConfig(
+        encoder=encoder,
+        taps=taps,
+        target=TargetConfig(
+            kind=model.target.kind,
+            cells=tuple(cells),
+            bins=model.target.bins,
+            hog_bias=None if model.target.hog_bias is None else read_hog_bias(model.target.hog_bias),
+        ),
+        decoder_width=256 if model.decoder.width is None else model.decoder.width,
+        decoder_num_heads=model.decoder.num_heads,
+        decoder_depth=model.decoder.depth,
+        mask_ratio=model.mask_ratio,
+    )
+
+
+def read_hog_bias(path: str) -> tuple[tuple[float, float], ...]:
+    """The release's frozen HOG biases from an npz with arrays `hog_enc.<k>.conv.bias`, each [2] (gx, gy).
+
+    Raises:
+        ConfigError: the file is missing, no npz, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = sorted(name for name in file.files if name.endswith(".conv.bias"))
+            biases = [np.asarray(file[f"hog_enc.{i}.conv.bias"], np.float64) for i in range(len(names))]
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.target.hog_bias: {path} cannot be read ({error})") from error
+    if not biases or any(bias.shape != (2,) for bias in biases):
+        raise ConfigError(f"model.target.hog_bias: {path} needs arrays hog_enc.<k>.conv.bias of 2 values, one a scale")
+    return tuple((float(bias[0]), float(bias[1])) for bias in biases)
+
+
+def image_statistics(config: ConfigDict) -> tuple[Any, Any]:
+    """Mean and standard deviation per channel of pixels in 0..1: float32 [1, 1, 1, c] each.
+
+    Raises:
+        ConfigError: their lengths are not data.channels, or a deviation is not positive.
+    """
+    data = config.data
+    for key in ("mean", "std"):
+        if len(data[key]) != data.channels:
+            raise ConfigError(
+                f"data.{key} has {len(data[key])} values for data.channels={data.channels}: give one a channel"
+            )
+    if min(data.std) <= 0:
+        raise ConfigError(f"data.std is {tuple(data.std)}: every deviation must be above 0")
+    return tuple(np.asarray(data[key], np.float32).reshape(1, 1, 1, -1) for key in ("mean", "std"))
