@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from localmim_jax.errors import ConfigError
 
@@ -120,15 +121,26 @@ def hog_pyramid(
 
 
 def _cell_histogram(magnitude: jax.Array, orientation: jax.Array, cell: int, bins: int) -> jax.Array:
-    """Mean magnitude per orientation: float32 [b, rows, columns, c, bins]."""
+    """Mean magnitude per orientation: float32 [b, rows, columns, c, bins].
+
+    Written as a sum over the pixels of a small cell rather than a reduction or a scatter: XLA then makes one vectorised
+    kernel of it, which was about 16 times faster than the reduction on a CPU (`localmim_jax/bench/hog.py`).
+    """
+    side = max(divisor for divisor in range(1, 9) if cell % divisor == 0)
     b, h, w, c = magnitude.shape
-    split = (b, h // cell, cell, w // cell, cell, c, 1)
-    bin_index = jnp.arange(bins).reshape(1, 1, 1, 1, 1, 1, bins)
-    votes = jnp.where(orientation.reshape(split) == bin_index, magnitude.reshape(split), jnp.float32(0))
-    return votes.sum(axis=(2, 4)) / (cell * cell)
+    split = (b, h // side, side, w // side, side, c, 1)
+    magnitude, orientation = magnitude.reshape(split), orientation.reshape(split)
+    bin_index = jnp.arange(bins).reshape(1, 1, 1, 1, bins)
+    histogram = jnp.zeros((b, h // side, w // side, c, bins), jnp.float32)
+    for row, column in np.ndindex(side, side):
+        vote = orientation[:, :, row, :, column] == bin_index
+        histogram += jnp.where(vote, magnitude[:, :, row, :, column], jnp.float32(0))
+    return _mean_pool(histogram / (side * side), cell // side)
 
 
 def _mean_pool(histogram: jax.Array, factor: int) -> jax.Array:
+    if factor == 1:
+        return histogram
     b, rows, columns, c, bins = histogram.shape
     return histogram.reshape(b, rows // factor, factor, columns // factor, factor, c, bins).mean(axis=(2, 4))
 

@@ -1,4 +1,4 @@
-"""From a ConfigDict to the frozen settings of the engine and the models. `ConfigDict` goes no further than this room."""
+"""From a ConfigDict to the frozen settings of engine and models. `ConfigDict` goes no further than this room."""
 
 import dataclasses
 from typing import Any, TypeVar
