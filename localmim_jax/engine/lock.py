@@ -1,0 +1,185 @@
+"""One writer per run directory: `run.lock`, held with flock and signed with host, process and start.
+
+The kernel drops flock when its owner dies, so a crash on the same host never blocks the next start. Where flock does
+not reach (another host on a file system that keeps it local, or one without flock), the owner's signature decides: it
+touches the file every few seconds, and a signature that has not been touched for a minute belongs to a dead run.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+from localmim_jax.errors import ConfigError, StorageError
+
+NAME = "run.lock"
+BEAT_SECONDS = 10.0
+DEAD_AFTER_SECONDS = 60.0
+
+_NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
+
+
+class RunLock:
+    """Context manager; only the first of several processes takes the lock.
+
+    Raises:
+        ConfigError: (exit status 2) another run holds the directory; names its host, process and start.
+        StorageError: the lock file cannot be written.
+    """
+
+    def __init__(self, workdir: Path):
+        self._path = Path(workdir) / NAME
+        self._descriptor: int | None = None
+        self._beat: threading.Thread | None = None
+        self._released = threading.Event()
+
+    def __enter__(self) -> "RunLock":
+        if jax.process_index() == 0:
+            try:
+                self._descriptor = self._acquire()
+            except OSError as error:
+                raise StorageError(f"{self._path} cannot be written: {error.strerror}") from error
+            self._released.clear()
+            self._beat = threading.Thread(target=self._keep_alive, name="run.lock", daemon=True)
+            self._beat.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is None:
+            return
+        self._released.set()
+        self._beat.join()
+        if self._is_current(self._descriptor):
+            self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def _acquire(self) -> int:
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                flocked = self._flock(descriptor)
+                if self._is_current(descriptor):
+                    self._take_over(descriptor, flocked)
+                    _sign(descriptor)
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # its owner removed it while we opened it; try the new one
+
+    def _flock(self, descriptor: int) -> bool:
+        """Whether flock was taken; False where the file system has none."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._refusal(_signature(descriptor)) from None
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            logging.warning("%s: this file system has no flock; relying on the signature in the file", self._path)
+            return False
+        return True
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _take_over(self, descriptor: int, flocked: bool) -> None:
+        """Returns if no living run has signed the file; raises ConfigError otherwise."""
+        holder = _signature(descriptor)
+        if not holder:
+            return
+        if holder.get("host") == socket.gethostname():
+            alive = _started(holder.get("pid"))
+            if not flocked and alive and alive == holder.get("process_start"):
+                raise self._refusal(holder)
+        else:
+            self._watch(descriptor, holder)
+        logging.warning("%s was left by a run that died (%s); taking it over", self._path, _describe(holder))
+
+    def _watch(self, descriptor: int, holder: dict[str, Any]) -> None:
+        """Waits until the owner on another host shows a sign of life (refused) or has shown none for long enough."""
+        last = os.fstat(descriptor).st_mtime
+        while (silent := _now_on(self._path.parent) - last) < DEAD_AFTER_SECONDS:
+            logging.info("%s is signed by %s; waiting for a sign of life", self._path, _describe(holder))
+            time.sleep(min(BEAT_SECONDS / 2, max(0.0, DEAD_AFTER_SECONDS - silent) + 0.01))
+            if os.stat(self._path).st_mtime != last:
+                raise self._refusal(holder)
+
+    def _refusal(self, holder: dict[str, Any]) -> ConfigError:
+        return ConfigError(
+            f"{self._path.parent} is in use by {_describe(holder)}; stop that run, or give this one another workdir"
+        )
+
+    def _keep_alive(self) -> None:
+        while not self._released.wait(BEAT_SECONDS):
+            try:
+                os.utime(self._descriptor)
+            except OSError as error:
+                logging.warning("%s cannot be touched: %s", self._path, error)
+
+
+def _sign(descriptor: int) -> None:
+    pid = os.getpid()
+    signature = {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "process_start": _started(pid),
+        "start": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(signature).encode(), 0)
+    os.fsync(descriptor)
+
+
+def _signature(descriptor: int) -> dict[str, Any]:
+    """What the owner wrote; {} if it had not yet, or died while writing."""
+    try:
+        signature = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return {}
+    return signature if isinstance(signature, dict) else {}
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "another run that is just starting"
+    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('start')}"
+
+
+def _started(pid: int | None) -> str | None:
+    """When this process started, in the kernel's clock ticks, so that a reused pid is not taken for its former owner.
+
+    "alive" where the system does not tell; None if there is no such process.
+    """
+    if not pid:
+        return None
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "alive"
+
+
+def _now_on(directory: Path) -> float:
+    """The time of the directory's file system, whose clock may differ from ours."""
+    with tempfile.TemporaryFile(dir=directory) as handle:
+        return os.fstat(handle.fileno()).st_mtime

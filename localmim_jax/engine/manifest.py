@@ -1,0 +1,150 @@
+"""The proof that a checkpoint is whole: `manifest.json` in its directory names every file with its bytes and sha256.
+
+It is written last, so a step counts only once its manifest exists, and it carries a digest of itself.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from localmim_jax import faults
+from localmim_jax.errors import ConfigError, StorageError
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What one checkpoint directory holds.
+
+    Attributes:
+        step: training step of the state.
+        files: path inside the directory -> (bytes, sha256 in hexadecimal).
+        score: what the best checkpoint is chosen by, highest first; None without an evaluation at this step.
+    """
+
+    step: int
+    files: dict[str, tuple[int, str]]
+    score: float | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(size for size, _ in self.files.values())
+
+
+def exists(directory: Path) -> bool:
+    """Whether the checkpoint in this directory was published."""
+    return (directory / NAME).is_file()
+
+
+def publish(directory: Path, step: int, score: float | None = None) -> Manifest:
+    """Hashes every file of a finished checkpoint, puts them and their names on the disk, then writes the manifest.
+
+    The manifest appears in one rename: a process killed in here leaves a directory that does not count.
+
+    Raises:
+        OSError: a file could not be read, or the manifest not written.
+    """
+    paths = [path for path in _files(directory) if path.name not in (NAME, NAME + ".tmp")]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        hashes = list(pool.map(lambda path: _hash(path, sync=True), paths))
+    files = {path.relative_to(directory).as_posix(): entry for path, entry in zip(paths, hashes, strict=True)}
+    manifest = Manifest(step, files, score)
+    body = {
+        "format": FORMAT,
+        "step": step,
+        "score": score,
+        "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())},
+    }
+    temporary = directory / (NAME + ".tmp")
+    with open(temporary, "w") as handle:
+        json.dump({**body, "digest": _digest(body)}, handle, indent=1)
+        handle.flush()
+        os.fsync(handle.fileno())
+    faults.crash_at("before_publish", step)
+    os.replace(temporary, directory / NAME)
+    for folder in (*{path.parent for path in paths}, directory, directory.parent):
+        _sync_directory(folder)
+    return manifest
+
+
+def read(directory: Path) -> Manifest:
+    """The manifest of a checkpoint, checked against its own digest; the files are not looked at.
+
+    Raises:
+        StorageError: it is missing or damaged.
+        ConfigError: it is of a later format than this version knows; nothing is wrong with it.
+    """
+    try:
+        body: dict[str, Any] = json.loads((directory / NAME).read_bytes())
+        digest = body.pop("digest")
+        whole, later = digest == _digest(body), body["format"] > FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"{directory / NAME} cannot be read ({_reason(error)})") from error
+    if not whole:
+        raise StorageError(f"{directory / NAME} does not have the digest it states")
+    if later:
+        raise ConfigError(
+            f"{directory} has checkpoint format {body['format']}, this version reads up to {FORMAT}; update the package"
+        )
+    files = {name: (entry["bytes"], entry["sha256"]) for name, entry in body["files"].items()}
+    return Manifest(body["step"], files, body["score"])
+
+
+def verify(directory: Path) -> Manifest:
+    """Reads every file that the manifest names and compares sizes and hashes.
+
+    Raises:
+        StorageError: naming the first file that is missing, of another size or of another content.
+    """
+    manifest = read(directory)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        checks = pool.map(lambda item: _difference(directory / item[0], *item[1]), manifest.files.items())
+        for difference in checks:
+            if difference:
+                raise StorageError(difference)
+    return manifest
+
+
+def _difference(path: Path, size: int, digest: str) -> str:
+    try:
+        found_size, found_digest = _hash(path)
+    except OSError as error:
+        return f"{path} cannot be read ({_reason(error)})"
+    if found_size != size:
+        return f"{path} has {found_size} bytes instead of {size}"
+    return "" if found_digest == digest else f"{path} has changed since it was written (sha256 differs)"
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _hash(path: Path, sync: bool = False) -> tuple[int, str]:
+    with open(path, "rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        if sync:
+            os.fsync(handle.fileno())
+        return os.fstat(handle.fileno()).st_size, digest
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"

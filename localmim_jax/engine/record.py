@@ -1,0 +1,181 @@
+"""What a run directory says about its run: `config.json`, the config it was started with, and `env.json`, one entry for
+each start with versions, devices, commit and command. A resumed run must have the config it was started with."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.params import flatten
+
+# Keys whose value does not change what is learned. A name stands for itself and all below it; "*" ends a prefix.
+MAY_CHANGE = (
+    "log",
+    "eval",
+    "mesh",
+    "checkpoint.every_*",
+    "checkpoint.keep_*",
+    "data.num_threads",
+    "data.num_workers",
+    "data.prefetch_batches",
+    "data.data_dir",
+)
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets", "pillow")
+
+
+def open_workdir(workdir: str | os.PathLike[str]) -> Path:
+    """The absolute run directory, made if it is missing and tried for writing.
+
+    Raises:
+        ConfigError: it is a URL.
+        StorageError: it cannot be made or written; names the path and the reason.
+    """
+    if "://" in os.fspath(workdir):
+        raise ConfigError(f"workdir {workdir} is a URL; give a local or mounted directory")
+    path = Path(workdir).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as handle:
+            handle.write(b"x")
+    except OSError as error:
+        raise StorageError(f"workdir {path} cannot be written: {error.strerror}; give another --workdir") from error
+    return path
+
+
+def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None:
+    """Compares the config with the recorded one, then writes both records. Every process compares, the first writes.
+
+    Args:
+        workdir: as `open_workdir` gave it.
+        config: the resolved config as nested mappings of what JSON can hold, tuples included.
+        resuming: whether the directory holds a checkpoint; without one a changed config simply replaces the old one.
+
+    Raises:
+        ConfigError: a resumed run's config differs in more than `MAY_CHANGE`; shows each key: old -> new.
+        StorageError: a record cannot be read or written.
+    """
+    config = _as_json(config)
+    path = Path(workdir) / "config.json"
+    if resuming and path.exists():
+        changes = changed(_read_json(path), config)
+        if changes:
+            raise ConfigError(
+                f"{workdir} was started with another config ({'; '.join(changes)}); resume with the old values, or "
+                "give another --workdir, with checkpoint.init_from to start from these parameters"
+            )
+    if jax.process_index() != 0:
+        return
+    write_json(path, config)
+    environments = Path(workdir) / "env.json"
+    write_json(environments, [*(_read_json(environments) if environments.exists() else []), environment()])
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Each key that may not differ but does, as "key: old -> new". Numbers are JSON's: 1 equals 1.0, not true."""
+    before, after = _flatten(_as_json(old)), _flatten(_as_json(new))
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not any(_covers(rule, key) for rule in MAY_CHANGE)
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """This start of the run: time, command, host, devices, versions, commit."""
+    devices = jax.devices()
+    return {
+        "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "devices": {"count": len(devices), "platform": devices[0].platform, "kind": devices[0].device_kind},
+        "processes": jax.process_count(),
+        "commit": _commit(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes the whole file or leaves the old one.
+
+    Raises:
+        StorageError: naming the path and the reason.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "w") as handle:
+            json.dump(content, handle, indent=2)
+            handle.write("\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not JSON any more ({error}); repair or remove it") from error
+
+
+def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(config))
+
+
+def _flatten(config: Mapping[str, Any]) -> dict[str, str]:
+    """{"a.b": the value's JSON}, with integral floats written as integers."""
+    return {path.replace("/", "."): json.dumps(_plain(value)) for path, value in flatten(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _covers(rule: str, key: str) -> bool:
+    return key.startswith(rule[:-1]) if rule.endswith("*") else key == rule or key.startswith(rule + ".")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """The commit this package is at, with "+changes" if the tree differs from it; "" outside its repository."""
+    package = Path(__file__).parents[1]
+    commit = _git(package, "log", "-1", "--format=%H", "--", "errors.py")
+    if not commit:
+        return ""
+    changes = _git(package, "status", "--porcelain", "--untracked-files=no")
+    return _git(package, "rev-parse", "HEAD") + ("+changes" if changes else "")
+
+
+def _git(directory: Path, *command: str) -> str:
+    arguments: Sequence[str] = ("git", "-C", str(directory), *command)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,79 @@
+"""SIGTERM and Ctrl-C as requests to finish the step, save and leave.
+
+With one process the handlers are Python's. With several, SIGTERM belongs to jax's preemption service, which makes all
+of them agree on one step; a Ctrl-C is handed to the same service.
+"""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import jax
+from absl import logging
+from jax.experimental import multihost_utils
+
+from localmim_jax.errors import Interrupted
+
+
+class StopRequest:
+    """Context manager around a training loop; `agreed(step)` says when to save and leave.
+
+    The first SIGTERM or Ctrl-C is noted. Later SIGTERMs change nothing. A second Ctrl-C leaves at once with exit
+    status 130, without waiting for the checkpoint in flight: those already published stay whole. In a notebook or at a
+    prompt, where the process belongs to the user, it raises KeyboardInterrupt instead. Outside the main thread signals
+    cannot be caught and only `agreed` of several processes works.
+
+    Attributes:
+        requested: None, "SIGTERM" or "SIGINT": what this process was asked first.
+    """
+
+    def __init__(self):
+        self.requested: str | None = None
+        self._several = False
+        self._interrupts = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        self._several = jax.process_count() > 1
+        if threading.current_thread() is threading.main_thread():
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
+            if not self._several:
+                self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._on_terminate)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def agreed(self, step: int) -> str | None:
+        """Why every process leaves after `step`: "SIGTERM" or "SIGINT"; None to go on.
+
+        With several processes each must call this at every step, all from the same first one. Then all get an answer
+        at the same step, a few after the signal; "SIGINT" only those that had the Ctrl-C themselves.
+        """
+        if not self._several:
+            return self.requested
+        if not multihost_utils.reached_preemption_sync_point(step):
+            return None
+        return self.requested or "SIGTERM"
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        if self.requested is None:
+            self.requested = "SIGTERM"
+            logging.warning("SIGTERM: finishing this step, then saving and leaving")
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            if hasattr(sys, "ps1"):
+                raise KeyboardInterrupt
+            os.write(2, b"Second Ctrl-C: leaving at once; published checkpoints are whole\n")
+            os._exit(Interrupted.exit_code)
+        if self.requested is None:
+            self.requested = "SIGINT"
+            logging.warning("Ctrl-C: finishing this step, then saving and leaving; once more leaves at once")
+            if self._several:
+                os.kill(os.getpid(), signal.SIGTERM)
