@@ -1,0 +1,80 @@
+"""Breaks one constant at a time and sees that a test notices: `python -m tests.mutations [part of a name]`.
+
+Each mutation is made in a copy of the tree; the run fails if a mutated tree still passes its tests. Slow: a mutation
+costs one pytest run of the files that guard the mutated one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# name: (file, text, replacement, tests that must notice)
+MUTATIONS = {
+    "tanh GELU": ("localmim_jax/backbones/blocks.py", "approximate=False", "approximate=True", "localmim"),
+    "tanh GELU in a decoder": ("localmim_jax/decoders.py", "approximate=False", "approximate=True", "localmim"),
+    "layer-norm epsilon 1e-5": ("localmim_jax/backbones/vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", "localmim"),
+    "tap 3 for tap 2": ("localmim_jax/backbones/vit.py", "features[number] = x", "features[number + 1] = x", "vit localmim"),
+    "one bin more": ("localmim_jax/targets.py", ".astype(jnp.int32) % bins", ".astype(jnp.int32) % (bins + 1)", "targets"),
+    "gradients swapped": ("localmim_jax/targets.py", "jnp.arctan2(gx, gy)", "jnp.arctan2(gy, gx)", "targets"),
+    "signed orientation": ("localmim_jax/targets.py", "/ jnp.pi * bins", "/ (2 * jnp.pi) * bins", "targets"),
+    "HOG epsilon": ("localmim_jax/targets.py", "jnp.maximum(norm, _EPSILON)", "(norm + 0.01)", "targets"),
+    "HOG without root": ("localmim_jax/targets.py", "norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))", "norm = jnp.abs(histogram).sum(axis=-1, keepdims=True)", "targets"),
+    "biased variance": ("localmim_jax/targets.py", "ddof=1", "ddof=0", "targets"),
+    "row before column": ("localmim_jax/backbones/positions.py", "[np.sin(angles_x), np.cos(angles_x), np.sin(angles_y), np.cos(angles_y)]", "[np.sin(angles_y), np.cos(angles_y), np.sin(angles_x), np.cos(angles_x)]", "blocks localmim"),
+    "binary weight at the coarse scale": ("localmim_jax/masking.py", ".mean(axis + 1)", ".max(axis + 1)", "masking localmim"),
+    "largest noise kept": ("localmim_jax/masking.py", "jnp.argsort(noise, axis=1)", "jnp.argsort(-noise, axis=1)", "masking"),
+    "loss over visible patches too": ("localmim_jax/losses.py", "(error * weight).sum()", "error.sum()", "losses localmim"),
+    "norms decayed": ("localmim_jax/tasks/decay.py", '(r"(^|/)(bias|scale)$", False)', '(r"(^|/)(bias|scale)$", True)', "decay"),
+    "class token not decayed": ("localmim_jax/tasks/decay.py", '(r"(^|/)(kernel|class_token|mask_token)$", True)', '(r"(^|/)(kernel|mask_token)$", True), (r"class_token$", False)', "decay"),
+    "Adam's second moment": ("localmim_jax/engine/optim.py", "self.settings.b1, self.settings.b2,", "self.settings.b1, 0.999,", "decay"),
+    "decay not scaled by the rate": ("localmim_jax/engine/optim.py", "-learning_rate * self.lr_scale[path] * d", "-learning_rate * self.lr_scale[path] ** 2 * d * 1.001", "decay"),
+    "no positions in the decoder": ("localmim_jax/decoders.py", "tokens = tokens + jnp.asarray", "tokens = tokens + 0 * jnp.asarray", "decoders localmim"),
+    "norm after upsampling dropped": ("localmim_jax/decoders.py", "jax.nn.gelu(self.upsample_norms[i](x), approximate=False)", "jax.nn.gelu(x, approximate=False)", "localmim"),
+    "softmax scale": ("localmim_jax/backbones/blocks.py", "jax.nn.dot_product_attention(q, k, v, bias", "jax.nn.dot_product_attention(q * 1.01, k, v, bias", "blocks localmim"),
+}  # fmt: skip
+
+
+def survives(file: str, text: str, replacement: str, tests: str) -> bool:
+    """Whether the tests pass although the text was replaced."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("localmim_jax", "configs", "tests", "pyproject.toml", "main.py"):
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, Path(folder) / name)
+        path = Path(folder) / file
+        original = path.read_text()
+        if original.count(text) < 1:
+            raise SystemExit(f"{file} no longer holds {text!r}: update this list")
+        path.write_text(original.replace(text, replacement))
+        files = [f"tests/test_{name}.py" for name in tests.split()]
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": folder},
+            capture_output=True,
+            text=True,
+        )
+        if run.returncode not in (0, 1):
+            raise SystemExit(run.stdout + run.stderr)
+        return run.returncode == 0
+
+
+def main() -> None:
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    survivors = []
+    for name, mutation in MUTATIONS.items():
+        if wanted in name:
+            alive = survives(*mutation)
+            print(f"{'SURVIVED' if alive else 'caught  '}  {name}", flush=True)
+            survivors += [name] * alive
+    if survivors:
+        raise SystemExit(f"no test noticed: {', '.join(survivors)}")
+
+
+if __name__ == "__main__":
+    main()
