@@ -285,9 +285,9 @@ def test_a_full_disk_surfaces_at_the_next_check_and_leaves_the_old_steps(tmp_pat
         checkpointer.save(2, state)
         checkpointer._join()
     assert "saving step 2 failed, trying once more" in caplog.text
-    with pytest.raises(StorageError, match=r"step 2 could not be saved in .*checkpoints: ") as caught:
+    assert "orbax" not in caplog.text.replace(".orbax-checkpoint-tmp", "")  # it would add kilobytes of tracebacks
+    with pytest.raises(StorageError, match=r"step 2 could not be saved in .*checkpoints: File too large$"):
         checkpointer.check()
-    assert len(str(caught.value)) < 600
     assert [path.name for path in directory.iterdir()] == ["1"]
     checkpointer.check()  # told once
     checkpointer.save(2, state)  # and not taken for saved

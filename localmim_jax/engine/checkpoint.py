@@ -168,7 +168,7 @@ class Checkpointer:
             self._begin(step, state)
             return self._commit(step, score)
         except Exception as error:
-            logging.warning("saving step %d failed, trying once more: %s", step, orbax_io.first_line(error))
+            logging.warning("saving step %d failed, trying once more: %s", step, orbax_io.reason(error))
             self._remove_leftovers()
         try:
             self._begin(step, state)

@@ -1,5 +1,8 @@
 """The few calls of orbax that a checkpoint needs, with its errors in one line. A checkpoint holds one item, `state`."""
 
+import logging
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +95,13 @@ def _read(directory: Path, arguments: Any) -> Any:
         raise storage_error(f"{directory} is whole but could not be read", error) from error
 
 
+def _of_orbax_only_warnings(record: logging.LogRecord) -> bool:
+    # Its progress notes are for its developers; its errors reach us as exceptions, after kilobytes of tracebacks.
+    return "/orbax/checkpoint/" not in record.pathname or record.levelno == logging.WARNING
+
+
 def _handler() -> ocp.CompositeCheckpointHandler:
+    logging.getLogger("absl").addFilter(_of_orbax_only_warnings)
     # Orbax would copy host arrays once more before writing them, and compress: float weights shrink by 8 % only, for
     # processor time that the input pipeline needs.
     registry = ocp.type_handlers.create_type_handler_registry(
@@ -107,10 +116,13 @@ def storage_error(what: str, error: Exception) -> StorageError:
     """The error for the user; one that is a StorageError already stays as it is."""
     if isinstance(error, StorageError):
         return error
-    return StorageError(f"{what}: {first_line(error)}")
+    return StorageError(f"{what}: {reason(error)}")
 
 
-def first_line(error: Exception) -> str:
-    """Why, without the internals that TensorStore appends."""
+def reason(error: Exception) -> str:
+    """Why, in one line without the internals that TensorStore wraps around it."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     return text.strip().splitlines()[0][:300]
