@@ -1,0 +1,104 @@
+"""A picture of what a pre-training model reconstructs: input, masked input, and each scale's target and prediction."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from localmim_jax.errors import DataError
+from localmim_jax.evals import drawing
+
+_SMALLEST_PANEL = 160  # pixels of a panel's shorter side
+_SMALLEST_GLYPH = 6  # pixels of a drawn HOG cell
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetDescription:
+    """What the arrays of a batch mean.
+
+    Attributes:
+        kind: "hog" or "pixels".
+        bins: orientation bins of HOG.
+        cells: side of a target cell in image pixels, one a scale; each divides the image.
+        channels: of the image.
+    """
+
+    kind: str
+    bins: int
+    cells: tuple[int, ...]
+    channels: int
+
+    def heading(self, scale: int) -> str:
+        return f"{'HOG' if self.kind == 'hog' else 'normalised pixels'} {self.cells[scale]} px"
+
+
+class Reconstruction:
+    """Metric (see `engine.task`): keeps the first `num_images` examples and draws them.
+
+    `update` takes a batch with "image" uint8 [b, h, w, c] and outputs {"mask": [b, g_h, g_w] (1 = masked), and for
+    every scale i "target/<i>" and "prediction/<i>": [b, cells of that scale, values]}.
+    """
+
+    def __init__(self, description: TargetDescription, num_images: int):
+        self.description, self.num_images = description, num_images
+        self._examples: list[dict[str, np.ndarray]] = []
+
+    def update(self, outputs: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
+        arrays = {name: np.asarray(value) for name, value in outputs.items()} | {"image": batch["image"]}
+        for row in range(min(len(batch["image"]), self.num_images - len(self._examples))):
+            self._examples.append({name: array[row].copy() for name, array in arrays.items()})
+
+    def compute(self) -> dict[str, np.ndarray]:
+        """{"grid": uint8 [1, h, w, 3]}, one row per example. Raises `DataError` if there was none."""
+        if not self._examples:
+            raise DataError("no example to draw; check eval.reconstruction and data.name")
+        return {"grid": draw_examples(self._examples, self.description)[None]}
+
+
+def draw_examples(examples: list[dict[str, np.ndarray]], description: TargetDescription) -> np.ndarray:
+    """The labelled grid [h, w, 3] of single examples: the arrays of `Reconstruction.update` without their first axis.
+
+    In a prediction, cells without anything masked show the target, darkened: nothing is predicted there.
+    """
+    panel = panel_size(examples[0]["image"].shape[:2], description)
+    headings = ["input\n", "masked\ninput"]
+    for scale in range(len(description.cells)):
+        headings += [f"{description.heading(scale)}\ntarget", f"{description.heading(scale)}\nprediction"]
+    return drawing.labelled_grid([_row(example, description, panel) for example in examples], headings, panel)
+
+
+def _row(example: dict[str, np.ndarray], description: TargetDescription, panel: tuple[int, int]) -> list[np.ndarray]:
+    image = drawing.rgb(example["image"])
+    row = [image, drawing.masked_picture(image, example["mask"])]
+    for scale, cell in enumerate(description.cells):
+        grid = image.shape[0] // cell, image.shape[1] // cell
+        predicted = _coarsen_or_repeat(example["mask"], grid) > 0
+        target = example[f"target/{scale}"].astype(np.float32).reshape(*grid, -1)
+        prediction = example[f"prediction/{scale}"].astype(np.float32).reshape(*grid, -1)
+        shown = np.where(predicted[..., None], prediction, target)
+        drawn = [_picture(values, description, panel) for values in (target, shown)]
+        row += [drawn[0], drawing.dim_visible(drawn[1], predicted)]
+    return row
+
+
+def _picture(values: np.ndarray, description: TargetDescription, panel: tuple[int, int]) -> np.ndarray:
+    if description.kind == "hog":
+        return drawing.hog_picture(values, description.bins, panel[0] // values.shape[0])
+    return drawing.pixel_picture(values, description.channels)
+
+
+def panel_size(image_size: tuple[int, int], description: TargetDescription) -> tuple[int, int]:
+    """A multiple of the image's size in finest cells, large enough to read."""
+    finest = min(description.cells)
+    grid = image_size[0] // finest, image_size[1] // finest
+    glyph = max(_SMALLEST_GLYPH if description.kind == "hog" else finest, -(-_SMALLEST_PANEL // min(grid)))
+    return grid[0] * glyph, grid[1] * glyph
+
+
+def _coarsen_or_repeat(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The mask at another grid: the share of masked patches in a coarser cell, the patch's own in a finer one."""
+    if grid[0] >= mask.shape[0]:
+        return drawing.enlarge(mask, grid)
+    by = mask.shape[0] // grid[0], mask.shape[1] // grid[1]
+    return mask.reshape(grid[0], by[0], grid[1], by[1]).mean(axis=(1, 3))
