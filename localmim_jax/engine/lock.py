@@ -113,7 +113,7 @@ class RunLock:
         """Waits until the owner on another host shows a sign of life (refused) or has shown none for long enough."""
         last = os.fstat(descriptor).st_mtime
         while (silent := _now_on(self._path.parent) - last) < DEAD_AFTER_SECONDS:
-            logging.info("%s is signed by %s; waiting for a sign of life", self._path, _describe(holder))
+            logging.warning("%s is signed by %s; waiting for a sign of life", self._path, _describe(holder))
             time.sleep(min(BEAT_SECONDS / 2, max(0.0, DEAD_AFTER_SECONDS - silent) + 0.01))
             if os.stat(self._path).st_mtime != last:
                 raise self._refusal(holder)
