@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from localmim_jax.backbones import blocks
@@ -31,6 +32,7 @@ class ViTConfig:
         dtype: compute dtype; parameters are float32.
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn".
+        position: "fixed" sine-cosine embeddings, or "learned" ones that start from them (fine-tuning).
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -45,6 +47,7 @@ class ViTConfig:
     dtype: Any = jnp.float32
     remat: bool = False
     attention: Literal["xla", "cudnn"] = "xla"
+    position: Literal["fixed", "learned"] = "fixed"
 
     def __post_init__(self) -> None:
         (h, w), p = self.image_size, self.patch_size
@@ -60,6 +63,8 @@ class ViTConfig:
             raise ConfigError(f"depth {self.depth} and in_channels {self.in_channels} must be at least 1")
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError(f"drop_path {self.drop_path} is not in [0, 1)")
+        if self.position not in ("fixed", "learned"):
+            raise ConfigError(f"position is {self.position!r}: choose 'fixed' or 'learned'")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -96,6 +101,11 @@ VARIANTS = {
     "vit_b": {"width": 768, "depth": 12, "num_heads": 12},
     "vit_l": {"width": 1024, "depth": 24, "num_heads": 16},
 }
+
+
+def position_table(config: ViTConfig) -> np.ndarray:
+    """The fixed positions of the class token (a row of zeros) and of every patch: float32 [1 + n, width]."""
+    return np.concatenate([np.zeros((1, config.width), np.float32), sincos_2d(config.grid, config.width)])
 
 
 class PatchEmbed(nnx.Module):
@@ -137,6 +147,8 @@ class ViT(nnx.Module):
         )
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.width,)))
+        if config.position == "learned":
+            self.position_embedding = nnx.Param(jnp.asarray(position_table(config)))
         self.blocks = nnx.List(
             [
                 blocks.Block(block, drop_path=config.drop_path * i / max(config.depth - 1, 1), rngs=rngs)
@@ -161,10 +173,12 @@ class ViT(nnx.Module):
         config = self.config
         keep = None if mask is None else mask.keep
         x = self.patch_embed(images, keep)
-        positions = jnp.asarray(sincos_2d(config.grid, config.width), config.dtype)
+        learned = config.position == "learned"
+        table = self.position_embedding[...] if learned else jnp.asarray(position_table(config))
+        class_position, positions = table[0].astype(config.dtype), table[1:].astype(config.dtype)
         x = x + (positions[None] if keep is None else positions[keep])
-        class_token = jnp.broadcast_to(self.class_token[...].astype(config.dtype), (x.shape[0], 1, config.width))
-        x = jnp.concatenate([class_token, x], axis=1)
+        class_token = self.class_token[...].astype(config.dtype) + class_position
+        x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)
 
         features = {}
         for number, block in enumerate(list(self.blocks)[: max(taps, default=0)], start=1):

@@ -3,9 +3,10 @@
 One list of rules serves both directions: a rule holds a pattern over our paths, the release's name, and a layout. `<i>`
 and `<j>` stand for numbers. Layouts: "same"; "linear" (ours in x out, theirs out x in); "patch" (ours h x w x in x out,
 theirs out x in x h x w); "deconv" (ours in x h x w x out, theirs in x out x h x w); "conv1x1" (ours in x out, theirs
-out x in x 1 x 1); "token" (ours d, theirs 1 x 1 x d).
+out x in x 1 x 1); "token" (ours d, theirs 1 x 1 x d); "positions" (ours n x d, theirs 1 x n x d).
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -28,9 +29,18 @@ _BLOCK = (
 
 VIT_ENCODER = (
     ("encoder/class_token", "cls_token", "token"),
+    ("encoder/position_embedding", "pos_embed", "positions"),
     ("encoder/patch_embed/kernel", "patch_embed.proj.weight", "patch"),
     ("encoder/patch_embed/bias", "patch_embed.proj.bias", "same"),
     *((f"encoder/blocks/<i>/{ours}", f"blocks.<i>.{theirs}", layout) for ours, theirs, layout in _BLOCK),
+)
+
+VIT_CLASSIFIER = (
+    *VIT_ENCODER,
+    ("norm/scale", "fc_norm.weight", "same"),
+    ("norm/bias", "fc_norm.bias", "same"),
+    ("head/kernel", "head.weight", "linear"),
+    ("head/bias", "head.bias", "same"),
 )
 
 
@@ -69,10 +79,28 @@ Rules = Iterable[tuple[str, str, str]]
 def release_name(path: str, rules: Rules) -> tuple[str, str] | None:
     """The release's name and the layout of one of our paths; None where no rule covers it."""
     for ours, theirs, layout in rules:
-        pattern = re.escape(ours).replace("<i>", r"(?P<i>\d+)").replace("<j>", r"(?P<j>\d+)")
-        if match := re.fullmatch(pattern, path):
-            return re.sub(r"<([ij])>", lambda m: match[m[1]], theirs), layout
+        if (name := _rewrite(path, ours, theirs)) is not None:
+            return name, layout
     return None
+
+
+def our_path(name: str, rules: Rules) -> tuple[str, str] | None:
+    """Our path and the layout of one of the release's names; None where no rule covers it."""
+    for ours, theirs, layout in rules:
+        if (path := _rewrite(name, theirs, ours)) is not None:
+            return path, layout
+    return None
+
+
+def _rewrite(text: str, pattern: str, result: str) -> str | None:
+    """`result` with the numbers that `text` has in the places of `pattern`; None where they do not match."""
+    match = _compiled(pattern).fullmatch(text)
+    return re.sub(r"<([ij])>", lambda m: match[m[1]], result) if match else None
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace("<i>", r"(?P<i>\d+)").replace("<j>", r"(?P<j>\d+)"))
 
 
 def from_release(array: np.ndarray, layout: str) -> np.ndarray:
@@ -90,6 +118,8 @@ def from_release(array: np.ndarray, layout: str) -> np.ndarray:
             return array[:, :, 0, 0].T
         case "token":
             return array.reshape(-1)
+        case "positions":
+            return array[0]
     raise ValueError(f"no layout is called {layout!r}")
 
 
@@ -108,6 +138,8 @@ def to_release(array: np.ndarray, layout: str) -> np.ndarray:
             return array.T[:, :, None, None]
         case "token":
             return array.reshape(1, 1, -1)
+        case "positions":
+            return array[None]
     raise ValueError(f"no layout is called {layout!r}")
 
 
