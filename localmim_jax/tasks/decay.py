@@ -1,10 +1,15 @@
 """Which parameters weight decay shrinks: rules over parameter paths, each parameter matched by exactly one.
 
 In pre-training the release decays matrices and ViT's tokens, but no bias, no norm and, for Swin, neither relative
-position bias tables nor mask tokens.
+position bias tables nor mask tokens. In fine-tuning it decays matrices and those tables, but no token and no position.
 """
 
 VIT_PRETRAIN = (
     (r"(^|/)(kernel|class_token|mask_token)$", True),
     (r"(^|/)(bias|scale)$", False),
+)
+
+FINETUNE = (
+    (r"(^|/)kernel$", True),
+    (r"(^|/)(bias|scale|class_token|position_embedding)$", False),
 )
