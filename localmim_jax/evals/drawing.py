@@ -118,9 +118,10 @@ def labelled_grid(rows: Sequence[Sequence[np.ndarray]], headings: Sequence[str],
     if any(len(row) != len(headings) for row in rows):
         raise ValueError(f"rows of {sorted({len(row) for row in rows})} pictures under {len(headings)} headings")
     h, w = panel
-    font = ImageFont.load_default(max(9, min(18, w // 11)))
+    font_size = max(9, min(18, w // 11))
+    font = ImageFont.load_default(font_size)
     lines = max(heading.count("\n") + 1 for heading in headings)
-    top = GAP + lines * (round(font.size * 1.3))
+    top = GAP + lines * round(font_size * 1.3)
     canvas = Image.new("RGB", (GAP + len(headings) * (w + GAP), top + GAP + len(rows) * (h + GAP)), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for column, heading in enumerate(headings):

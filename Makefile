@@ -1,0 +1,48 @@
+# Every target works on a fresh machine: it makes the environment it needs in .venv, once per change of the files below.
+#   make quickstart PYTHON=python3.12     another interpreter
+#   make test CONSTRAINTS=                the newest versions of everything instead of those in constraints.txt
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
+
+.PHONY: help quickstart test test-slow lint bench
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make quickstart   pre-train a small model on handwritten digits, on a CPU, in five minutes"
+	@echo "make test         the fast tests"
+	@echo "make test-slow    the longer proofs"
+	@echo "make lint         ruff and mypy"
+	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
+
+quickstart: $(VENV)/.installed-demo
+	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy localmim_jax main.py
+
+bench: $(VENV)/.installed-demo
+	$(BIN)/python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py
+	$(BIN)/python -m localmim_jax.bench.hog
+	$(BIN)/python -m localmim_jax.bench.input_speed
+
+# The suffix is the extra of pyproject.toml.
+$(VENV)/.installed-%: $(BIN)/python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=-c %) -e ".[$*]"
+	@touch $@
+
+# pip is what a venv without ensurepip lacks; such a half-made one would be mistaken for a good one next time.
+$(BIN)/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	    { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { rm -rf $(VENV); echo "venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
