@@ -1,5 +1,7 @@
 """One training step: a pure function (state, batch) -> (state, metrics), compiled once, its state donated."""
 
+import dataclasses
+import time
 from collections.abc import Callable, Mapping
 
 import jax
@@ -8,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.flops import model_flops
 from localmim_jax.engine.optim import clip_by_norm, global_norm
 from localmim_jax.engine.schedule import make_schedule
 from localmim_jax.engine.state import StateSpec, join
@@ -139,3 +142,39 @@ def _counters(state: Tree, good: jax.Array, finite_loss: jax.Array) -> Tree:
         "in_a_row": jnp.where(good, 0, in_a_row),
     }
     return new
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A step compiled ahead of its first use.
+
+    Attributes:
+        run: (state, batch) -> (state, metrics), see `make_train_step`.
+        seconds: spent tracing and compiling, or reading the compilation cache.
+        flops: of the model per step, over the global batch, see `engine.flops`.
+        bytes_per_device: largest memory in use while it runs, state and batch included; None where XLA does not tell.
+    """
+
+    run: Callable[[Tree, Batch], tuple[Tree, Metrics]]
+    seconds: float
+    flops: float
+    bytes_per_device: int | None
+
+
+def compile_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> CompiledStep:
+    """Compiles the step for batches like this one, of which only shapes, dtypes and placement matter."""
+    start = time.perf_counter()
+    traced = make_train_step(spec).trace(spec.abstract, batch)
+    compiled = traced.lower().compile()
+    seconds = time.perf_counter() - start
+
+    def forward(params: Tree, model_state: Tree, batch: Batch):
+        return spec.task.loss(merge(spec.graphdef, params, model_state), batch, jax.random.key(0))
+
+    memory = compiled.memory_analysis()
+    total = None
+    if memory is not None:
+        made = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        total = memory.argument_size_in_bytes + made + memory.temp_size_in_bytes
+    flops = model_flops(traced.jaxpr, forward, spec.abstract["params"], spec.abstract["model_state"], batch)
+    return CompiledStep(compiled, seconds, flops, total)

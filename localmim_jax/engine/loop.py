@@ -1,0 +1,291 @@
+"""The one training loop, for every task: next batch, step, log, evaluate, save; and leave in order, however it ends."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from localmim_jax import faults
+from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.evaluate import Evaluator
+from localmim_jax.engine.flops import parameter_count
+from localmim_jax.engine.lock import RunLock
+from localmim_jax.engine.mesh import make_mesh
+from localmim_jax.engine.metrics import Meter, RunSize, duration
+from localmim_jax.engine.prefetch import DevicePrefetch, PlacedBatch
+from localmim_jax.engine.record import open_workdir, record_run, write_json
+from localmim_jax.engine.settings import RunSettings
+from localmim_jax.engine.signals import StopRequest
+from localmim_jax.engine.state import StateSpec, state_hash
+from localmim_jax.engine.step import CompiledStep, compile_step
+from localmim_jax.engine.task import Task
+from localmim_jax.engine.writer import MetricsWriter
+from localmim_jax.errors import Diverged, Interrupted, Preempted, StorageError
+from localmim_jax.params import Tree
+
+RUN_AHEAD = 2  # steps that may be under way on the devices while the host prepares the next one
+PROFILED_STEPS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        state: the final train state, on the devices.
+        state_hash: sha256 over its parameters (`engine.state.state_hash`).
+        evaluations: the last value of everything evaluated, by name.
+    """
+
+    state: Tree
+    state_hash: str
+    evaluations: dict[str, Any]
+
+
+def run(task: Task, settings: RunSettings, workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> Summary:
+    """Trains to the task's last step, resuming from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+        task: what to learn.
+        settings: everything else.
+        workdir: the run directory; made if missing. One run at a time may use it.
+        config: the resolved config, recorded there; a resumed run must have the one it was started with.
+
+    Raises:
+        ConfigError, DataError: before the first step, or where the data runs out.
+        Diverged: too many steps in a row were not finite.
+        Preempted, Interrupted: SIGTERM or Ctrl-C came; the state is saved.
+        StorageError: a checkpoint could not be written or read.
+    """
+    workdir = open_workdir(workdir)
+    with RunLock(workdir), StopRequest() as stop:
+        spec = StateSpec(task, settings, make_mesh(settings.mesh))
+        settings.check_batch(task.batch_size, spec.mesh.size)
+        checkpointer = Checkpointer(workdir / "checkpoints", settings.checkpoint)
+        try:
+            record_run(workdir, config, resuming=bool(checkpointer.steps()))
+            first_step, state = checkpointer.restore_latest(spec.abstract) or (0, spec.create())
+            with MetricsWriter(workdir, first_step) as writer:
+                _announce(spec, first_step, config, writer)
+                summary = _Run(spec, workdir, checkpointer, writer, stop).go(first_step, state)
+        except BaseException:
+            try:
+                checkpointer.close()
+            except StorageError as error:  # what made the run end matters more
+                logging.error("%s", error)
+            raise
+        checkpointer.close()
+    if jax.process_index() == 0:
+        print(f"state_hash {summary.state_hash}", flush=True)
+    return summary
+
+
+class _Run:
+    """The loop with what it needs at hand."""
+
+    def __init__(
+        self, spec: StateSpec, workdir: Path, checkpointer: Checkpointer, writer: MetricsWriter, stop: StopRequest
+    ):
+        self.spec, self.task, self.settings = spec, spec.task, spec.settings
+        self.checkpointer, self.writer, self.stop = checkpointer, writer, stop
+        self.evaluators = [Evaluator(evaluation, spec) for evaluation in self.task.evaluations]
+        self.evaluations: dict[str, Any] = {}
+        size = RunSize(
+            self.task.num_steps, self.task.steps_per_epoch, self.task.batch_size, spec.mesh.size, self.settings.dtype
+        )
+        self.meter = Meter(size, writer.hours_so_far())
+        self.in_flight = _InFlight(self.meter, workdir, self.settings.optimizer.max_bad_steps, _run_ahead(spec))
+        self.profile = _Profile(workdir / "profile", self.settings.log.profile_at)
+        self.save_every = self.settings.checkpoint.interval(self.task.steps_per_epoch)
+
+    def go(self, first_step: int, state: Tree) -> Summary:
+        num_steps, step, program = self.task.num_steps, first_step, None
+        self._evaluate(step, state)
+        source = self.task.train_batches(first_step)
+        with DevicePrefetch(self.spec.mesh, source, first_step, num_steps) as batches:
+            for batch in batches:
+                if program is None:
+                    program = self._compile(batch)
+                    self.meter.start(program.flops, batches.waited)
+                faults.crash_at("in_step", batch.step)
+                self.profile.before(batch.step)
+                state, metrics = program.run(state, batch.arrays)
+                step = batch.step + 1
+                self.in_flight.add(batch, metrics)
+                stopped = self.stop.agreed(step)
+                if step % self.settings.log.every_steps == 0 or step == num_steps or stopped:
+                    self.in_flight.wait()
+                    self._log(step, batches.waited)
+                self.profile.after(step, self.in_flight)
+                if stopped:
+                    self._leave(stopped, step, state)
+                self._evaluate_and_save(step, state)
+                self.checkpointer.check()
+        return Summary(state, state_hash(state["params"]), self.evaluations)
+
+    def _compile(self, batch: PlacedBatch) -> CompiledStep:
+        program = compile_step(self.spec, batch.arrays)
+        parts = [
+            f"step compiled in {duration(program.seconds)}",
+            f"{program.flops / self.task.batch_size / 1e9:.3g} GFLOP an image (forward and backward)",
+        ]
+        if program.bytes_per_device is not None:
+            parts.append(f"{program.bytes_per_device / 2**30:.3g} GiB a device")
+        logging.info("%s", "; ".join(parts))
+        return program
+
+    def _log(self, step: int, waited: float) -> None:
+        scalars = self.meter.report(step, waited)
+        self.writer.write(step, scalars)
+        logging.info("%s", self.meter.line(step, scalars))
+
+    def _evaluate_and_save(self, step: int, state: Tree) -> None:
+        scores = self._evaluate(step, state)
+        at_interval = self.save_every and step % self.save_every == 0
+        if at_interval or scores or step == self.task.num_steps:
+            self._save(step, state, scores[0] if scores else None)
+
+    def _save(self, step: int, state: Tree, score: float | None = None) -> None:
+        self.in_flight.wait()  # a diverged run is found out here, before it replaces an older checkpoint
+        with self.meter.paused():
+            self.checkpointer.save(step, state, score)
+
+    def _evaluate(self, step: int, state: Tree) -> list[float]:
+        """Runs what is due; the scores of those that decide over the best checkpoint."""
+        due = [evaluator for evaluator in self.evaluators if evaluator.due(step, self.task.num_steps)]
+        if not due:
+            return []
+        self.in_flight.wait()
+        scores = []
+        with self.meter.paused():
+            for evaluator in due:
+                results = evaluator(state, self._asked_to_stop)
+                if results is None:
+                    break
+                self.evaluations |= results
+                self.writer.write(step, results)
+                shown = "  ".join(f"{name} {value:.4g}" for name, value in results.items() if np.ndim(value) == 0)
+                logging.info("step %d  %s", step, shown)
+                score = evaluator.score(results)
+                scores += [] if score is None else [score]
+        return scores
+
+    def _asked_to_stop(self) -> bool:
+        # Several processes agree only between steps, so they finish their evaluation.
+        return jax.process_count() == 1 and self.stop.requested is not None
+
+    def _leave(self, reason: str, step: int, state: Tree) -> None:
+        self._save(step, state)
+        self.checkpointer.close()
+        error = Interrupted if reason == "SIGINT" else Preempted
+        raise error(f"{reason}: step {step} of {self.task.num_steps} is saved; the same command resumes from there")
+
+
+class _InFlight:
+    """Steps whose metrics the host has not read yet. Reading waits for the step, so only old ones are read."""
+
+    def __init__(self, meter: Meter, workdir: Path, max_bad_steps: int, run_ahead: int):
+        self._meter, self._workdir = meter, workdir
+        self._max_bad_steps, self._run_ahead = max_bad_steps, run_ahead
+        self._steps: collections.deque[tuple[PlacedBatch, dict[str, jax.Array]]] = collections.deque()
+        self._bad: list[dict[str, Any]] = []
+
+    def add(self, batch: PlacedBatch, metrics: dict[str, jax.Array]) -> None:
+        for value in metrics.values():
+            value.copy_to_host_async()
+        self._steps.append((dataclasses.replace(batch, arrays={}), metrics))
+        while len(self._steps) > self._run_ahead:
+            self._read()
+
+    def wait(self) -> None:
+        """Until every step is finished."""
+        while self._steps:
+            self._read()
+
+    def _read(self) -> None:
+        batch, arrays = self._steps.popleft()
+        metrics = {name: float(value) for name, value in arrays.items()}
+        self._meter.add(metrics)
+        if not metrics["skipped"]:
+            self._bad.clear()
+            return
+        logging.warning("step %d is not finite (loss %g, gradient norm %g): skipped", batch.step + 1, metrics["loss"],
+                        metrics["norm/gradient"])  # fmt: skip
+        self._bad.append({"step": batch.step + 1, "ids": batch.ids.tolist(), **_json(metrics)})
+        if metrics["skipped_in_a_row"] >= self._max_bad_steps:
+            self._give_up(batch)
+
+    def _give_up(self, batch: PlacedBatch) -> None:
+        path = self._workdir / "diverged.json"
+        if jax.process_index() == 0:
+            write_json(path, self._bad)
+        shown = ", ".join(map(str, batch.ids[:8])) + (", ..." if len(batch.ids) > 8 else "")
+        raise Diverged(
+            f"loss or gradient was not finite in {self._max_bad_steps} steps in a row, the last being {batch.step + 1} "
+            f"with examples {shown} (all in {path}); parameters and checkpoints are those of before: look at these "
+            "examples, or lower the learning rate in another workdir"
+        )
+
+
+class _Profile:
+    """A trace of a few steps for TensorBoard's profiler or Perfetto."""
+
+    def __init__(self, directory: Path, at: int):
+        self._directory, self._at = str(directory), at
+
+    def before(self, step: int) -> None:
+        if self._at and step == self._at:
+            jax.profiler.start_trace(self._directory)
+
+    def after(self, step: int, in_flight: _InFlight) -> None:
+        if self._at and step == self._at + PROFILED_STEPS:
+            in_flight.wait()
+            jax.profiler.stop_trace()
+            logging.info("profile of steps %d to %d in %s", self._at + 1, step, self._directory)
+
+
+def _announce(spec: StateSpec, first_step: int, config: Mapping[str, Any], writer: MetricsWriter) -> None:
+    """What will run, before it does."""
+    task, settings, schedule = spec.task, spec.settings, spec.settings.schedule
+    trained, frozen = map(parameter_count, spec.partition(spec.abstract_params))
+    device = spec.mesh.devices.flat[0]
+    logging.info(
+        "%s: %d steps (%.4g epochs) of %d examples on %d x %s in %d process(es), mesh data=%d fsdp=%d, %s",
+        task.name,
+        task.num_steps,
+        task.num_steps / task.steps_per_epoch,
+        task.batch_size,
+        spec.mesh.size,
+        device.device_kind,
+        jax.process_count(),
+        spec.mesh.shape["data"],
+        spec.mesh.shape["fsdp"],
+        settings.dtype,
+    )
+    logging.info(
+        "%.4g M parameters trained, %.4g M frozen; state of %.3g GiB a device",
+        trained / 1e6,
+        frozen / 1e6,
+        spec.bytes_per_device() / 2**30,
+    )
+    peak = schedule.peak(task.batch_size)
+    how = "peak_lr" if schedule.base_lr is None else f"base_lr {schedule.base_lr:g} x batch {task.batch_size} / 256"
+    logging.info("learning rate: %s, peak %.4g (%s)", schedule.kind, peak, how)
+    logging.info("resuming from step %d" if first_step else "starting at step %d", first_step)
+    writer.write_run(spec.abstract_params, config)
+
+
+def _run_ahead(spec: StateSpec) -> int:
+    # Collectives of several steps at once can deadlock on the CPU backend of jax 0.10.
+    several_cpus = spec.mesh.devices.flat[0].platform == "cpu" and spec.mesh.size > 1
+    return 0 if several_cpus else RUN_AHEAD
+
+
+def _json(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,157 @@
+"""From the metrics of single steps to what a person reads: averages, rates, shares, progress."""
+
+import contextlib
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+
+from localmim_jax.engine.flops import peak_flops
+
+_COUNTED = ("skipped_steps", "skipped_in_a_row", "learning_rate", "loss_scale")  # the last value says more than a mean
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSize:
+    """What progress and speed are measured against; `dtype` is the compute dtype."""
+
+    num_steps: int
+    steps_per_epoch: float
+    batch_size: int
+    num_devices: int
+    dtype: str
+
+
+class Meter:
+    """Gathers steps between two reports, and the time they took without pauses (evaluation, saving).
+
+    Args:
+        size: of the whole run.
+        device_hours: taken by the run before this start.
+    """
+
+    def __init__(self, size: RunSize, device_hours: float = 0.0):
+        self._size = size
+        self._flops = 0.0
+        self._steps: list[Mapping[str, float]] = []
+        self._device_hours = device_hours
+        self._born = self._since = time.perf_counter()
+        self._waited = 0.0
+        self._speed: float | None = None
+
+    def start(self, flops_per_step: float, waited: float) -> None:
+        """Training begins now, after compilation.
+
+        Args:
+            flops_per_step: of the model, for the global batch.
+            waited: seconds that were spent waiting for data before.
+        """
+        self._flops = flops_per_step
+        self._since, self._waited = time.perf_counter(), waited
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        """The metrics of one step, see `engine.step`."""
+        self._steps.append(metrics)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not training."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def report(self, step: int, waited: float) -> dict[str, float]:
+        """Scalars of the steps since the last report, `step` being done and all of them finished on the devices.
+
+        Args:
+            waited: seconds that have been spent waiting for data since the run started.
+
+        Returns:
+            The steps' own metrics averaged over those that were not skipped, and
+            "progress/epoch"; "speed/steps_per_second"; "speed/images_per_second" (global); "speed/data_wait" (share of
+            the time, 0..1); "speed/teraflops" (the model's, per second, all devices) and "speed/peak_share" (0..1)
+            where the device's peak is known; "memory/device_gib", "memory/device_peak_gib" where it tells;
+            "memory/host_peak_gib"; "time/device_hours" (the whole run's, over all devices); "time/left_seconds".
+        """
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        speed = len(self._steps) / seconds
+        # Of the whole run rather than the last report's, so that the estimate of the end does not jump.
+        self._speed = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
+        hours = self._device_hours + (now - self._born) * self._size.num_devices / 3600
+        flops = self._flops * speed
+        scalars = _averages(self._steps)
+        scalars |= {
+            "progress/epoch": step / self._size.steps_per_epoch,
+            "speed/steps_per_second": speed,
+            "speed/images_per_second": speed * self._size.batch_size,
+            "speed/data_wait": min((waited - self._waited) / seconds, 1.0),
+            "speed/teraflops": flops / 1e12,
+            "time/device_hours": hours,
+            "time/left_seconds": (self._size.num_steps - step) / self._speed if self._speed else 0.0,
+        }
+        peak = peak_flops(jax.devices()[0].device_kind, self._size.dtype)
+        if peak is not None:
+            scalars["speed/peak_share"] = flops / (peak * self._size.num_devices)
+        scalars |= memory()
+        self._steps = []
+        self._since, self._waited = now, waited
+        return scalars
+
+    def line(self, step: int, scalars: Mapping[str, float]) -> str:
+        """A report in one line for the console."""
+        own = [name for name in scalars if "/" not in name and name not in ("skipped", *_COUNTED)]
+        parts = [
+            f"step {step:>{len(str(self._size.num_steps))}}/{self._size.num_steps}",
+            f"epoch {scalars['progress/epoch']:.2f}",
+            *(f"{name} {scalars[name]:.4f}" for name in own),
+            f"lr {scalars['learning_rate']:.2e}",
+            f"{scalars['speed/images_per_second']:.4g} images/s",
+            f"data wait {scalars['speed/data_wait']:.0%}",
+        ]
+        if "speed/peak_share" in scalars:
+            parts.append(f"{scalars['speed/peak_share']:.0%} of peak")
+        if scalars["skipped_steps"]:
+            parts.append(f"skipped {scalars['skipped_steps']:.0f}")
+        if step < self._size.num_steps:
+            parts.append(f"{duration(scalars['time/left_seconds'])} left")
+        return "  ".join(parts)
+
+
+def memory() -> dict[str, float]:
+    """Memory of the first local device (where the backend tells) and of this process, in GiB."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    names = {"bytes_in_use": "memory/device_gib", "peak_bytes_in_use": "memory/device_peak_gib"}
+    found = {name: stats[key] / 2**30 for key, name in names.items() if key in stats}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return found | {"memory/host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "3 min 20 s", "5 h 03 min", "2 d 04 h"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    if seconds < 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"
+
+
+def _averages(steps: list[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the steps that were not skipped; NaN where all were."""
+    good = [metrics for metrics in steps if not metrics["skipped"]]
+    averages = {}
+    for name in steps[-1]:
+        if name in _COUNTED:
+            averages[name] = steps[-1][name]
+        elif name == "skipped":
+            averages[name] = float(len(steps) - len(good))
+        else:
+            averages[name] = float(np.mean([metrics[name] for metrics in good])) if good else float("nan")
+    return averages

@@ -1,0 +1,138 @@
+"""What a run leaves to read: TensorBoard events, `metrics.jsonl`, pictures, texts. The one place that knows clu.
+
+A log that cannot be written is warned of once and given up: training goes on.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from localmim_jax.params import Tree, flatten
+
+
+class MetricsWriter:
+    """Writes into a run directory from the first process; on the others it does nothing. A context manager.
+
+    `metrics.jsonl` has one object a report: "step", "time" (seconds since 1970) and scalars by name. Lines that a
+    resumed run will write again are removed first, so each step of training is in the file once.
+
+    Args:
+        workdir: the run directory, which exists.
+        first_step: the step the run starts or resumes from.
+    """
+
+    def __init__(self, workdir: Path, first_step: int):
+        self._enabled = jax.process_index() == 0
+        self._workdir = workdir
+        self._events: Any = None
+        self._given_up: set[str] = set()
+        if self._enabled:
+            self._attempt("metrics.jsonl", _drop_after, workdir / "metrics.jsonl", first_step)
+            self._attempt("TensorBoard events", self._open_events)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._to_events(lambda events: events.close())
+
+    def write_run(self, params: Tree, config: Mapping[str, Any]) -> None:
+        """The parameter overview (`parameters.txt`) and the config, for a run's start."""
+        from clu import parameter_overview
+
+        if not self._enabled:
+            return
+        table = parameter_overview.get_parameter_overview(params, include_stats=False)
+        self._attempt("parameters.txt", (self._workdir / "parameters.txt").write_text, table + "\n")
+        self._to_events(lambda events: events.write_texts(0, {"parameters": f"```\n{table}\n```"}))
+        plain = {path.replace("/", "."): _plain(value) for path, value in flatten(config).items()}
+        self._to_events(lambda events: events.write_hparams(plain))
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Sorts values by their kind: numbers are scalars, strings texts, uint8 [n, h, w, c] pictures."""
+        if not self._enabled:
+            return
+        texts = {name: value for name, value in values.items() if isinstance(value, str)}
+        images = {name: value for name, value in values.items() if np.ndim(value) == 4}
+        scalars = {name: float(value) for name, value in values.items() if name not in texts and name not in images}
+        if scalars:
+            self._attempt("metrics.jsonl", self._append, {"step": step, "time": round(time.time(), 3), **scalars})
+            self._to_events(lambda events: events.write_scalars(step, scalars))
+        if texts:
+            self._to_events(lambda events: events.write_texts(step, texts))
+        if images:
+            self._to_events(lambda events: events.write_images(step, images))
+            for name, pictures in images.items():
+                self._attempt("pictures", self._save_pictures, name, step, pictures)
+
+    def hours_so_far(self) -> float:
+        """Device hours that the run had taken when it stopped, 0 for a new one."""
+        try:
+            lines = (self._workdir / "metrics.jsonl").read_text().splitlines()
+        except OSError:
+            return 0.0
+        return max((json.loads(line).get("time/device_hours", 0.0) for line in lines), default=0.0)
+
+    def picture_path(self, name: str, step: int, index: int = 0) -> Path:
+        """Where a picture is written."""
+        return self._workdir / "pictures" / f"{name.replace('/', '-')}-{step:07d}{f'-{index}' if index else ''}.png"
+
+    def _save_pictures(self, name: str, step: int, pictures: np.ndarray) -> None:
+        self.picture_path(name, step).parent.mkdir(exist_ok=True)
+        for index, picture in enumerate(pictures):
+            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(
+                self.picture_path(name, step, index)
+            )
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        numbers = {name: value if math.isfinite(value) else None for name, value in entry.items()}
+        with open(self._workdir / "metrics.jsonl", "a") as handle:
+            handle.write(json.dumps(numbers) + "\n")
+
+    def _open_events(self) -> None:
+        from clu import metric_writers  # loads TensorFlow, which takes seconds
+
+        self._events = metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(str(self._workdir))])
+
+    def _to_events(self, write: Callable[[Any], None]) -> None:
+        if self._events is not None:
+            self._attempt("TensorBoard events", write, self._events)
+
+    def _attempt(self, what: str, function: Callable[..., Any], *arguments: Any) -> None:
+        if what in self._given_up:
+            return
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._given_up.add(what)
+            logging.warning("%s in %s cannot be written any more: %s", what, self._workdir, error)
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Removes the reports after `step`, and a line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str) else str(value)
