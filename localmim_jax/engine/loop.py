@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.flops import parameter_count
 from localmim_jax.engine.lock import RunLock
 from localmim_jax.engine.mesh import make_mesh
-from localmim_jax.engine.metrics import Meter, RunSize, duration
+from localmim_jax.engine.metrics import Meter, RunSize, duration, size
 from localmim_jax.engine.prefetch import DevicePrefetch, PlacedBatch
 from localmim_jax.engine.record import open_workdir, record_run, write_json
 from localmim_jax.engine.settings import RunSettings
@@ -26,7 +27,7 @@ from localmim_jax.engine.state import StateSpec, state_hash
 from localmim_jax.engine.step import CompiledStep, compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.engine.writer import MetricsWriter
-from localmim_jax.errors import Diverged, Interrupted, Preempted, StorageError
+from localmim_jax.errors import DataError, Diverged, Interrupted, Preempted, StorageError
 from localmim_jax.params import Tree
 
 RUN_AHEAD = 2  # steps that may be under way on the devices while the host prepares the next one
@@ -96,16 +97,16 @@ class _Run:
         self.checkpointer, self.writer, self.stop = checkpointer, writer, stop
         self.evaluators = [Evaluator(evaluation, spec) for evaluation in self.task.evaluations]
         self.evaluations: dict[str, Any] = {}
-        size = RunSize(
-            self.task.num_steps, self.task.steps_per_epoch, self.task.batch_size, spec.mesh.size, self.settings.dtype
-        )
-        self.meter = Meter(size, writer.hours_so_far())
+        task, dtype = self.task, self.settings.dtype
+        run_size = RunSize(task.num_steps, task.steps_per_epoch, task.batch_size, spec.mesh.size, dtype)
+        self.meter = Meter(run_size, writer.hours_so_far())
         self.in_flight = _InFlight(self.meter, workdir, self.settings.optimizer.max_bad_steps, _run_ahead(spec))
         self.profile = _Profile(workdir / "profile", self.settings.log.profile_at)
         self.save_every = self.settings.checkpoint.interval(self.task.steps_per_epoch)
 
     def go(self, first_step: int, state: Tree) -> Summary:
         num_steps, step, program = self.task.num_steps, first_step, None
+        # Also on resuming: an evaluation that was due here may have been cut short. It changes nothing but the logs.
         self._evaluate(step, state)
         source = self.task.train_batches(first_step)
         with DevicePrefetch(self.spec.mesh, source, first_step, num_steps) as batches:
@@ -122,21 +123,25 @@ class _Run:
                 if step % self.settings.log.every_steps == 0 or step == num_steps or stopped:
                     self.in_flight.wait()
                     self._log(step, batches.waited)
-                self.profile.after(step, self.in_flight)
+                self.profile.after(step, self.in_flight, last=step == num_steps or bool(stopped))
                 if stopped:
                     self._leave(stopped, step, state)
                 self._evaluate_and_save(step, state)
                 self.checkpointer.check()
+        logging.info("done: %d steps", step)
         return Summary(state, state_hash(state["params"]), self.evaluations)
 
     def _compile(self, batch: PlacedBatch) -> CompiledStep:
+        found = {len(array) for array in batch.arrays.values()}
+        if found != {self.task.batch_size}:
+            raise DataError(f"training batches have {sorted(found)} examples over all processes, not batch_size")
         program = compile_step(self.spec, batch.arrays)
         parts = [
             f"step compiled in {duration(program.seconds)}",
-            f"{program.flops / self.task.batch_size / 1e9:.3g} GFLOP an image (forward and backward)",
+            f"{program.flops / self.task.batch_size / 1e9:.3g} GFLOP an image, forward and backward",
         ]
         if program.bytes_per_device is not None:
-            parts.append(f"{program.bytes_per_device / 2**30:.3g} GiB a device")
+            parts.append(f"{size(program.bytes_per_device)} of each device")
         logging.info("%s", "; ".join(parts))
         return program
 
@@ -146,35 +151,34 @@ class _Run:
         logging.info("%s", self.meter.line(step, scalars))
 
     def _evaluate_and_save(self, step: int, state: Tree) -> None:
-        scores = self._evaluate(step, state)
+        score = self._evaluate(step, state)
         at_interval = self.save_every and step % self.save_every == 0
-        if at_interval or scores or step == self.task.num_steps:
-            self._save(step, state, scores[0] if scores else None)
+        if at_interval or score is not None or step == self.task.num_steps:
+            self._save(step, state, score)
 
     def _save(self, step: int, state: Tree, score: float | None = None) -> None:
         self.in_flight.wait()  # a diverged run is found out here, before it replaces an older checkpoint
         with self.meter.paused():
             self.checkpointer.save(step, state, score)
 
-    def _evaluate(self, step: int, state: Tree) -> list[float]:
-        """Runs what is due; the scores of those that decide over the best checkpoint."""
+    def _evaluate(self, step: int, state: Tree) -> float | None:
+        """Runs what is due; the score that decides over the best checkpoint, if one of them gives it."""
         due = [evaluator for evaluator in self.evaluators if evaluator.due(step, self.task.num_steps)]
-        if not due:
-            return []
-        self.in_flight.wait()
-        scores = []
-        with self.meter.paused():
-            for evaluator in due:
+        if due:
+            self.in_flight.wait()
+        score = None
+        for evaluator in due:
+            with self.meter.paused():
+                start = time.perf_counter()
                 results = evaluator(state, self._asked_to_stop)
-                if results is None:
-                    break
-                self.evaluations |= results
-                self.writer.write(step, results)
-                shown = "  ".join(f"{name} {value:.4g}" for name, value in results.items() if np.ndim(value) == 0)
-                logging.info("step %d  %s", step, shown)
-                score = evaluator.score(results)
-                scores += [] if score is None else [score]
-        return scores
+            if results is None:
+                self._leave(self.stop.requested, step, state)
+            self.evaluations |= results
+            self.writer.write(step, results)
+            shown = [f"{name} {value:.4g}" for name, value in results.items() if np.ndim(value) == 0]
+            logging.info("step %d  %s  (%s)", step, "  ".join(shown), duration(time.perf_counter() - start))
+            score = evaluator.score(results) if evaluator.evaluation.best else score
+        return score
 
     def _asked_to_stop(self) -> bool:
         # Several processes agree only between steps, so they finish their evaluation.
@@ -215,8 +219,8 @@ class _InFlight:
         if not metrics["skipped"]:
             self._bad.clear()
             return
-        logging.warning("step %d is not finite (loss %g, gradient norm %g): skipped", batch.step + 1, metrics["loss"],
-                        metrics["norm/gradient"])  # fmt: skip
+        text = "step %d is not finite (loss %g, gradient norm %g): skipped"
+        logging.warning(text, batch.step + 1, metrics["loss"], metrics["norm/gradient"])
         self._bad.append({"step": batch.step + 1, "ids": batch.ids.tolist(), **_json(metrics)})
         if metrics["skipped_in_a_row"] >= self._max_bad_steps:
             self._give_up(batch)
@@ -238,15 +242,18 @@ class _Profile:
 
     def __init__(self, directory: Path, at: int):
         self._directory, self._at = str(directory), at
+        self._running = False
 
     def before(self, step: int) -> None:
         if self._at and step == self._at:
             jax.profiler.start_trace(self._directory)
+            self._running = True
 
-    def after(self, step: int, in_flight: _InFlight) -> None:
-        if self._at and step == self._at + PROFILED_STEPS:
+    def after(self, step: int, in_flight: _InFlight, last: bool) -> None:
+        if self._running and (last or step == self._at + PROFILED_STEPS):
             in_flight.wait()
             jax.profiler.stop_trace()
+            self._running = False
             logging.info("profile of steps %d to %d in %s", self._at + 1, step, self._directory)
 
 
@@ -269,16 +276,18 @@ def _announce(spec: StateSpec, first_step: int, config: Mapping[str, Any], write
         settings.dtype,
     )
     logging.info(
-        "%.4g M parameters trained, %.4g M frozen; state of %.3g GiB a device",
-        trained / 1e6,
-        frozen / 1e6,
-        spec.bytes_per_device() / 2**30,
+        "%s parameters trained, %s frozen; the state takes %s of each device",
+        f"{trained:,}",
+        f"{frozen:,}",
+        size(spec.bytes_per_device()),
     )
     peak = schedule.peak(task.batch_size)
     how = "peak_lr" if schedule.base_lr is None else f"base_lr {schedule.base_lr:g} x batch {task.batch_size} / 256"
     logging.info("learning rate: %s, peak %.4g (%s)", schedule.kind, peak, how)
     logging.info("resuming from step %d" if first_step else "starting at step %d", first_step)
-    writer.write_run(spec.abstract_params, config)
+    if settings.log.notes:
+        logging.info("notes: %s", settings.log.notes)
+    writer.write_run(spec.abstract_params, config, settings.log.notes)
 
 
 def _run_ahead(spec: StateSpec) -> int:

@@ -104,13 +104,14 @@ class Meter:
 
     def line(self, step: int, scalars: Mapping[str, float]) -> str:
         """A report in one line for the console."""
-        own = [name for name in scalars if "/" not in name and name not in ("skipped", *_COUNTED)]
+        own = [name for name in scalars if "/" not in name and name not in ("loss", "skipped", *_COUNTED)]
+        images = scalars["speed/images_per_second"]
         parts = [
             f"step {step:>{len(str(self._size.num_steps))}}/{self._size.num_steps}",
             f"epoch {scalars['progress/epoch']:.2f}",
-            *(f"{name} {scalars[name]:.4f}" for name in own),
+            *(f"{name} {scalars[name]:.4f}" for name in ("loss", *own)),
             f"lr {scalars['learning_rate']:.2e}",
-            f"{scalars['speed/images_per_second']:.4g} images/s",
+            f"{images:,.0f} images/s" if images >= 100 else f"{images:.3g} images/s",
             f"data wait {scalars['speed/data_wait']:.0%}",
         ]
         if "speed/peak_share" in scalars:
@@ -141,6 +142,15 @@ def duration(seconds: float) -> str:
     if seconds < 86400:
         return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
     return f"{seconds // 86400} d {seconds % 86400 // 3600:02d} h"
+
+
+def size(count: float) -> str:
+    """Bytes as "12.3 MiB"."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"
 
 
 def _averages(steps: list[Mapping[str, float]]) -> dict[str, float]:

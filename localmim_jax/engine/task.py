@@ -30,14 +30,16 @@ class Evaluation:
 
     Attributes:
         name: prefix of what it reports, as in "knn/accuracy".
-        batches: () -> this host's batches. Every host yields equally many, each with a bool "valid" [b] that is False for
-            padding; ids count each example once over all hosts.
-        predict: (model, batch) -> outputs, traced under jit with the global batch; a pytree whose leaves have the example
-            axis first.
+        batches: () -> this host's batches, none larger than the first. Every host yields equally many, each with a
+            bool "valid" [b] that is False for padding (left out, all are valid); over all hosts each example is there
+            once. The engine pads further where the devices cannot share a batch.
+        predict: (model, batch) -> outputs, traced under jit with the global batch (without its "id"); a pytree whose
+            leaves have the example axis first.
         make_metric: () -> a fresh Metric.
-        every_steps: interval in steps; 0 means only at the end (and the start where `at_start`).
+        every_steps: interval in steps; the end of the run always counts, the start where `at_start`.
         at_start: also before the first step.
-        best: name of a scalar whose highest value decides which checkpoint is kept as the best; "" keeps none.
+        best: name of a scalar whose highest value decides which checkpoint is kept as the best; "" keeps none. At
+            most one evaluation of a task has it.
     """
 
     name: str
@@ -59,8 +61,9 @@ class Task:
         loss: (model, batch, key) -> (scalar float32, metrics, model_state). Traced under jit with the global batch
             (micro-batch under accumulation); metrics is a flat dict of float32 scalars that average over micro-batches;
             model_state is `params.model_state_of(model)` after the forward pass.
-        train_batches: (first_step) -> this host's batches from that step on: a pure function of (seed, step). Each has an
-            "id" int64 [b] that names its examples.
+        train_batches: (first_step) -> this host's batches from that step on: a pure function of (seed, step). Each has
+            an "id" int64 [b] that names its examples and stays on the host; the hosts' batches one after the other are
+            the global one.
         batch_size: global.
         num_steps: length of the whole run.
         steps_per_epoch: float, for reporting.

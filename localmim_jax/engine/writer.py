@@ -45,15 +45,16 @@ class MetricsWriter:
     def __exit__(self, *_: object) -> None:
         self._to_events(lambda events: events.close())
 
-    def write_run(self, params: Tree, config: Mapping[str, Any]) -> None:
-        """The parameter overview (`parameters.txt`) and the config, for a run's start."""
+    def write_run(self, params: Tree, config: Mapping[str, Any], notes: str) -> None:
+        """The parameter overview (`parameters.txt`), the config and a free text, for a run's start."""
         from clu import parameter_overview
 
         if not self._enabled:
             return
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
         self._attempt("parameters.txt", (self._workdir / "parameters.txt").write_text, table + "\n")
-        self._to_events(lambda events: events.write_texts(0, {"parameters": f"```\n{table}\n```"}))
+        texts = {"parameters": f"```\n{table}\n```"} | ({"notes": notes} if notes else {})
+        self._to_events(lambda events: events.write_texts(0, texts))
         plain = {path.replace("/", "."): _plain(value) for path, value in flatten(config).items()}
         self._to_events(lambda events: events.write_hparams(plain))
 
@@ -118,20 +119,22 @@ class MetricsWriter:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Removes the reports after `step`, and a line that a kill cut short."""
+    """Removes what a run that resumes from `step` writes again, and a line that a kill cut short."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    kept = [line for line in path.read_text().splitlines() if _stays(line, step)]
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(line + "\n" for line in kept))
     os.replace(temporary, path)
 
 
-def _step_of(line: str) -> float:
+def _stays(line: str, step: int) -> bool:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    # Evaluations of that very step are run again.
+    return entry["step"] < step or (entry["step"] == step and "learning_rate" in entry)
 
 
 def _plain(value: Any) -> Any:
