@@ -35,7 +35,7 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.engine import distributed, loop
 
     distributed.initialise(options.coordinator_address, options.num_processes, options.process_id)
-    task, settings = tasks.build(options.config)
+    task, settings = tasks.build(options.config, workdir)
     loop.run(task, settings, workdir, cli.record(options.config))
 
 

@@ -1,7 +1,7 @@
 """From a ConfigDict to the frozen settings of engine and models. `ConfigDict` goes no further than this room."""
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -130,20 +130,3 @@ def read_hog_bias(path: str) -> tuple[tuple[float, float], ...]:
     if not biases or any(bias.shape != (2,) for bias in biases):
         raise ConfigError(f"model.target.hog_bias: {path} needs arrays hog_enc.<k>.conv.bias of 2 values, one a scale")
     return tuple((float(bias[0]), float(bias[1])) for bias in biases)
-
-
-def image_statistics(config: ConfigDict) -> tuple[Any, Any]:
-    """Mean and standard deviation per channel of pixels in 0..1: float32 [1, 1, 1, c] each.
-
-    Raises:
-        ConfigError: their lengths are not data.channels, or a deviation is not positive.
-    """
-    data = config.data
-    for key in ("mean", "std"):
-        if len(data[key]) != data.channels:
-            raise ConfigError(
-                f"data.{key} has {len(data[key])} values for data.channels={data.channels}: give one a channel"
-            )
-    if min(data.std) <= 0:
-        raise ConfigError(f"data.std is {tuple(data.std)}: every deviation must be above 0")
-    return tuple(np.asarray(data[key], np.float32).reshape(1, 1, 1, -1) for key in ("mean", "std"))

@@ -1,0 +1,139 @@
+"""What every task reads: sources opened once, this host's share of each batch, pixels normalised on the device."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from localmim_jax.data import pipeline
+from localmim_jax.data.augment import EvalTransform
+from localmim_jax.data.config import DataConfig
+from localmim_jax.data.sources import Source, open_source, require_same_classes
+from localmim_jax.engine.task import Batch
+from localmim_jax.errors import ConfigError, DataError
+
+BAD_EXAMPLES = "bad_examples.txt"
+
+
+def data_config(config: ConfigDict) -> DataConfig:
+    """The input settings of a config."""
+    return DataConfig(
+        image_size=tuple(config.image_size),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        **{
+            field.name: config.data[field.name] for field in dataclasses.fields(DataConfig) if field.name in config.data
+        },
+    )
+
+
+def open_split(data: DataConfig, name: str = "", split: str = "") -> Source:
+    """The source a config trains on, or another one with the same storage and image format."""
+    return open_source(
+        name or data.name,
+        split or data.split,
+        data.data_dir,
+        image_size=data.image_size,
+        channels=data.channels,
+        fake_examples=data.fake_examples,
+    )
+
+
+def normaliser(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """(uint8 [b, h, w, c]) -> float32, (pixel / 255 - mean) / std per channel. Runs on the device.
+
+    Raises:
+        ConfigError: mean and deviation do not fit data.channels.
+    """
+    data = config.data
+    for key in ("mean", "std"):
+        if len(data[key]) != data.channels:
+            raise ConfigError(
+                f"data.{key} has {len(data[key])} values for data.channels={data.channels}: give one a channel"
+            )
+    if min(data.std) <= 0:
+        raise ConfigError(f"data.std is {tuple(data.std)}: every deviation must be above 0")
+    mean, std = (np.asarray(data[key], np.float32).reshape(1, 1, 1, -1) for key in ("mean", "std"))
+    return lambda images: (images.astype(jnp.float32) / 255 - mean) / std
+
+
+class TrainInput:
+    """The training set of a run: its source, and this host's part of its batches.
+
+    Args:
+        config: see `configs/common.py`.
+        workdir: where undecodable images are listed; "" lists them nowhere.
+        transform: see `data.pipeline.train_batches`.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: str = "", transform: pipeline.Transform | None = None):
+        self.config = data_config(config)
+        self.source = open_split(self.config)
+        self._transform = transform
+        self._bad_list = Path(workdir) / BAD_EXAMPLES if workdir else None
+
+    def batches(self, first_step: int, num_steps: int) -> Iterator[Batch]:
+        """Batches of steps `first_step` to `num_steps` - 1."""
+        return pipeline.train_batches(
+            self.config,
+            self.source,
+            first_step,
+            num_steps,
+            jax.process_index(),
+            jax.process_count(),
+            transform=self._transform,
+            bad_list=self._bad_list,
+        )
+
+    def examples(self, count: int) -> Iterator[Batch]:
+        """`count` examples spread evenly over the source, whole and centred instead of cropped at random."""
+        size = -(-count // jax.process_count()) * jax.process_count()
+        return evaluation_batches(self.config, self.source, size, max_examples=count)
+
+
+def evaluation_batches(
+    data: DataConfig, source: Source, batch_size: int, resize: int = 0, max_examples: int = 0
+) -> Iterator[Batch]:
+    """This host's part of every example of a source once; see `data.pipeline.eval_batches`."""
+    transform = None if source.finished else EvalTransform(data.image_size, data.channels, resize)
+    return pipeline.eval_batches(
+        data,
+        source,
+        batch_size,
+        jax.process_index(),
+        jax.process_count(),
+        transform=transform,
+        max_examples=max_examples,
+    )
+
+
+class LabelledSplits:
+    """Batches of a labelled training split and then a test split, told apart by "is_train": what k-NN reads.
+
+    Args:
+        config: image size, batch size and storage.
+        knn: a section with name, train_split, test_split, resize and max_train.
+
+    Raises:
+        DataError: a split is missing, has no labels, or the two do not have the same classes.
+    """
+
+    def __init__(self, config: ConfigDict, knn: ConfigDict):
+        self._data = data_config(config)
+        self._knn = knn
+        self._sources = [open_split(self._data, knn.name, knn[key]) for key in ("train_split", "test_split")]
+        for source in self._sources:
+            if not source.labelled:
+                raise DataError(f"eval.knn: {source.name} has no labels; name a labelled source, or turn eval.knn off")
+        require_same_classes(*self._sources)
+
+    def __call__(self) -> Iterator[Batch]:
+        batch_size = self._data.batch_size
+        for source, is_train in zip(self._sources, (True, False), strict=True):
+            limit = self._knn.max_train if is_train else 0
+            for batch in evaluation_batches(self._data, source, batch_size, self._knn.resize, limit):
+                yield {**batch, "is_train": np.full(len(batch["valid"]), is_train)}

@@ -1,0 +1,90 @@
+"""Pre-training: images without labels, a random mask, and one reconstruction loss a tap."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from localmim_jax.engine.task import Evaluation, Task
+from localmim_jax.evals.knn import KNN
+from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
+from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.params import Tree, model_state_of
+from localmim_jax.targets import make_targets
+from localmim_jax.tasks import decay, inputs, settings
+
+_PICTURE_MASK_SEED = 0  # the same masks at every evaluation, so that pictures can be compared over time
+
+
+def build(config: ConfigDict, workdir: str) -> Task:
+    """The pre-training task of a config.
+
+    Args:
+        config: see `configs/common.py`.
+        workdir: where unreadable images are listed.
+
+    Raises:
+        ConfigError: an impossible model, schedule or evaluation.
+        DataError: a missing or empty dataset.
+    """
+    model = settings.localmim_config(config)
+    normalise = inputs.normaliser(config)
+    train = inputs.TrainInput(config, workdir)
+    num_steps, steps_per_epoch = settings.num_steps(config, len(train.source))
+
+    def loss(model: LocalMIM, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
+        images = normalise(batch["image"])
+        value, metrics = pretrain_loss(model, images, draw_mask(key, model.config, images.shape[0]))
+        return value, metrics, model_state_of(model)
+
+    return Task(
+        name="pretrain",
+        make_model=lambda rngs: LocalMIM(model, rngs=rngs),
+        loss=loss,
+        train_batches=functools.partial(train.batches, num_steps=num_steps),
+        batch_size=config.batch_size,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        weight_decay_rules=decay.VIT_PRETRAIN,
+        evaluations=tuple(evaluations(config, model, train, steps_per_epoch)),
+    )
+
+
+def evaluations(
+    config: ConfigDict, model: LocalMIMConfig, train: inputs.TrainInput, steps_per_epoch: float
+) -> Iterator[Evaluation]:
+    """k-NN of the frozen encoder, and pictures of reconstructions."""
+    knn, pictures = config.eval.knn, config.eval.reconstruction
+    normalise = inputs.normaliser(config)
+    if knn.enabled:
+        yield Evaluation(
+            name="knn",
+            batches=inputs.LabelledSplits(config, knn),
+            predict=lambda model, batch: {"feature": model.features(normalise(batch["image"])).astype(jnp.float32)},
+            make_metric=functools.partial(KNN, knn.k, knn.temperature),
+            every_steps=settings.interval(knn.every_epochs, steps_per_epoch),
+            at_start=True,
+        )
+    if pictures.num_images:
+        target = model.target
+        description = TargetDescription(target.kind, target.bins, target.cells, model.encoder.in_channels)
+        yield Evaluation(
+            name="reconstruction",
+            batches=functools.partial(train.examples, pictures.num_images),
+            predict=lambda model, batch: reconstruct(model, normalise(batch["image"])),
+            make_metric=functools.partial(Reconstruction, description, pictures.num_images),
+            every_steps=settings.interval(pictures.every_epochs, steps_per_epoch),
+        )
+
+
+def reconstruct(model: LocalMIM, images: jax.Array) -> dict[str, Any]:
+    """Mask, targets and predictions of normalised images, as `evals.reconstruction` draws them."""
+    mask = draw_mask(jax.random.key(_PICTURE_MASK_SEED), model.config, images.shape[0])
+    outputs = {"mask": mask.dense}
+    targets = make_targets(images, model.config.target)
+    for i, (target, prediction) in enumerate(zip(targets, model.predict(images, mask), strict=True)):
+        outputs |= {f"target/{i}": target, f"prediction/{i}": prediction.astype(jnp.float32)}
+    return outputs
