@@ -1,0 +1,163 @@
+"""From an example to a finished uint8 image: random crops for training, a centre crop for evaluation.
+
+A transform is a picklable callable (example, rng) -> dict of numpy values; the rng belongs to the example's position in
+the run, so that the result does not depend on threads, processes or hosts. Crops are (top, left, height, width).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from localmim_jax.data.config import DataConfig
+from localmim_jax.data.decode import Encoded, Picture, decode, size_of, to_array
+
+Crop = tuple[int, int, int, int]
+
+BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR  # both antialiased when they shrink
+
+_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTransform:
+    """RandomResizedCrop, bicubic with antialiasing, and a horizontal flip: supplement, Table 3.
+
+    (example {"image", optional "label"}, rng) -> {"image": uint8 [h, w, c], optional "label": int32}.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    crop_scale: tuple[float, float]
+    crop_ratio: tuple[float, float]
+    flip: bool
+    fast_decode: bool = False
+
+    @classmethod
+    def of(cls, config: DataConfig) -> "TrainTransform":
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        image = self.crop(example["image"], rng)
+        return {"image": to_array(image), **label_of(example)}
+
+    def crop(self, data: bytes | np.ndarray, rng: np.random.Generator) -> Picture:
+        """A random crop of an encoded image or array, resized to `image_size` and perhaps mirrored."""
+        if self.fast_decode and not isinstance(data, np.ndarray):
+            image = self._fast_crop(Encoded(data), rng)
+        else:
+            image = decode(data, self.channels)
+            crop = random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio)
+            image = crop_and_resize(image, crop, self.image_size)
+        return mirror(image) if self.flip and rng.random() < 0.5 else image
+
+    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> Image.Image:
+        top, left, height, width = random_resized_crop(
+            rng, encoded.height, encoded.width, self.crop_scale, self.crop_ratio
+        )
+        shrink = min(height / self.image_size[0], width / self.image_size[1])
+        reduction = next((step for step in (8, 4, 2) if step <= shrink), 1)
+        image = encoded.pixels(self.channels, reduction)
+        across, down = image.width / encoded.width, image.height / encoded.height
+        box = (left * across, top * down, (left + width) * across, (top + height) * down)
+        return image.resize(self.image_size[::-1], BILINEAR, box=box)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalTransform:
+    """The short side to `resize` pixels (bicubic), then the centre `image_size`: torchvision's Resize and CenterCrop.
+
+    Where `image_size` is not square, `resize` is for its short side and the image is made to cover the long one too.
+    `resize` 0 keeps the usual proportion, 256 for 224. The rng is not used.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    resize: int = 0
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        image = decode(example["image"], self.channels)
+        image = centre_crop(image, self.image_size, self.resize or round(min(self.image_size) * 256 / 224))
+        return {"image": to_array(image), **label_of(example)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """For a source whose images need nothing more, such as the fake one."""
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"image": example["image"], **label_of(example)}
+
+
+def label_of(example: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {"label": np.int32(example["label"])} if "label" in example else {}
+
+
+def random_resized_crop(
+    rng: np.random.Generator, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Crop:
+    """A random crop of an image of `height` x `width` pixels, by the rules of torchvision's RandomResizedCrop.
+
+    Area uniform in `scale` times the image's, log(width / height) uniform between the logs of `ratio`; after ten crops
+    that do not fit, the largest centred one whose ratio is allowed.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(rng.integers(0, height - crop_height + 1))
+            left = int(rng.integers(0, width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    if width / height < ratio[0]:
+        crop_height, crop_width = min(height, round(width / ratio[0])), width
+    elif width / height > ratio[1]:
+        crop_height, crop_width = height, min(width, round(height * ratio[1]))
+    else:
+        crop_height, crop_width = height, width
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def centre_crop(image: Picture, image_size: tuple[int, int], resize: int) -> Picture:
+    """The image resized (bicubic) to cover `image_size` with `resize` pixels on its short side, and cut at the centre.
+
+    With `resize` below the short side of `image_size`, the image just covers it.
+    """
+    height, width = size_of(image)
+    short = min(image_size)
+    covering_height, covering_width = (round(side * max(resize, short) / short) for side in image_size)
+    if covering_height * width >= covering_width * height:  # the height decides the scale and is met exactly
+        new_height, new_width = covering_height, max(image_size[1], covering_height * width // height)
+    else:
+        new_height, new_width = max(image_size[0], covering_width * height // width), covering_width
+    if (new_height, new_width) != (height, width):
+        image = crop_and_resize(image, (0, 0, height, width), (new_height, new_width))
+    top, left = round((new_height - image_size[0]) / 2), round((new_width - image_size[1]) / 2)
+    return cut(image, (top, left, *image_size))
+
+
+def crop_and_resize(image: Picture, crop: Crop, size: tuple[int, int]) -> Picture:
+    """The crop first and then the resize to `size` (height, width), so that nothing outside the crop bleeds in."""
+    image = cut(image, crop)
+    if isinstance(image, Image.Image):
+        return image.resize(size[::-1], BICUBIC)
+    planes = [Image.fromarray(np.ascontiguousarray(image[:, :, i])) for i in range(image.shape[2])]
+    return np.stack([np.asarray(plane.resize(size[::-1], BICUBIC)) for plane in planes], axis=-1)
+
+
+def cut(image: Picture, crop: Crop) -> Picture:
+    """The pixels inside a crop that lies within the image."""
+    top, left, height, width = crop
+    if isinstance(image, np.ndarray):
+        return image[top : top + height, left : left + width]
+    return image.crop((left, top, left + width, top + height))
+
+
+def mirror(image: Picture) -> Picture:
+    """Left and right exchanged."""
+    if isinstance(image, np.ndarray):
+        return image[:, ::-1]
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,0 +1,105 @@
+"""What the input of a run is: read once from the recipe, checked when made, the same on every host."""
+
+import dataclasses
+import math
+import os
+
+from localmim_jax.errors import ConfigError
+
+NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"'
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are augmented.
+
+    Attributes:
+        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake".
+        image_size: (height, width) in pixels of the finished images.
+        batch_size: global, over all hosts.
+        seed: of order, crops and flips.
+        split: "train", "validation", "test", or whatever the source has.
+        data_dir: where TFDS keeps its datasets; "" is its own default.
+        channels: of the finished images. Files hold 1 (grey), 3 (RGB) or 4 (RGBA); arrays any number.
+        crop_scale: share of the image's area that a training crop covers, (smallest, largest).
+        crop_ratio: width / height of a training crop, (smallest, largest).
+        flip: whether training images are mirrored with probability 1/2.
+        fast_decode: decode JPEGs at reduced size where the crop allows and resize bilinearly: faster, not pixel-exact.
+        num_threads: that decode and augment; 0 is one per core. With `num_workers`, per process: 0 is one.
+        num_workers: processes that make whole batches; 0 stays in this process.
+        prefetch_batches: batches made ahead of their use.
+        max_bad_fraction: share of undecodable images above which the run stops.
+        fake_examples: size of the "fake" source.
+
+    Raises:
+        ConfigError: a value out of its range.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    batch_size: int
+    seed: int = 0
+    split: str = "train"
+    data_dir: str = ""
+    channels: int = 3
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    fast_decode: bool = False
+    num_threads: int = 0
+    num_workers: int = 0
+    prefetch_batches: int = 2
+    max_bad_fraction: float = 0.01
+    fake_examples: int = 1281167
+
+    def __post_init__(self) -> None:
+        for key in ("image_size", "crop_scale", "crop_ratio"):
+            object.__setattr__(self, key, tuple(getattr(self, key)))
+            if len(getattr(self, key)) != 2:
+                raise ConfigError(f"{_full(key)} is {getattr(self, key)}: two values are needed")
+        kind, _, rest = self.name.partition(":")
+        if not ((kind in ("tfds", "folder") and rest) or self.name in ("photos", "digits", "fake")):
+            raise ConfigError(f"data.name is {self.name!r}; it must be {NAMES}")
+        for key, least in (
+            ("batch_size", 1),
+            ("seed", 0),
+            ("channels", 1),
+            ("num_threads", 0),
+            ("num_workers", 0),
+            ("prefetch_batches", 1),
+            ("fake_examples", 1),
+        ):
+            if getattr(self, key) < least:
+                raise ConfigError(f"{_full(key)} is {getattr(self, key)}; it must be at least {least}")
+        if min(self.image_size) < 1:
+            raise ConfigError(f"image_size is {self.image_size}; height and width must be at least 1 pixel")
+        if kind in ("folder", "photos", "digits") and self.channels not in (1, 3, 4):
+            raise ConfigError(f"data.channels is {self.channels}; files hold 1 (grey), 3 (RGB) or 4 (RGBA)")
+        smallest, largest = self.crop_scale
+        if not 0 < smallest <= largest <= 1:
+            raise ConfigError(f"data.crop_scale is {self.crop_scale}; shares of the area, 0 < smallest <= largest <= 1")
+        narrowest, widest = self.crop_ratio
+        if not 0 < narrowest <= widest < math.inf:
+            raise ConfigError(f"data.crop_ratio is {self.crop_ratio}; width / height, 0 < smallest <= largest")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(f"data.max_bad_fraction is {self.max_bad_fraction}; it must be between 0 and 1")
+
+
+def host_batch(batch_size: int, process_count: int) -> int:
+    """Examples of the global batch that each host reads.
+
+    Raises:
+        ConfigError: the batch does not divide among the hosts.
+    """
+    if batch_size % process_count:
+        raise ConfigError(f"batch_size is {batch_size}; it must be a multiple of the {process_count} processes")
+    return batch_size // process_count
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _full(key: str) -> str:
+    return key if key in ("image_size", "batch_size", "seed") else f"data.{key}"

@@ -1,0 +1,148 @@
+"""Encoded images into pixels, with Pillow: upright, in the channels asked for, or an error that says why not.
+
+A picture is a `PIL.Image.Image` where Pillow has a mode for it, because cropping and resizing it there needs no copies,
+and a uint8 array [h, w, c] otherwise; `to_array` makes the array of either.
+"""
+
+import io
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from localmim_jax.errors import DataError
+
+Picture: TypeAlias = Image.Image | np.ndarray
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # of a GIF, the first frame; no format that can start another program
+MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: a few kilobytes can claim gigapixels
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodeError(DataError):
+    """One image cannot be used. Its text is the reason; whoever knows the image's name adds it."""
+
+
+class Encoded:
+    """An encoded image whose header has been read: its size is known before its pixels are decoded.
+
+    Attributes:
+        height, width: in pixels, upright (after the EXIF orientation).
+
+    Raises:
+        DecodeError: not an image of a known format, truncated, or too large.
+    """
+
+    def __init__(self, data: bytes):
+        if not data:
+            raise DecodeError("the file is empty")
+        self._image = _guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
+        width, height = self._image.size
+        if width * height > MAX_PIXELS:
+            raise DecodeError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+        # Only JPEG has its EXIF data for certain before its pixels.
+        if self._image.format not in ("JPEG", "MPO"):
+            _guarded(self._image.load)
+        self._turn = _UPRIGHT.get(_orientation(self._image))
+        sideways = self._turn in (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
+        self.height, self.width = (width, height) if sideways else (height, width)
+
+    def pixels(self, channels: int, reduction: int = 1) -> Image.Image:
+        """The upright image in `channels` (1 grey, 3 RGB, 4 RGBA); may be called once.
+
+        With `reduction` 2, 4 or 8, a JPEG is decoded at that fraction of its size, rounded up; other formats stay
+        whole.
+
+        Raises:
+            DecodeError: the data is truncated or damaged.
+        """
+        if channels not in _MODES:
+            raise DecodeError(f"an encoded image has 1, 3 or 4 channels, not {channels}")
+        image = self._image
+        if reduction > 1 and image.format in ("JPEG", "MPO"):
+            image.draft(None, (max(1, image.width // reduction), max(1, image.height // reduction)))
+
+        def convert() -> Image.Image:
+            image.load()
+            return _convert(image, channels)
+
+        converted = _guarded(convert)
+        return converted if self._turn is None else converted.transpose(self._turn)
+
+
+def decode(image: bytes | np.ndarray, channels: int) -> Picture:
+    """An encoded image, or a uint8 array [h, w, c] or [h, w], as an upright picture with `channels` channels.
+
+    Grey, CMYK, 16-bit and palette images are converted; alpha is composited on white unless 4 channels are wanted.
+
+    Raises:
+        DecodeError: the data cannot be decoded, or an array has another number of channels.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image, channels)
+    return Encoded(image).pixels(channels)
+
+
+def to_array(image: Picture) -> np.ndarray:
+    """uint8 [h, w, c] of a picture."""
+    array = np.asarray(image)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def size_of(image: Picture) -> tuple[int, int]:
+    """(height, width) in pixels."""
+    return image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
+
+
+def _from_array(array: np.ndarray, channels: int) -> Picture:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
+        shape = " x ".join(map(str, array.shape))
+        raise DecodeError(f"a uint8 array [h, w, {channels}] is needed, not {array.dtype} of {shape}")
+    if channels == 1:
+        return Image.fromarray(array[:, :, 0])
+    return Image.fromarray(array) if channels == 3 else array
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    mode = _MODES[channels]
+    if image.mode.startswith("I"):  # 16 bits a pixel, 0 to 65535
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((np.minimum(values, 65535) + 128) // 257).astype(np.uint8))
+    if channels != 4 and ("transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")):
+        image = image.convert("RGBA")
+        page = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(page, image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) where there is none. Damaged metadata is no reason to lose the picture."""
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1
+
+
+def _guarded(read):
+    """Pillow's readers raise whatever their format's parser happens to raise; it all means the same here."""
+    try:
+        return read()
+    except UnidentifiedImageError as error:
+        raise DecodeError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DecodeError(" ".join(str(error).split()) or type(error).__name__) from error
