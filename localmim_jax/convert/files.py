@@ -1,0 +1,146 @@
+"""Files of weights: npz, safetensors and PyTorch's, read as data under a limit of size, whoever they come from."""
+
+import contextlib
+import hashlib
+import os
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from localmim_jax.convert import torch_io
+from localmim_jax.errors import ConfigError, DataError, StorageError
+
+MAX_BYTES = 32 * 2**30  # of one file's content: ViT-L with its optimiser state is 4 GiB
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+SUFFIXES = (".npz", ".safetensors", *TORCH_SUFFIXES)
+NOTE = "localmim_jax"  # the entry that holds `About.to_json()`
+_MAX_HEADER = 32 * 2**20  # of a safetensors file; real ones are below 1 MiB
+_GOLDEN_PREFIX = "param/"
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path with "~" resolved.
+
+    Raises:
+        ConfigError: it is a web address: files from strangers are fetched and looked at by a person first.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise ConfigError(f"{text} is not on this machine: fetch the file, check where it is from, then give its path")
+    return Path(text).expanduser().absolute()
+
+
+def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a file by name, and {"about": our own note, "args": a PyTorch file's command line} where present.
+
+    The file's sha256 is logged, to be compared with what its authors publish.
+
+    Args:
+        path: the suffix tells the format: one of `SUFFIXES`.
+        max_bytes: limit on what the file unpacks to.
+
+    Raises:
+        DataError: missing, unknown, damaged, too large, or holding more than plain arrays.
+        ConfigError: torch is needed and missing or too old.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: unknown suffix; weights are read from {', '.join(SUFFIXES)} or a run directory")
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise DataError(f"{path} has {size:,} bytes, more than the limit of {max_bytes:,}")
+    with open(path, "rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    logging.info("reading %s: %s bytes, sha256 %s", path, f"{size:,}", digest)
+    match path.suffix.lower():
+        case ".npz":
+            arrays, extra = _read_npz(path, max_bytes)
+        case ".safetensors":
+            arrays, extra = _read_safetensors(path)
+        case _:
+            arrays, extra = torch_io.read(path, max_bytes)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+            raise DataError(f"{path}: {name[:80]} is of type {array.dtype}; numbers are expected")
+    return arrays, extra
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
+    """Writes the whole file or leaves what was there.
+
+    Raises:
+        ConfigError: an unknown suffix.
+        StorageError: the file cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: unknown suffix; weights are written to {', '.join(SUFFIXES)} or to a directory")
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match path.suffix.lower():
+            case ".npz":
+                np.savez(temporary, **{NOTE: np.array(about)}, **arrays)
+            case ".safetensors":
+                from safetensors.numpy import save_file
+
+                save_file(arrays, temporary, metadata={NOTE: about, "format": "np"})
+            case _:
+                torch_io.write(temporary, arrays, about)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _read_npz(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tests' goldens keep the release's names under `param/`; where there are any, the rest is left alone."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+        if total > max_bytes:
+            raise DataError(f"{path} unpacks to {total:,} bytes, more than the limit of {max_bytes:,}")
+        with np.load(path, allow_pickle=False) as file:
+            chosen = [name for name in file.files if name.startswith(_GOLDEN_PREFIX)]
+            names = chosen or [name for name in file.files if name != NOTE]
+            arrays = {name.removeprefix(_GOLDEN_PREFIX): file[name] for name in names}
+            extra = {"about": str(file[NOTE])} if NOTE in file.files else {}
+            if strangers := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{strangers[0][:80]} is no array")
+    except DataError:
+        raise
+    except Exception as error:  # damaged bytes can raise anything
+        if "allow_pickle" in str(error):
+            raise DataError(f"{path} holds Python objects, which could run code; only plain arrays are read") from error
+        raise _damaged(path, "npz", error) from error
+    return arrays, extra
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    from safetensors import safe_open
+
+    with open(path, "rb") as handle:
+        head = handle.read(8)
+    header = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+    if header > _MAX_HEADER:
+        raise DataError(f"{path} states a header of {header:,} bytes, more than the limit of {_MAX_HEADER:,}")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata, names = file.metadata() or {}, file.keys()
+            arrays = {name: file.get_tensor(name) for name in names}
+    except Exception as error:  # damaged bytes can raise anything
+        raise _damaged(path, "safetensors", error) from error
+    return arrays, {"about": metadata[NOTE]} if NOTE in metadata else {}
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:160]
+    return DataError(f"{path} is damaged, or no {kind} file ({type(error).__name__}: {reason})")

@@ -1,0 +1,136 @@
+"""A model's arrays under our paths, with what is known of the model: what readers return and writers take."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from localmim_jax.errors import DataError
+from localmim_jax.heads.classifier import ClassifierConfig
+from localmim_jax.localmim import LocalMIMConfig
+
+POSITIONS = "encoder/position_embedding"
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What the arrays themselves do not tell. Every field but the first two may be None: unknown, or not applicable.
+
+    Attributes:
+        family: the backbone.
+        kind: the encoder with its decoders, with a classification head, or alone.
+        image_size: (h, w) in pixels that the positions and windows were made for.
+        num_heads: attention heads of the encoder, one number, or one a stage.
+        target: of pre-training.
+        octaves: of every decoder, log2 of its target grid over its feature grid; only the sign of negative ones counts.
+        hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter.
+        pool, head_order: of a classifier, as in `ClassifierConfig`.
+    """
+
+    family: Literal["vit", "swin"]
+    kind: Literal["pretrain", "classifier", "encoder"]
+    image_size: tuple[int, int] | None = None
+    num_heads: tuple[int, ...] | None = None
+    target: Literal["hog", "pixels"] | None = None
+    octaves: tuple[int, ...] | None = None
+    hog_bias: tuple[tuple[float, float], ...] | None = None
+    pool: Literal["mean", "class"] | None = None
+    head_order: Literal["pool_norm", "norm_pool"] | None = None
+
+    def to_json(self) -> str:
+        """For the metadata of a file; `from_json` reads it back."""
+        return json.dumps({key: value for key, value in dataclasses.asdict(self).items() if value is not None})
+
+    @classmethod
+    def from_json(cls, text: str, origin: str) -> "About":
+        """Checks every value, since the text may come from anybody's file.
+
+        Raises:
+            DataError: it is not what `to_json` writes.
+        """
+        try:
+            values = json.loads(text)
+            about = cls(**{name: _CHECKS[name](value) for name, value in values.items()})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{origin}: its description of the model is damaged ({type(error).__name__})") from error
+        return about
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Arrays by path, float32 unless noted, and the fate of every other name in the file.
+
+    Attributes:
+        arrays: flat, under our paths and in our layouts. ViT always has `encoder/position_embedding`.
+        about: the model.
+        origin: the file or run, for messages.
+        ignored: name -> why it is left out on purpose.
+        unexpected: name -> why it cannot be used; loading fails while there is any.
+    """
+
+    arrays: dict[str, np.ndarray]
+    about: About
+    origin: str
+    ignored: dict[str, str] = dataclasses.field(default_factory=dict)
+    unexpected: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def describe(config: LocalMIMConfig | ClassifierConfig) -> About:
+    """What is to be known of a model, from its configuration."""
+    encoder = config.encoder
+    heads = encoder.num_heads
+    common: dict[str, Any] = {
+        "family": "swin" if isinstance(heads, tuple) else "vit",
+        "image_size": tuple(encoder.image_size),
+        "num_heads": heads if isinstance(heads, tuple) else (heads,),
+    }
+    if isinstance(config, ClassifierConfig):
+        return About(kind="classifier", pool=config.pool, head_order=config.head_order, **common)
+    target = config.target
+    octaves = tuple(decoder.octaves for decoder in config.decoders())
+    return About(kind="pretrain", target=target.kind, octaves=octaves, hog_bias=target.hog_bias, **common)
+
+
+def _one_of(*allowed: str) -> Any:
+    def check(value: Any) -> str:
+        if value not in allowed:
+            raise ValueError(value)
+        return value
+
+    return check
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not -16 <= value <= 2**20:
+        raise ValueError(value)
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(value)
+    return float(value)
+
+
+def _tuple(item: Any, length: int | None = None) -> Any:
+    def check(value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) > 64 or length not in (None, len(value)):
+            raise ValueError(value)
+        return tuple(map(item, value))
+
+    return check
+
+
+_CHECKS: Mapping[str, Any] = {
+    "family": _one_of("vit", "swin"),
+    "kind": _one_of("pretrain", "classifier", "encoder"),
+    "image_size": _tuple(_whole, 2),
+    "num_heads": _tuple(_whole),
+    "target": _one_of("hog", "pixels"),
+    "octaves": _tuple(_whole),
+    "hog_bias": _tuple(_tuple(_number, 2)),
+    "pool": _one_of("mean", "class"),
+    "head_order": _one_of("pool_norm", "norm_pool"),
+}
