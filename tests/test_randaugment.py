@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.data.randaugment import OPS, RandAugmentConfig, apply, parse, rand_augment
+from localmim_jax.data.augment import TrainTransform
+from localmim_jax.data.decode import to_array
+from localmim_jax.data.randaugment import OPS, RandAugmentConfig, RandAugmentTransform, apply, parse, rand_augment
 from localmim_jax.errors import ConfigError
 
 FILL = (124, 116, 104)
@@ -83,6 +85,26 @@ def test_grey_images_and_both_ends_of_the_scale(golden, name, magnitude):
         np.testing.assert_array_equal(np.asarray(out), np.asarray(image))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_transform_crops_augments_and_keeps_the_label(golden, channels):
+    image = golden[0]["image"][:, :, :channels]
+    crop = TrainTransform((48, 32), channels, (0.3, 1.0), (3 / 4, 4 / 3), flip=True)
+    transform = RandAugmentTransform.of(crop, "rand-m9-mstd0.5-inc1", (0.485, 0.456, 0.406)[:channels])
+    assert transform.fill == FILL[:channels]
+    finished = [transform({"image": image, "label": 4}, np.random.default_rng(seed)) for seed in range(20)]
+    cropped = [to_array(crop.crop(image, np.random.default_rng(seed))) for seed in range(20)]
+    assert {out["image"].shape for out in finished} == {(48, 32, channels)}
+    assert {int(out["label"]) for out in finished} == {4}
+    same = np.mean([np.array_equal(out["image"], plain) for out, plain in zip(finished, cropped, strict=True)])
+    assert 0 < same < 0.6  # a quarter of the images meets no op
+
+
+def test_other_channel_counts_are_refused():
+    crop = TrainTransform((8, 8), 4, (0.3, 1.0), (3 / 4, 4 / 3), flip=True)
+    with pytest.raises(ConfigError, match="1 or 3 channels, not 4"):
+        RandAugmentTransform.of(crop, "rand-m9-mstd0.5-inc1", (0.5,) * 4)
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -99,6 +121,6 @@ def test_grey_images_and_both_ends_of_the_scale(golden, name, magnitude):
     ],
 )
 def test_other_recipes_are_refused_in_one_line(recipe):
-    with pytest.raises(ConfigError, match=r"data\.randaugment") as error:
+    with pytest.raises(ConfigError, match=r"augment\.randaugment") as error:
         parse(recipe)
     assert "\n" not in str(error.value)

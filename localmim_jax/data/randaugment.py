@@ -7,10 +7,13 @@ that timm made common: fifteen operations, those of changing strength all gettin
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from localmim_jax.data.augment import TrainTransform, label_of
+from localmim_jax.data.decode import to_array
 from localmim_jax.errors import ConfigError
 
 Fill = tuple[int, ...]  # one value per band, for pixels that come from outside the image
@@ -35,6 +38,32 @@ class RandAugmentConfig:
     probability: float = 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class RandAugmentTransform:
+    """The crop and flip of `TrainTransform`, then RandAugment: (example, rng) -> finished example."""
+
+    crop: TrainTransform
+    config: RandAugmentConfig
+    fill: Fill
+
+    @classmethod
+    def of(cls, crop: TrainTransform, recipe: str, mean: tuple[float, ...]) -> "RandAugmentTransform":
+        """After `crop`, a recipe (see `parse`). Uncovered pixels get the dataset's mean, per channel in 0..1.
+
+        Raises:
+            ConfigError: an unknown recipe, or images that are neither grey nor RGB.
+        """
+        if crop.channels not in (1, 3):
+            raise ConfigError(
+                f"augment.randaugment is for images of 1 or 3 channels, not {crop.channels}: set it to '' for none"
+            )
+        return cls(crop, parse(recipe), tuple(min(255, round(255 * value)) for value in mean))
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        image = rand_augment(self.crop.crop(example["image"], rng), self.config, self.fill, rng)
+        return {"image": to_array(image), **label_of(example)}
+
+
 def parse(recipe: str) -> RandAugmentConfig:
     """The config that a recipe such as "rand-m9-mstd0.5-inc1" stands for.
 
@@ -44,7 +73,7 @@ def parse(recipe: str) -> RandAugmentConfig:
     Raises:
         ConfigError: anything else.
     """
-    problem = f"data.randaugment {recipe!r} is not understood; write it as in 'rand-m9-mstd0.5-inc1' (also n, p)"
+    problem = f"augment.randaugment {recipe!r} is not understood; write it as in 'rand-m9-mstd0.5-inc1' (also n, p)"
     name, *parts = recipe.split("-")
     fields = {}
     for part in parts:
@@ -55,7 +84,7 @@ def parse(recipe: str) -> RandAugmentConfig:
     if name != "rand" or fields.pop("inc", 0) != 1 or "m" not in fields:
         raise ConfigError(problem)
     if fields["m"] > MAX_MAGNITUDE or fields.get("p", 0.5) > 1 or fields.get("n", 2) % 1:
-        raise ConfigError(f"data.randaugment {recipe!r}: m is at most 10, p at most 1, n whole")
+        raise ConfigError(f"augment.randaugment {recipe!r}: m is at most 10, p at most 1, n whole")
     return RandAugmentConfig(
         magnitude=fields["m"],
         magnitude_std=fields.get("mstd", 0.0),
