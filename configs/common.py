@@ -30,9 +30,74 @@ def pretrain() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # -1: all the devices that are left
     config.checkpoint = ConfigDict({"every_steps": 0, "every_epochs": 1.0, "keep_last": 2, "keep_every_steps": 0})
     config.checkpoint.init_from = placeholder(str)  # a checkpoint whose parameters this run starts from, at step 0
+    config.checkpoint.standard_merging = (
+        False  # init_from is a Swin pre-training .pth, but not with the release's order
+    )
     config.log = ConfigDict({"every_steps": 50, "profile_at": 0, "notes": ""})  # profile_at: step, 0 = never
     config.eval = evaluation()
     return config
+
+
+def finetune(model: ConfigDict) -> ConfigDict:
+    """Fine-tuning on ImageNet-1K as in the supplement's Table 4; the recipe sets rates, layer decay and drop path.
+
+    `model` is a pre-training model; its encoder is used.
+    """
+    config = pretrain()
+    config.task = "finetune"
+    config.batch_size = 1024
+    config.num_epochs = 100.0
+    config.data.crop_scale = (0.08, 1.0)
+    config.augment = augmentation()
+    config.model = classifier(model)
+    config.optimizer.b2 = 0.999
+    config.optimizer.layer_decay = placeholder(float)  # rate of a layer over that of the layer above; None: the same
+    config.schedule.base_lr = None
+    config.schedule.warmup_epochs = 20.0
+    config.eval = ConfigDict({"split": "validation", "resize": 256, "every_epochs": 1.0})  # resize: short side, px
+    return config
+
+
+def linear_probe(model: ConfigDict) -> ConfigDict:
+    """A linear classifier on the frozen encoder, by MAE's protocol: LARS, a batch norm without scale and bias."""
+    config = finetune(model)
+    config.task = "linear_probe"
+    config.batch_size = 16384
+    config.num_epochs = 90.0
+    config.augment.update({"randaugment": "", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.0})
+    config.model.update({"batch_norm": True, "head_order": "norm_pool", "head_std": 0.01})
+    config.optimizer.update({"name": "lars", "momentum": 0.9, "weight_decay": 0.0})
+    config.schedule.base_lr = 0.1
+    config.schedule.warmup_epochs = 10.0
+    return config
+
+
+def classifier(model: ConfigDict) -> ConfigDict:
+    """The encoder's part of a pre-training model, with a classification head."""
+    for key in ("taps", "mask_ratio", "num_masks", "target", "decoder", "sparse_attention"):
+        if key in model:
+            del model[key]
+    model.num_classes = 1000
+    model.pool = "mean"  # of the patch tokens; "class" takes ViT's class token
+    model.head_order = "pool_norm"  # the release's; "norm_pool" is timm's for Swin
+    model.head_std = 2e-5  # of the new head's kernel; 0.02 suits a Swin that starts from scratch
+    model.batch_norm = False
+    model.trained_blocks = placeholder(int)  # only the last so many blocks, the norm and the head; None: everything
+    return model
+
+
+def augmentation() -> ConfigDict:
+    """What fine-tuning does to images besides the crop and the flip, and to labels. Zero or "" turns a part off."""
+    return ConfigDict(
+        {
+            "randaugment": "rand-m9-mstd0.5-inc1",
+            "erasing": 0.25,  # probability
+            "mixup": 0.8,  # parameter of the Beta distribution
+            "cutmix": 1.0,
+            "switch_prob": 0.5,  # of cutmix rather than mixup, per batch
+            "label_smoothing": 0.1,
+        }
+    )
 
 
 def imagenet() -> ConfigDict:
@@ -111,7 +176,8 @@ def evaluation() -> ConfigDict:
 def shrink(config: ConfigDict) -> ConfigDict:
     """The same recipe in a few seconds on a CPU: fake data, a tiny model, three steps. For smoke tests.
 
-    Kept: task, seed, targets, dtype, optimiser, rates, schedule, evaluations. Changes `config` and returns it.
+    Kept: task, seed, targets, dtype, optimiser, rates, schedule, augmentation, evaluations. Changes `config` and
+    returns it.
     """
     patch = config.model.patch_size
     config.image_size = (2 * patch, 2 * patch)
@@ -121,12 +187,17 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.data.split = "train"
     config.data.fake_examples = 32
     config.data.num_threads = 1
-    config.model.update({"width": 32, "depth": 4, "num_heads": 4, "taps": (1, 2, 3, 4)})
-    config.model.decoder.update({"width": 16, "num_heads": 2})
+    config.model.update({"width": 32, "depth": 4, "num_heads": 4})
     config.schedule.warmup_steps = 1
     config.checkpoint.update({"every_steps": 2, "every_epochs": 0.0})
     config.log.every_steps = 1
-    config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": 2 * patch})
-    config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
-    config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})
+    if config.task == "pretrain":
+        config.model.taps = (1, 2, 3, 4)
+        config.model.decoder.update({"width": 16, "num_heads": 2})
+        config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": 2 * patch})
+        config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
+        config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})
+    else:
+        config.model.num_classes = 1000  # as many as the fake data has
+        config.eval.update({"resize": 2 * patch, "every_epochs": 0.0})
     return config

@@ -15,6 +15,13 @@ CONFIGS = Path(common.__file__).parent
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
 
 
+KEYS = {
+    "pretrain": common.pretrain,
+    "finetune": lambda: common.finetune(common.vit("vit_b")),
+    "linear_probe": lambda: common.linear_probe(common.vit("vit_b")),
+}
+
+
 def recipe(name: str) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config()
 
@@ -39,7 +46,7 @@ def check_rules(config: ConfigDict) -> None:
 def test_recipe_builds_and_is_complete(name):
     config = recipe(name)
     config.lock()
-    assert keys(config) == keys(common.pretrain())
+    assert keys(config) == keys(KEYS[config.task]())
     check_rules(config)
     assert config.schedule.warmup_epochs or config.schedule.warmup_steps
     with pytest.raises(AttributeError):
@@ -68,7 +75,7 @@ def test_shrunken_recipe_keeps_the_rules(name):
     config = recipe(name)
     config.lock()
     small = common.shrink(config)
-    assert keys(small) == keys(common.pretrain())
+    assert keys(small) == keys(KEYS[small.task]())
     assert small.num_steps <= 3
     assert small.data.name == "fake"
     small.num_epochs = 0.0
@@ -97,6 +104,49 @@ def test_settings_are_the_supplements(name, batch_size, epochs, warmup):
     assert config.image_size == (224, 224)
     assert (config.model.target.kind, config.model.target.bins, config.model.mask_ratio) == ("hog", 18, 0.75)
     assert (config.data.crop_scale, config.data.flip, config.model.drop_path) == ((0.2, 1.0), True, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "epochs", "warmup", "rate", "min_lr", "layer_decay", "drop_path"),
+    [
+        ("vit_b_100ep", 1024, 100, 20, 4e-3, 1e-6, 0.75, 0.1),
+        ("vit_b_1600ep", 1024, 100, 20, 2e-3, 1e-5, 0.65, 0.1),
+        ("vit_b_1600ep_partial", 1024, 100, 20, 2e-3, 1e-5, 0.65, 0.1),
+        ("vit_l_800ep", 4096, 50, 5, 3e-3, 1e-6, 0.75, 0.2),
+    ],
+)
+def test_fine_tuning_is_the_supplements(name, batch_size, epochs, warmup, rate, min_lr, layer_decay, drop_path):
+    """Table 4, with the release's choice of rates."""
+    config = recipe(f"{name}_finetune")
+    schedule, optimizer = config.schedule, config.optimizer
+    assert (config.batch_size, config.num_epochs) == (batch_size, epochs)
+    assert (schedule.kind, schedule.warmup_epochs) == ("cosine", warmup)
+    assert (schedule.base_lr, schedule.peak_lr, schedule.min_lr) == (None, rate, min_lr)
+    assert (optimizer.name, optimizer.b1, optimizer.b2) == ("adamw", 0.9, 0.999)
+    assert (optimizer.weight_decay, optimizer.layer_decay) == (0.05, layer_decay)
+    assert (optimizer.clip_norm, optimizer.ema_decay) == (None, None)
+    assert config.model.drop_path == drop_path
+    assert config.augment.to_dict() == {
+        "randaugment": "rand-m9-mstd0.5-inc1",
+        "erasing": 0.25,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "switch_prob": 0.5,
+        "label_smoothing": 0.1,
+    }
+    assert (config.data.crop_scale, config.data.crop_ratio, config.data.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), True)
+    assert (config.image_size, config.eval.resize) == ((224, 224), 256)
+    assert (config.model.num_classes, config.model.head_order) == (1000, "pool_norm")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("_linear")])
+def test_linear_probes_are_maes(name):
+    config = recipe(name)
+    assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay) == ("lars", 0.9, 0.0)
+    assert (config.schedule.base_lr, config.batch_size) == (0.1, 16384)
+    assert (config.num_epochs, config.schedule.warmup_epochs, config.schedule.min_lr) == (90, 10, 0.0)
+    assert (config.model.batch_norm, config.model.head_std, config.model.drop_path) == (True, 0.01, 0.0)
+    assert {key: value for key, value in config.augment.items() if value} == {"switch_prob": 0.5}
 
 
 def test_two_configs_share_nothing():

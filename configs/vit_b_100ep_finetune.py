@@ -1,0 +1,22 @@
+r"""Fine-tuning of ViT-B/16 on ImageNet-1K after 100 epochs of pre-training.
+
+    python main.py --config=configs/vit_b_100ep_finetune.py --workdir=runs/vit_b_100ep_finetune \
+        --config.checkpoint.init_from=runs/vit_b_100ep
+
+Published: 83.3 % top-1 (supplement, Table 1a, "local" and "multi-scale").
+Settings are the supplement's (Table 4); rates are the release's choice among its sets. The rate is absolute: it is not
+scaled by the batch. For a folder with train/ and val/: --config.data.name=folder:/path
+The last blocks only: --config.model.trained_blocks=4
+A moving average of the parameters: --config.optimizer.ema_decay=0.9999
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.finetune(common.vit("vit_b"))
+    config.model.drop_path = 0.1
+    config.optimizer.layer_decay = 0.75
+    config.schedule.peak_lr = 4e-3
+    config.schedule.min_lr = 1e-6
+    return config

@@ -1,0 +1,19 @@
+r"""Fine-tuning of ViT-B/16 on ImageNet-1K after 1600 epochs of pre-training.
+
+    python main.py --config=configs/vit_b_1600ep_finetune.py --workdir=runs/vit_b_1600ep_finetune \
+        --config.checkpoint.init_from=runs/vit_b_1600ep
+
+Published: 84.0 % top-1.
+Settings are the supplement's (Table 4); rates are the release's choice among its sets.
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.finetune(common.vit("vit_b"))
+    config.model.drop_path = 0.1
+    config.optimizer.layer_decay = 0.65
+    config.schedule.peak_lr = 2e-3
+    config.schedule.min_lr = 1e-5
+    return config

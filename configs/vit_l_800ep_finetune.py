@@ -1,0 +1,23 @@
+r"""Fine-tuning of ViT-L/16 on ImageNet-1K after 800 epochs of pre-training.
+
+    python main.py --config=configs/vit_l_800ep_finetune.py --workdir=runs/vit_l_800ep_finetune \
+        --config.checkpoint.init_from=runs/vit_l_800ep
+
+Published: 85.8 % top-1.
+Settings are the supplement's (Table 4); rates are the release's choice among its sets. The release differs in:
+    a batch of 1024 instead of 4096      --config.batch_size=1024
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.finetune(common.vit("vit_l"))
+    config.batch_size = 4096
+    config.num_epochs = 50.0
+    config.model.drop_path = 0.2
+    config.optimizer.layer_decay = 0.75
+    config.schedule.peak_lr = 3e-3
+    config.schedule.min_lr = 1e-6
+    config.schedule.warmup_epochs = 5.0
+    return config

@@ -1,0 +1,15 @@
+r"""Linear probe of ViT-L/16 on ImageNet-1K after 800 epochs of pre-training: the encoder stays as it is.
+
+    python main.py --config=configs/vit_l_800ep_linear.py --workdir=runs/vit_l_800ep_linear \
+        --config.checkpoint.init_from=runs/vit_l_800ep
+
+Published: nothing for LocalMIM. The protocol is MAE's: LARS, base rate 0.1 (times batch / 256), no weight decay, 90
+epochs, crops and flips only, a batch norm without scale and bias before the head. The feature is the one of k-NN, the
+mean of the normalised patch tokens; --config.model.pool=class takes the class token instead.
+"""
+
+from configs import common
+
+
+def get_config():
+    return common.linear_probe(common.vit("vit_l"))
