@@ -1,4 +1,4 @@
-"""Where a token is: fixed two-dimensional sine-cosine embeddings for ViT and for every decoder."""
+"""Where a token is: sine-cosine embeddings for ViT and for every decoder, relative positions for Swin."""
 
 import functools
 
@@ -28,3 +28,18 @@ def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
     table = table.astype(np.float32)
     table.setflags(write=False)
     return table
+
+
+@functools.lru_cache(maxsize=32)
+def relative_position_index(window: int) -> np.ndarray:
+    """The row of a relative position bias table for every pair of a window's places: int32 [window^2, window^2].
+
+    Row (dy + window - 1) * (2 * window - 1) + dx + window - 1, where (dy, dx) is the query's place minus the key's and
+    places are row-major: the order of every published Swin.
+    """
+    y, x = np.divmod(np.arange(window**2), window)
+    dy = y[:, None] - y[None, :] + window - 1
+    dx = x[:, None] - x[None, :] + window - 1
+    index = (dy * (2 * window - 1) + dx).astype(np.int32)
+    index.setflags(write=False)
+    return index

@@ -73,6 +73,52 @@ def vit_decoder(index: int, octaves: int) -> tuple[tuple[str, str, str], ...]:
     return tuple(rules)
 
 
+_SWIN_BLOCK = (
+    *_BLOCK,
+    ("attention/relative_position_bias", "attn.relative_position_bias_table", "same"),
+)
+
+
+def swin_encoder(prefix: str = "") -> tuple[tuple[str, str, str], ...]:
+    """The rules of a Swin encoder; `prefix` is "encoder." in pre-training, "backbone." in segmentation, else ""."""
+    stage, merging = f"{prefix}layers.<i>", "encoder/stages/<i>/merging"
+    return (
+        ("encoder/patch_embed/kernel", f"{prefix}patch_embed.proj.weight", "patch"),
+        ("encoder/patch_embed/bias", f"{prefix}patch_embed.proj.bias", "same"),
+        ("encoder/patch_norm/scale", f"{prefix}patch_embed.norm.weight", "same"),
+        ("encoder/patch_norm/bias", f"{prefix}patch_embed.norm.bias", "same"),
+        *((f"encoder/stages/<i>/blocks/<j>/{a}", f"{stage}.blocks.<j>.{b}", layout) for a, b, layout in _SWIN_BLOCK),
+        (f"{merging}/norm/scale", f"{stage}.downsample.norm.weight", "same"),
+        (f"{merging}/norm/bias", f"{stage}.downsample.norm.bias", "same"),
+        (f"{merging}/reduction/kernel", f"{stage}.downsample.reduction.weight", "linear"),
+    )
+
+
+SWIN_HEAD = (
+    ("norm/scale", "norm.weight", "same"),
+    ("norm/bias", "norm.bias", "same"),
+    ("head/kernel", "head.weight", "linear"),
+    ("head/bias", "head.bias", "same"),
+)
+
+
+def swin_decoder(index: int) -> tuple[tuple[str, str, str], ...]:
+    """The rules of one Swin decoder. The release keeps the taps' norms in its encoder."""
+    ours, theirs = f"decoders/{index}", f"decoder.{index}"
+    return (
+        (f"{ours}/norm/scale", f"encoder.norm.{index}.weight", "same"),
+        (f"{ours}/norm/bias", f"encoder.norm.{index}.bias", "same"),
+        (f"{ours}/embed/kernel", f"{theirs}.embed.weight", "linear"),
+        (f"{ours}/embed/bias", f"{theirs}.embed.bias", "same"),
+        (f"{ours}/mask_token", f"{theirs}.mask_token", "token"),
+        *((f"{ours}/blocks/<j>/{a}", f"{theirs}.blocks.<j>.{b}", layout) for a, b, layout in _BLOCK),
+        (f"{ours}/out_norm/scale", f"{theirs}.norm.weight", "same"),
+        (f"{ours}/out_norm/bias", f"{theirs}.norm.bias", "same"),
+        (f"{ours}/predict/kernel", f"{theirs}.pred.weight", "linear"),
+        (f"{ours}/predict/bias", f"{theirs}.pred.bias", "same"),
+    )
+
+
 Rules = Iterable[tuple[str, str, str]]
 
 

@@ -1,0 +1,166 @@
+"""Weights under the names of the authors' release or of timm, ready for their own loaders."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from localmim_jax.backbones.positions import relative_position_index
+from localmim_jax.convert import names, tables, timm_names
+from localmim_jax.convert.recognise import GRADIENT_FILTERS, swap_merging_order
+from localmim_jax.convert.weights import POSITIONS, About, Weights
+from localmim_jax.errors import ConfigError
+
+NAMINGS = ("localmim", "release", "timm")
+
+
+def only_encoder(weights: Weights) -> Weights:
+    """The encoder alone, which is what transfers."""
+    arrays = {path: array for path, array in weights.arrays.items() if path.startswith("encoder/")}
+    return dataclasses.replace(weights, arrays=arrays, about=_encoder(weights.about))
+
+
+def export(weights: Weights, naming: Literal["localmim", "release", "timm"]) -> tuple[dict[str, np.ndarray], About]:
+    """Every array under the names of `naming`, with what can be derived and their loaders expect, and what it now is.
+
+    For timm, a pre-training model leaves its decoders behind and keeps the norm of its last layer.
+
+    Raises:
+        ConfigError: an array has no name there, or the model cannot be expressed there; says why.
+    """
+    if weights.unexpected:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(weights.unexpected.items())[:8])
+        raise ConfigError(
+            f"{weights.origin} cannot be exported, {len(weights.unexpected)} of its arrays are of no use: {shown}"
+        )
+    match naming:
+        case "localmim":
+            return dict(weights.arrays), weights.about
+        case "release":
+            return _release(weights), weights.about
+        case "timm":
+            return _timm(weights)
+    raise ConfigError(f"names are one of {', '.join(NAMINGS)}, not {naming!r}")
+
+
+def _encoder(about: About) -> About:
+    return About(about.family, "encoder", about.image_size, about.num_heads)
+
+
+def _release(weights: Weights) -> dict[str, np.ndarray]:
+    about, arrays = weights.about, weights.arrays
+    taps = about.octaves or ()
+    if about.family == "vit" and about.kind == "pretrain":
+        decoders = [rule for k, octave in enumerate(taps) for rule in names.vit_decoder(k, octave)]
+        return _rename(weights, arrays, [*names.VIT_ENCODER, *decoders], "the release") | _derived(about, arrays)
+    if about.family == "vit":
+        return _rename(weights, arrays, _vit_rules(about), "the release")
+    if about.kind == "pretrain":
+        rules = [*names.swin_encoder("encoder."), *(rule for k in range(len(taps)) for rule in names.swin_decoder(k))]
+        return _rename(weights, swap_merging_order(arrays), rules, "the release") | _derived(about, arrays)
+    if about.head_order == "norm_pool":
+        raise ConfigError(
+            f"{weights.origin}: its head follows a norm before the pooling (head_order='norm_pool'), where the release "
+            "pools first: the same weights would give other logits there. Export the encoder alone, or for timm"
+        )
+    renamed = _rename(weights, arrays, [*names.swin_encoder(), *names.SWIN_HEAD], "the release")
+    return renamed | _window_buffers(about, arrays)
+
+
+def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
+    about, arrays = weights.about, weights.arrays
+    if about.kind == "pretrain":
+        about, arrays = _encoder(about), _with_last_norm(arrays)
+    if about.family == "vit":
+        return _rename(weights, arrays, _vit_rules(about), "timm's ViT"), about
+    if about.kind == "classifier" and about.head_order != "norm_pool":
+        raise ConfigError(
+            f"{weights.origin}: its head pools before the norm (head_order='pool_norm', as the release), where timm's "
+            "Swin normalises first: the same weights would give other logits there. Export the encoder alone"
+        )
+    stages = {match[1] for path in arrays if (match := re.match(r"encoder/stages/(\d+)/", path))}
+    rules = [*timm_names.swin_encoder(len(stages)), *timm_names.SWIN_HEAD]
+    return _rename(weights, arrays, rules, "timm's Swin"), about
+
+
+def _with_last_norm(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The encoder and, in the place of a final norm, that of the last tap."""
+    last = max((int(match[1]) for path in arrays if (match := re.match(r"decoders/(\d+)/norm/", path))), default=0)
+    prefix = f"decoders/{last}/norm/"
+    return {
+        path.replace(prefix, "norm/"): array for path, array in arrays.items() if path.startswith(("encoder/", prefix))
+    }
+
+
+def _vit_rules(about: About) -> names.Rules:
+    if about.kind == "encoder":
+        return timm_names.VIT_FEATURES
+    return timm_names.VIT_CLASS_TOKEN if about.pool == "class" else names.VIT_CLASSIFIER
+
+
+def _rename(
+    weights: Weights, arrays: Mapping[str, np.ndarray], rules: names.Rules, whose: str
+) -> dict[str, np.ndarray]:
+    rules, renamed, nameless = tuple(rules), {}, []
+    for path, array in arrays.items():
+        named = names.release_name(path, rules)
+        if named is None:
+            nameless.append(path)
+        else:
+            renamed[named[0]] = np.ascontiguousarray(names.to_release(array, named[1]))
+    if nameless:
+        more = f" and {len(nameless) - 6} more" if len(nameless) > 6 else ""
+        raise ConfigError(f"{weights.origin}: {whose} has no name for {', '.join(nameless[:6])}{more}")
+    return renamed
+
+
+def _derived(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a pre-training file of the release holds besides what is learned: decoders' positions, gradient filters."""
+    derived = {}
+    patch, _, _, width = arrays["encoder/patch_embed/kernel"].shape
+    for k in range(len(about.octaves or ())):
+        if about.image_size is not None:
+            # The first stage has the width of an embedded patch, every patch merging doubles it; a ViT keeps it.
+            stride = patch * (len(arrays[f"decoders/{k}/norm/scale"]) // width)
+            grid = (about.image_size[0] // stride, about.image_size[1] // stride)
+            positions = tables.fixed_positions(grid, len(arrays[f"decoders/{k}/mask_token"]), int(POSITIONS in arrays))
+            derived[f"decoder.{k}.pos_embed"] = positions[None]
+        if about.target == "hog":
+            derived[f"hog_enc.{k}.conv.weight"] = GRADIENT_FILTERS
+        if about.hog_bias is not None:
+            derived[f"hog_enc.{k}.conv.bias"] = np.array(about.hog_bias[k], np.float32)
+    return derived
+
+
+def _window_buffers(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The constants that a fine-tuned Swin of the release stores: relative position indices, shifted windows' masks."""
+    buffers = {}
+    patch = arrays["encoder/patch_embed/kernel"].shape[0]
+    for path, table in arrays.items():
+        match = re.fullmatch(r"encoder/stages/(\d+)/blocks/(\d+)/attention/relative_position_bias", path)
+        window = tables.window_of(len(table)) if match else None
+        if match is None or window is None:
+            continue
+        stage, block = int(match[1]), int(match[2])
+        name = f"layers.{stage}.blocks.{block}"
+        buffers[f"{name}.attn.relative_position_index"] = relative_position_index(window).astype(np.int64)
+        stride = patch * 2**stage
+        grid = tuple(size // stride for size in about.image_size or (0, 0))
+        if block % 2 and min(grid) > window and not any(side % window for side in grid):
+            buffers[f"{name}.attn_mask"] = _shifted_window_mask(grid, window)
+    return buffers
+
+
+def _shifted_window_mask(grid: tuple[int, ...], window: int) -> np.ndarray:
+    """0 where two tokens of a window lie side by side in the image too, -100 where the shift has joined far edges.
+
+    float32 [windows, window^2, window^2].
+    """
+    shift = window // 2
+    # Along an axis, what the cyclic shift brought from the other edge is the last `shift` places.
+    rows, columns = (np.arange(side) >= side - shift for side in grid)
+    edge = (2 * rows[:, None] + columns[None]).reshape(grid[0] // window, window, grid[1] // window, window)
+    edge = edge.transpose(0, 2, 1, 3).reshape(-1, window * window)
+    return np.where(edge[:, :, None] == edge[:, None, :], 0, -100).astype(np.float32)

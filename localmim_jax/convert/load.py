@@ -1,0 +1,203 @@
+"""Puts weights into a model, strictly in both directions: every array of the source is used or ignored for a stated
+reason, every parameter of the model is filled or on the list of new ones. Whatever is wrong is shown at once."""
+
+import dataclasses
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from localmim_jax.convert import tables
+from localmim_jax.convert.weights import POSITIONS, About, Weights
+from localmim_jax.errors import ConfigError
+from localmim_jax.params import Tree, flatten, unflatten
+
+PROBLEMS = ("missing", "mismatched", "unexpected")
+_BIAS_TABLE = r"encoder/.*relative_position_bias"
+_PATCH_KERNEL = "encoder/patch_embed/kernel"
+
+Grid = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The fate of one parameter of the model, or of one array of the source.
+
+    Attributes:
+        status: "loaded", "resized", "initialised" (kept as drawn), "ignored", or one of `PROBLEMS`.
+        path: of the parameter, or the name in the source.
+        note: shapes or reason.
+    """
+
+    status: str
+    path: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Every row of one loading."""
+
+    origin: str
+    rows: tuple[Row, ...]
+
+    @property
+    def problems(self) -> list[Row]:
+        return [row for row in self.rows if row.status in PROBLEMS]
+
+    def table(self) -> str:
+        """One line for every group of alike rows; layers' numbers become "*"."""
+        lines = [(status, path, f"{count}", note) for (status, path, note), count in self._groups(self.rows).items()]
+        return format_table(("", "parameter", "count", "note"), lines)
+
+    def summary(self) -> str:
+        """All problems in one line, or how many rows have each status."""
+        if self.problems:
+            groups = self._groups(self.problems)
+            return "; ".join(
+                f"{status} {path}{f' ({count})' if count > 1 else ''}{f': {note}' if note else ''}"
+                for (status, path, note), count in groups.items()
+            )
+        counts: dict[str, int] = defaultdict(int)
+        for row in self.rows:
+            counts[row.status] += 1
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+    @staticmethod
+    def _groups(rows: Sequence[Row]) -> dict[tuple[str, str, str], int]:
+        groups: dict[tuple[str, str, str], int] = defaultdict(int)
+        for row in rows:
+            pattern = re.sub(r"(?<=[/.])\d+(?=[/.]|$)", "*", row.path)
+            groups[row.status, pattern if len(pattern) <= 100 else pattern[:97] + "...", row.note] += 1
+        return dict(groups)
+
+
+def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell."""
+    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (head, *lines)
+    )
+
+
+def transfer(
+    weights: Weights, params: Tree, about: About, fresh: Sequence[str] = (), method: str = "bicubic"
+) -> tuple[Tree, Report]:
+    """The model's parameters with everything taken over that belongs there.
+
+    Parts outside the encoder go over only between models of one kind (pre-training, classifier); otherwise the
+    source's are ignored and the model's stay as drawn. A head for other classes stays as drawn. Positions and bias
+    tables are resized to the model's image size; the patch projection to its channels.
+
+    Args:
+        weights: the source.
+        params: the model's own, freshly drawn, as host arrays.
+        about: the model, see `weights.describe`.
+        fresh: patterns of encoder paths that the source may lack (relative bias tables of the segmentation ViT).
+        method: how positions are interpolated, "bicubic" or "bilinear".
+
+    Returns:
+        (params, report). Where the report has problems, params is not to be used: see `check`.
+    """
+    rows = [Row("ignored", name, reason) for name, reason in weights.ignored.items()]
+    rows += [Row("unexpected", name, reason) for name, reason in weights.unexpected.items()]
+    rows += [Row("mismatched", name, reason) for name, reason in _contradictions(weights.about, about)]
+    same_kind = weights.about.kind == about.kind != "encoder"
+    wanted, filled = flatten(params), {}
+    grids = _grid(weights.about, weights.arrays), _grid(about, wanted)
+    for path, own in wanted.items():
+        if not same_kind and not path.startswith("encoder/"):
+            filled[path], row = own, Row("initialised", path, "new")
+        elif path not in weights.arrays:
+            new = any(re.fullmatch(pattern, path) for pattern in fresh)
+            filled[path] = own
+            row = Row("initialised", path, "new") if new else Row("missing", path, f"of shape {list(own.shape)}")
+        elif path == POSITIONS:
+            filled[path], row = _positions(weights.arrays[path], own, grids, method)
+        else:
+            same_size = weights.about.image_size == about.image_size
+            filled[path], row = _fill(path, weights.arrays[path], own, same_size)
+        rows.append(row)
+    for path in weights.arrays:
+        if path not in wanted or not (same_kind or path.startswith("encoder/")):
+            rows.append(_left_over(path, weights, grids[0], same_kind))
+    order = ("loaded", "resized", "initialised", "ignored", *PROBLEMS)
+    rows.sort(key=lambda row: order.index(row.status))
+    return unflatten(filled), Report(weights.origin, tuple(rows))
+
+
+def check(report: Report) -> None:
+    """Raises ConfigError, naming every problem in one line, if there is any."""
+    if report.problems:
+        raise ConfigError(f"{report.origin} does not fit this model: {report.summary()}")
+
+
+def _contradictions(theirs: About, about: About) -> list[tuple[str, str]]:
+    """What the two descriptions say differently, where both say anything and arrays' shapes would not show it."""
+    if theirs.family != about.family:
+        return [("backbone", f"the source is a {theirs.family}, the model a {about.family}")]
+    keys = ["num_heads"]
+    if theirs.kind == about.kind == "classifier":
+        keys += ["pool", "head_order"]
+    values = [(key, getattr(theirs, key), getattr(about, key)) for key in keys]
+    return [
+        (key, f"{source} in the source, {own} in the model")
+        for key, source, own in values
+        if None not in (source, own) and source != own
+    ]
+
+
+def _fill(path: str, source: np.ndarray, own: np.ndarray, same_size: bool) -> tuple[np.ndarray, Row]:
+    """The value of one parameter and its row; the parameter's own value where the source's does not fit."""
+    if source.shape == own.shape:
+        return source, Row("loaded", path)
+    change = f"{list(source.shape)} -> {list(own.shape)}"
+    if re.fullmatch(_BIAS_TABLE, path) and source.shape[1:] == own.shape[1:]:
+        windows = tables.window_of(len(source)), tables.window_of(len(own))
+        if None in windows or same_size:
+            note = f"window {windows[0]} in the source, {windows[1]} in the model, for the same image size"
+            return own, Row("mismatched", path, note if None not in windows else f"{change}: of no window")
+        return tables.resize_bias_table(source, *windows), Row("resized", path, f"{change}, bicubic")
+    if path == _PATCH_KERNEL and source.shape[:2] + source.shape[3:] == own.shape[:2] + own.shape[3:]:
+        return tables.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, colour channels")
+    if path.startswith("head/"):
+        return own, Row("initialised", path, f"new: the source's has shape {list(source.shape)}")
+    return own, Row("mismatched", path, f"{list(source.shape)} in the source, {list(own.shape)} in the model")
+
+
+def _positions(
+    source: np.ndarray, own: np.ndarray, grids: tuple[Grid | None, Grid | None], method: str
+) -> tuple[np.ndarray, Row]:
+    """The source's positions on the model's grid, and their row."""
+    old, new = grids
+    if old is None or new is None or source.shape[1:] != own.shape[1:] or len(source) != 1 + old[0] * old[1]:
+        return own, Row("mismatched", POSITIONS, f"{list(source.shape)} in the source, {list(own.shape)} in the model")
+    if old == new:
+        return source, Row("loaded", POSITIONS)
+    note = f"{old[0]}x{old[1]} -> {new[0]}x{new[1]} patches, {method}"
+    return tables.resize_positions(source, old, new, method), Row("resized", POSITIONS, note)
+
+
+def _left_over(path: str, weights: Weights, grid: Grid | None, same_kind: bool) -> Row:
+    """The row of an array that the model has no parameter for."""
+    if path == POSITIONS:
+        table = weights.arrays[path]
+        fixed = None if grid is None or table.shape[1] % 4 else tables.fixed_positions(grid, table.shape[1])
+        if fixed is not None and fixed.shape == table.shape and np.allclose(table, fixed, atol=1e-5):
+            return Row("ignored", path, "fixed sine-cosine positions, which the model computes")
+        return Row("mismatched", path, "learned in the source, fixed sine-cosine in the model")
+    if same_kind or path.startswith("encoder/"):
+        return Row("unexpected", path, "no part of this model has such a name")
+    return Row("ignored", path, "only the encoder is taken over")
+
+
+def _grid(about: About, arrays: Mapping[str, np.ndarray]) -> Grid | None:
+    """(rows, columns) of a ViT's patches: from the image size, or else the square one that its positions fill."""
+    kernel, positions = arrays.get(_PATCH_KERNEL), arrays.get(POSITIONS)
+    if about.image_size is not None and kernel is not None and kernel.ndim == 4:
+        return about.image_size[0] // kernel.shape[0], about.image_size[1] // kernel.shape[1]
+    side = math.isqrt(len(positions) - 1) if positions is not None and len(positions) else 0
+    return (side, side) if side else None
