@@ -5,6 +5,7 @@ import logging
 import resource
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -293,6 +294,21 @@ def test_a_full_disk_surfaces_at_the_next_check_and_leaves_the_old_steps(tmp_pat
     checkpointer.save(2, state)  # and not taken for saved
     checkpointer.close()
     assert complete_steps(directory) == [1, 2]
+
+
+def test_space_is_asked_for_before_writing(tmp_path, monkeypatch):
+    free = [2**20, 2**30]  # too little for the first of two attempts
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2**40, free=free.pop(0)))
+    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    state = {"large": jnp.ones((1024, 1024))}
+    checkpointer.save(1, state)
+    checkpointer._join()
+    assert checkpointer.steps() == [1]
+    free += [2**20, 2**20]
+    checkpointer.save(2, state)
+    with pytest.raises(StorageError, match=r"No space left on device: 4\.0 MiB needed, 1\.0 MiB free$"):
+        checkpointer.close()
+    assert checkpointer.steps() == [1]
 
 
 def test_closing_tells_of_a_failed_save(tmp_path):

@@ -8,6 +8,7 @@ decided here, by manifests, since orbax would count steps that were never publis
 ignored, and removed when the same step is saved again.
 """
 
+import errno
 import os
 import shutil
 import threading
@@ -164,18 +165,24 @@ class Checkpointer:
             logging.error("%s", self._failure)
 
     def _write_twice_at_most(self, step: int, state: Any, score: float | None) -> None:
-        try:
-            self._begin(step, state)
-            return self._commit(step, score)
-        except Exception as error:
-            logging.warning("saving step %d failed, trying once more: %s", step, orbax_io.reason(error))
-            self._remove_leftovers()
-        try:
-            self._begin(step, state)
-            self._commit(step, score)
-        except Exception:
-            self._remove_leftovers()
-            raise
+        for last in (False, True):
+            try:
+                self._require_space(state)
+                self._begin(step, state)
+                return self._commit(step, score)
+            except Exception as error:
+                self._remove_leftovers()
+                if last:
+                    raise
+                logging.warning("saving step %d failed, trying once more: %s", step, orbax_io.reason(error))
+
+    def _require_space(self, state: Any) -> None:
+        """Raises OSError where the file system says that the state does not fit, before anything is written."""
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        disk = shutil.disk_usage(self._directory)
+        if disk.total and disk.free < needed:  # some network file systems say 0 of 0
+            text = f"No space left on device: {needed / 2**20:.1f} MiB needed, {disk.free / 2**20:.1f} MiB free"
+            raise OSError(errno.ENOSPC, text)
 
     def _commit(self, step: int, score: float | None) -> None:
         """Waits for orbax's rename, which follows the last write of every process; then publishes."""

@@ -72,8 +72,9 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
         changes = changed(_read_json(path), config)
         if changes:
             raise ConfigError(
-                f"{workdir} was started with another config ({'; '.join(changes)}); resume with the old values, or "
-                "give another --workdir, with checkpoint.init_from to start from these parameters"
+                f"{workdir} was started with another config ({'; '.join(changes)}); resume with the old values; or "
+                "give another --workdir, and checkpoint.init_from to start from these parameters; or edit "
+                f"{path} if the change is meant"
             )
     if jax.process_index() != 0:
         return
