@@ -30,11 +30,13 @@ def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagVa
     """Parses `sys.argv`, calls `main` with the flags, and ends the process with the right exit status.
 
     `define` declares the command's flags on the `FlagValues` it is given; with a string flag `config`, overrides
-    `--config.a.b=value` are understood and `flags.config` is the `ConfigDict`. `usage` opens the `--help` text.
+    `--config.a.b=value` are understood and `flags.config` is the `ConfigDict`, or None where its default is "" and none
+    is given. `usage` opens the `--help` text.
     """
     _log_our_own_messages()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    name = Path(sys.argv[0]).name
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
+    program = Path(sys.argv[0]).name
     try:
         options = parse(sys.argv[1:], define)
         if options is None:
@@ -43,14 +45,14 @@ def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagVa
         flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
         main(options)
     except UserError as error:
-        _exit(f"{name}: {one_line(str(error))}", error.exit_code)
+        _exit(f"{program}: {one_line(str(error))}", error.exit_code)
     except KeyboardInterrupt:
-        _exit(f"{name}: interrupted", 130)
+        _exit(f"{program}: interrupted", 130)
     except Exception as error:
         hint = out_of_memory_hint(error)
         if hint is None:
             raise
-        _exit(f"{name}: {hint}", ConfigError.exit_code)
+        _exit(f"{program}: {hint}", ConfigError.exit_code)
 
 
 def parse(arguments: Sequence[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues | None:
@@ -68,9 +70,9 @@ def parse(arguments: Sequence[str], define: Callable[[flags.FlagValues], None]) 
     if rest:
         raise ConfigError(_explain_leftover(rest[0], values, dict(_fields(config)) if config else {}))
     if "config" in values:
-        if config is None:
+        if config is None and (values["config"].default is None or overrides or resets):
             raise ConfigError(f"no --config given; for example --config={_existing_configs()[0]}")
-        values["config"].value = override(config, overrides, resets)
+        values["config"].value = None if config is None else override(config, overrides, resets)
     return values
 
 

@@ -1,0 +1,163 @@
+"""`main.py --dry_run`: what a config would run, without running it.
+
+The model is traced, never allocated, so this works for the largest recipe on a laptop and without its dataset.
+"""
+
+import copy
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from localmim_jax import tasks
+from localmim_jax.engine import flops
+from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.settings import RunSettings
+from localmim_jax.engine.state import StateSpec, join
+from localmim_jax.engine.step import compile_step, make_train_step
+from localmim_jax.engine.task import Task
+from localmim_jax.errors import DataError
+from localmim_jax.params import merge
+
+_GIB = 2**30
+
+
+def run(config: ConfigDict) -> None:
+    """Prints the resolved config, then everything of `report`."""
+    print("\n".join(f"{key} = {value}" for key, value in flat(config)) + "\n")
+    print("\n".join(report(config)))
+
+
+def flat(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    """("model.target.bins", 18) for every key, as overrides name them."""
+    pairs = []
+    for key, value in config.items():
+        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [(f"{prefix}{key}", value)]
+    return pairs
+
+
+def report(config: ConfigDict) -> list[str]:
+    """Lines on data, length, learning rate, parameters, FLOPs and memory.
+
+    A dataset that cannot be opened is only noted, and `data.fake_examples` stands in for its size.
+
+    Raises:
+        ConfigError: a config that could not run on the devices at hand.
+    """
+    lines = []
+    try:
+        task, settings = tasks.build(config, workdir="")
+        examples = f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}"
+    except DataError as error:
+        task, settings = tasks.build(_on_fake_data(config), workdir="")
+        lines.append(f"note        {error}")
+        examples = f"{config.data.fake_examples} examples assumed (data.fake_examples)"
+    spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
+    settings.check_batch(task.batch_size, spec.mesh.size)
+    lines += [
+        f"data        {examples}",
+        f"length      {task.num_steps} steps of {task.batch_size} examples, "
+        f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps",
+        _learning_rate(task, settings),
+        _parameters(spec),
+        *_cost(spec, _batch_shapes(config)),
+    ]
+    return lines
+
+
+def _on_fake_data(config: ConfigDict, **changes: Any) -> ConfigDict:
+    config = copy.deepcopy(config)
+    config.data.name = "fake"
+    config.eval.knn.enabled = False
+    config.update(changes)
+    return config
+
+
+def _batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays of one training example that go to the device."""
+    small = _on_fake_data(config, batch_size=1, accum_steps=1)
+    small.data.prefetch_batches = 1
+    task, _ = tasks.build(small, workdir="")
+    batch = next(iter(task.train_batches(0)))
+    arrays = {name: np.asarray(array) for name, array in batch.items() if name != "id"}
+    return {
+        name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
+        for name, array in arrays.items()
+    }
+
+
+def _learning_rate(task: Task, settings: RunSettings) -> str:
+    schedule = settings.schedule
+    how = "" if schedule.base_lr is None else f" = base_lr {schedule.base_lr:g} x {task.batch_size} / 256"
+    warmup = schedule.warmup_epochs * task.steps_per_epoch if schedule.warmup_steps is None else schedule.warmup_steps
+    peak = schedule.peak(task.batch_size)
+    return f"rate        {schedule.kind}, peak {peak:.6g}{how}, warm-up {warmup:.0f} steps, to {schedule.min_lr:g}"
+
+
+def _parameters(spec: StateSpec) -> str:
+    trained, frozen = spec.partition(spec.abstract_params)
+    parts = {name: flops.parameter_count(tree) for name, tree in spec.abstract_params.items()}
+    shown = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parts.items())
+    still = flops.parameter_count(frozen)
+    return f"parameters  {flops.parameter_count(trained) / 1e6:.2f} M trained, {still / 1e6:.2f} M frozen: {shown}"
+
+
+def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct]) -> list[str]:
+    """FLOPs and memory of a step."""
+    task, devices = spec.task, spec.mesh.size
+
+    def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        sharding = meshes.batch_sharding(spec.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((size, *array.shape), array.dtype, sharding=sharding)
+            for name, array in example.items()
+        }
+
+    def forward(params: Any, model_state: Any, batch: Any) -> Any:
+        return task.loss(merge(spec.graphdef, params, model_state), batch, jax.random.key(0))
+
+    abstract, whole = spec.abstract, batch(task.batch_size)
+    step = make_train_step(spec).trace(abstract, whole)
+    work = flops.model_flops(step.jaxpr, forward, abstract["params"], abstract["model_state"], whole)
+
+    # What the backward pass needs grows linearly with the batch; two traces tell slope and offset.
+    one, two = (_saved_for_backward(spec, batch(devices * n)) / devices for n in (1, 2))
+    images = task.batch_size // spec.settings.accum_steps // devices
+    trained, _ = spec.partition(abstract["params"])
+    copies = 1 if spec.settings.accum_steps == 1 else 2  # of one micro-batch, and their running sum
+    parts = {
+        "state": spec.bytes_per_device(),
+        "gradients": copies * _bytes(trained) / spec.mesh.shape["fsdp"],
+        "activations": (two - one) * images,
+    }
+    shown = " + ".join(f"{name} {size / _GIB:.3g}" for name, size in parts.items())
+    kind = spec.mesh.devices.flat[0].device_kind
+    lines = [
+        f"work        {work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward",
+        f"memory      about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images at a "
+        f"time: {shown} (estimated from the traced step; XLA's fusion may need less)",
+    ]
+    if jax.default_backend() != "cpu":  # XLA's CPU compiler undoes remat, so its number would mislead
+        needed = compile_step(spec, whole).bytes_per_device
+        lines += [] if needed is None else [f"            {needed / _GIB:.3g} GiB by XLA's analysis, compiled"]
+    return lines
+
+
+def _saved_for_backward(spec: StateSpec, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Bytes that the forward pass keeps for the backward pass of one micro-batch."""
+
+    def residuals(params: Any, model_state: Any, batch: Any) -> Any:
+        trained, frozen = spec.partition(params)
+
+        def loss(trained: Any) -> jax.Array:
+            model = merge(spec.graphdef, join(trained, frozen), model_state)
+            return spec.task.loss(model, batch, jax.random.key(0))[0]
+
+        return jax.vjp(loss, trained)[1]
+
+    return _bytes(jax.eval_shape(residuals, spec.abstract["params"], spec.abstract["model_state"], batch))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

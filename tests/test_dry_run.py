@@ -1,0 +1,100 @@
+"""A dry run: right counts and length, without the dataset too, and a memory estimate that follows the config."""
+
+import contextlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs import common, vit_b_100ep
+from localmim_jax.commands import dry_run
+from localmim_jax.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+def small():
+    config = common.shrink(common.pretrain())
+    config.eval.reconstruction.num_images = 0
+    return config
+
+
+def report(config) -> dict[str, str]:
+    """{"memory": "about ...", ...}"""
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in dry_run.report(config)}
+
+
+def number_before(text: str, unit: str) -> float:
+    words = text.split()
+    return float(words[next(i for i, word in enumerate(words) if word.startswith(unit)) - 1])
+
+
+def test_vit_b_without_its_dataset(tmp_path):
+    config = vit_b_100ep.get_config()
+    config.data.data_dir = str(tmp_path)
+    lines = report(config)
+    assert "tfds:imagenet2012" in lines["note"]
+    assert lines["data"].startswith("1281167 examples assumed")
+    assert lines["length"].startswith("62557 steps of 2048 examples, 100 epochs")
+    assert "peak 0.0016 = base_lr 0.0002 x 2048 / 256, warm-up 6256 steps" in lines["rate"]
+    assert "encoder 85.65 M" in lines["parameters"]
+    assert "0.00 M frozen" in lines["parameters"]
+    # 50 tokens through 12 blocks of 12 d^2 weights, the decoders on top, times three for the backward pass.
+    encoder = 3 * 2 * 50 * 12 * 12 * 768**2 / 1e9
+    assert encoder < number_before(lines["work"], "GFLOP") < 1.3 * encoder
+
+
+def test_every_key_is_printed_as_an_override_names_it():
+    printed = io.StringIO()
+    config = small()
+    config.data.name = "digits"
+    with contextlib.redirect_stdout(printed):
+        dry_run.run(config)
+    lines = printed.getvalue().splitlines()
+    assert "model.target.bins = 18" in lines
+    assert "num_steps = 3" in lines
+    assert "data        1500 examples of digits" in lines
+    assert not any(line.startswith("note") for line in lines)
+    assert any(line.startswith("memory ") for line in lines)
+
+
+def activations(config) -> float:
+    return float(report(config)["memory"].split("activations ")[1].split()[0])
+
+
+def test_memory_follows_accumulation():
+    config = small()
+    config.batch_size = 64
+    whole = activations(config)
+    config.accum_steps = 4
+    assert activations(config) == pytest.approx(whole / 4, rel=0.02)
+
+
+@pytest.mark.slow
+def test_memory_follows_remat():
+    config = small()
+    config.model.update({"depth": 8, "width": 64})
+    config.batch_size = 64
+    whole = activations(config)
+    config.model.remat = True
+    assert activations(config) < 0.6 * whole
+
+
+def test_what_could_not_run_is_refused():
+    config = small()
+    config.accum_steps = 3
+    with pytest.raises(ConfigError, match="accum_steps=3 does not divide batch_size=8"):
+        dry_run.report(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_recipe(path):
+    if path.stem in ("__init__", "common"):
+        return
+    command = [sys.executable, "main.py", f"--config=configs/{path.name}", "--dry_run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "memory " in done.stdout
