@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LONG = "--config.num_steps=1000000"
+COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")  # so that the step is compiled once, not by each process
 
 
 class Program:
@@ -33,7 +35,8 @@ class Program:
         variables = {
             **os.environ,
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "PYTHONUNBUFFERED": "1",
+            "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             **(environment or {}),
         }
         self._log = Path(f"{workdir}.{time.monotonic_ns()}.log")

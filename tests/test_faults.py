@@ -5,20 +5,9 @@ docs/reliability.md has the table of what is expected and what was seen.
 
 import signal
 
-import pytest
-
 from localmim_jax.engine import manifest
 from localmim_jax.engine.checkpoint import complete_steps
 from tests.program import LONG, Program
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The step is compiled once, not by each process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
 
 
 def test_killed_before_a_checkpoint_counts_the_run_resumes_from_the_one_before(tmp_path):
