@@ -175,7 +175,11 @@ class _Run:
                 self._leave(self.stop.requested, step, state)
             self.evaluations |= results
             self.writer.write(step, results)
-            shown = [f"{name} {value:.4g}" for name, value in results.items() if isinstance(value, float | int)]
+            shown = [
+                f"{name} {value:.4g}"
+                for name, value in results.items()
+                if np.ndim(value) == 0 and not isinstance(value, str)
+            ]
             logging.info("step %d  %s  (%s)", step, "  ".join(shown), duration(time.perf_counter() - start))
             score = evaluator.score(results) if evaluator.evaluation.best else score
         return score

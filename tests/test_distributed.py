@@ -1,0 +1,143 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from localmim_jax.engine import distributed
+from localmim_jax.engine.checkpoint import complete_steps
+from localmim_jax.errors import ConfigError
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What jax.distributed.initialize would have been given."""
+    made = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: made.append(arguments))
+    for name in (*VARIABLES, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    return made
+
+
+def test_one_process_needs_nothing(calls, monkeypatch):
+    distributed.initialise()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    distributed.initialise()
+    assert calls == []
+
+
+def test_flags_environment_and_launchers_are_heard(calls, monkeypatch):
+    distributed.initialise("host:1", 4, 0)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    distributed.initialise()
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    for name, value in zip(VARIABLES, ("other:2", "3", "2"), strict=True):
+        monkeypatch.setenv(name, value)
+    distributed.initialise()
+    distributed.initialise(process_id=1)
+    assert calls == [("host:1", 4, 0), (None, None, None), ("other:2", 3, 2), ("other:2", 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("host:1", None, None), "need all of --coordinator_address"),
+        ((None, 2, 0), "need all of --coordinator_address"),
+        (("host:1", 2, 2), "--process_id is 2; with --num_processes=2 it must be from 0 to 1"),
+    ],
+)
+def test_half_an_answer_is_refused(calls, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        distributed.initialise(*arguments)
+    assert calls == []
+
+
+def test_a_bad_variable_and_a_failure_to_meet_are_one_line(calls, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("DEADLINE_EXCEEDED: nobody there\nlong\ntrace")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ConfigError, match=r"did not find each other \(DEADLINE_EXCEEDED: nobody there\)"):
+        distributed.initialise("host:1", 2, 0)
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(ConfigError, match="JAX_NUM_PROCESSES is 'two'"):
+        distributed.initialise()
+
+
+def start(workdir, count, num_steps, devices):
+    """The processes of one run on this host."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.two_processes",
+                str(port),
+                str(count),
+                str(index),
+                str(workdir),
+                str(num_steps),
+            ],
+            env=os.environ | {"XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def finish(processes, returncode=0):
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == returncode, output
+    return outputs
+
+
+def results(outputs):
+    return [line.split(maxsplit=2)[2] for text in outputs for line in text.splitlines() if line.startswith("RESULT")]
+
+
+def losses(workdir):
+    entries = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {entry["step"]: entry["loss"] for entry in entries if "loss" in entry}
+
+
+@pytest.mark.slow
+def test_two_processes_train_evaluate_stop_together_and_resume(tmp_path):
+    steps = 400
+    whole = results(finish(start(tmp_path / "whole", 2, steps, devices=2)))
+    assert len(whole) == 2
+    assert whole[0] == whole[1]  # parameters and evaluation
+    assert "'test/distinct': 60.0" in whole[0]
+
+    single = results(finish(start(tmp_path / "single", 1, steps, devices=4)))
+    assert single[0].split()[1:] == whole[0].split()[1:]
+    one, two = losses(tmp_path / "single"), losses(tmp_path / "whole")
+    assert list(one) == list(two) == list(range(1, steps + 1))
+    np.testing.assert_allclose([one[step] for step in range(1, 11)], [two[step] for step in range(1, 11)], rtol=1e-5)
+
+    stopped = start(tmp_path / "stopped", 2, steps, devices=2)
+    report = tmp_path / "stopped" / "metrics.jsonl"
+    while not report.exists() or len(report.read_text().splitlines()) < 8:
+        assert all(process.poll() is None for process in stopped), finish(stopped)
+        time.sleep(0.02)
+    stopped[1].send_signal(signal.SIGTERM)
+    outputs = finish(stopped, returncode=1)
+    saved = complete_steps(tmp_path / "stopped" / "checkpoints")[-1]
+    assert 8 <= saved < steps
+    assert all(f"Preempted: SIGTERM: step {saved} of {steps} is saved" in output for output in outputs)
+    assert results(finish(start(tmp_path / "stopped", 2, steps, devices=2))) == whole

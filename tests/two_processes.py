@@ -1,0 +1,49 @@
+"""One of the processes of `test_distributed.py`: python -m tests.two_processes PORT COUNT INDEX WORKDIR STEPS."""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+from localmim_jax.engine import distributed, loop
+from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
+from localmim_jax.engine.task import Evaluation
+from tests.test_evaluate import Accuracy, predict, source
+from tests.tiny import SETTINGS, TASK, NormalisedPerceptron, batches
+
+
+def share(batch, index, count):
+    """This process's part of a global batch."""
+    size = len(batch["id"]) // count
+    return {name: array[index * size : (index + 1) * size] for name, array in batch.items()}
+
+
+def main(port, count, index, workdir, num_steps):
+    if count > 1:
+        distributed.initialise(f"127.0.0.1:{port}", count, index)
+
+    def evaluation_batches():
+        for batch in source(60, 20)():
+            yield share(batch, index, count)
+
+    task = dataclasses.replace(
+        TASK,
+        make_model=NormalisedPerceptron,
+        num_steps=num_steps,
+        train_batches=lambda first: (share(batch, index, count) for batch in batches(first)),
+        evaluations=(Evaluation("test", evaluation_batches, predict, Accuracy, every_steps=10, best="accuracy"),),
+    )
+    settings = dataclasses.replace(
+        SETTINGS,
+        mesh=MeshSettings(fsdp=2),
+        log=LogSettings(every_steps=1),
+        checkpoint=CheckpointSettings(every_steps=5),
+    )
+    summary = loop.run(task, settings, workdir, {"steps": num_steps})
+    numbers = {name: float(np.float32(value)) for name, value in summary.evaluations.items()}
+    print(f"RESULT {index} {summary.state_hash} {numbers}", flush=True)
+
+
+if __name__ == "__main__":
+    port, count, index, workdir, steps = sys.argv[1:]
+    main(int(port), int(count), int(index), workdir, int(steps))
