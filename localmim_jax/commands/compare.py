@@ -1,0 +1,54 @@
+"""The newest evaluations of several runs, side by side.
+
+python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+"""
+
+import json
+import math
+from pathlib import Path
+
+from absl import flags
+
+from localmim_jax.errors import ConfigError, DataError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_list("runs", [], "run directories, separated by commas", flag_values=values)
+
+
+def main(options: flags.FlagValues) -> None:
+    if not options.runs:
+        raise ConfigError("no --runs given; for example --runs=runs/first,runs/second")
+    print(table({run: newest(Path(run).expanduser()) for run in options.runs}))
+
+
+def newest(run: Path) -> dict[str, float]:
+    """The last value of everything a run has evaluated, and the "step" of the last evaluation.
+
+    Raises:
+        DataError: it is no run directory, or it has evaluated nothing yet.
+    """
+    file = run / "metrics.jsonl"
+    try:
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read ({type(error).__name__}): give directories of runs") from error
+    found: dict[str, float] = {}
+    for line in lines:
+        if "learning_rate" not in line:  # only a report of training has that
+            found |= {name: math.nan if value is None else value for name, value in line.items() if name != "time"}
+    if not found:
+        raise DataError(f"{run} has evaluated nothing yet")
+    return found
+
+
+def table(runs: dict[str, dict[str, float]]) -> str:
+    """One line a value, one column a run."""
+    names = list(dict.fromkeys(name for values in runs.values() for name in values))
+    rows = [["", *runs]]
+    for name in names:
+        rows.append([name, *(f"{values[name]:.4g}" if name in values else "-" for values in runs.values())])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
