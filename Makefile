@@ -6,13 +6,14 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test test-slow lint bench
+.PHONY: help quickstart test test-slow test-torch lint bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make quickstart   pre-train a small model on handwritten digits, on a CPU, in five minutes"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the longer proofs"
+	@echo "make test-torch   PyTorch files and timm's models, in an environment of their own ($(VENV)-torch)"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
 
@@ -24,6 +25,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+test-torch: $(VENV)-torch/.installed
+	$(VENV)-torch/bin/python -m pytest -m torch
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,6 +42,13 @@ bench: $(VENV)/.installed-demo
 # The suffix is the extra of pyproject.toml.
 $(VENV)/.installed-%: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=-c %) -e ".[$*]"
+	@touch $@
+
+# Without their dependencies, timm and torchvision take the torch that is there instead of another one of several GB.
+$(VENV)-torch/.installed: pyproject.toml $(CONSTRAINTS)
+	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.installed-test $(VENV)-torch/.installed-torch
+	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) --no-deps timm torchvision
+	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) huggingface_hub pyyaml
 	@touch $@
 
 # pip is what a venv without ensurepip lacks; such a half-made one would be mistaken for a good one next time.
