@@ -10,6 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common
+from localmim_jax import tasks
+from localmim_jax.commands import cli
+from localmim_jax.engine import loop
 
 CONFIGS = Path(common.__file__).parent
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
@@ -166,3 +169,17 @@ def test_configs_import_only_ml_collections_and_one_another(path):
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module.split(".")[0])
     assert imported <= {"ml_collections", "configs"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_shrunken_recipe_runs(name, tmp_path):
+    config = common.shrink(recipe(name).lock())
+    task, settings = tasks.build(config, str(tmp_path))
+    summary = loop.run(task, settings, tmp_path, cli.record(config))
+    assert int(summary.state["step"]) == 3
+    assert int(summary.state["bad_steps"]["total"]) == 0
+    if "knn" in config.eval and config.eval.knn.enabled:
+        assert summary.evaluations["knn/k"] == config.eval.knn.k
+    if "reconstruction" in config.eval:
+        assert summary.evaluations["reconstruction/grid"].shape[-1] == 3

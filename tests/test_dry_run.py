@@ -96,5 +96,8 @@ def test_every_recipe(path):
         return
     command = [sys.executable, "main.py", f"--config=configs/{path.name}", "--dry_run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "memory " in done.stdout
+    if "set checkpoint.init_from" in done.stderr:  # a probe without an encoder has nothing to run
+        assert done.returncode == 2
+    else:
+        assert done.returncode == 0, done.stderr
+        assert "memory " in done.stdout

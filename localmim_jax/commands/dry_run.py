@@ -7,7 +7,6 @@ import copy
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from localmim_jax import tasks
@@ -66,24 +65,27 @@ def report(config: ConfigDict) -> list[str]:
     return lines
 
 
-def _on_fake_data(config: ConfigDict, **changes: Any) -> ConfigDict:
+def _on_fake_data(config: ConfigDict) -> ConfigDict:
+    """A copy that reads no dataset at all."""
     config = copy.deepcopy(config)
     config.data.name = "fake"
-    config.eval.knn.enabled = False
-    config.update(changes)
+    if "knn" in config.eval:
+        config.eval.knn.enabled = False
     return config
 
 
 def _batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of one training example that go to the device."""
-    small = _on_fake_data(config, batch_size=1, accum_steps=1)
-    small.data.prefetch_batches = 1
+    small = _on_fake_data(config)
+    small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
+    if "num_classes" in small.model:
+        small.model.num_classes = 1000  # those of the fake data; no shape of a batch depends on it
     task, _ = tasks.build(small, workdir="")
     batch = next(iter(task.train_batches(0)))
-    arrays = {name: np.asarray(array) for name, array in batch.items() if name != "id"}
     return {
         name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
-        for name, array in arrays.items()
+        for name, array in batch.items()
+        if name != "id"
     }
 
 
