@@ -8,6 +8,7 @@ import dataclasses
 import jax
 from flax import nnx
 
+from localmim_jax.backbones.swin import Swin, SwinConfig
 from localmim_jax.backbones.vit import ViT, ViTConfig
 from localmim_jax.decoders import Decoder, DecoderConfig
 from localmim_jax.errors import ConfigError
@@ -24,17 +25,20 @@ class LocalMIMConfig:
         encoder: the backbone.
         taps: layers that reconstruct, counted from 1; one decoder each.
         target: kind and scales; `target.cells[i]` belongs to `taps[i]`.
-        decoder_width, decoder_num_heads, decoder_depth: of every decoder.
+        decoder_width: of every decoder, or one a tap; None for the paper's.
+        decoder_num_heads, decoder_depth: of every decoder.
         mask_ratio: masked share of the mask units.
+        num_masks: masks a batch, each shared by a slice of it; None gives every image its own.
     """
 
-    encoder: ViTConfig = ViTConfig()
+    encoder: ViTConfig | SwinConfig = ViTConfig()
     taps: tuple[int, ...] = (2, 4, 10, 12)
     target: TargetConfig = TargetConfig()
-    decoder_width: int = 256
+    decoder_width: int | tuple[int, ...] | None = None
     decoder_num_heads: int = 8
     decoder_depth: int = 1
     mask_ratio: float = 0.75
+    num_masks: int | None = None
 
     def __post_init__(self) -> None:
         encoder, cells = self.encoder, self.target.cells
@@ -58,6 +62,11 @@ class LocalMIMConfig:
                     f"model.target.cells: a cell of {cell} px does not fit layer {tap}, which has {stride} px tokens, "
                     f"of {h}x{w} images: legal cells are {legal}"
                 )
+        if isinstance(self.decoder_width, tuple) and len(self.decoder_width) != len(self.taps):
+            raise ConfigError(
+                f"model.decoder.width {self.decoder_width} has {len(self.decoder_width)} values for the "
+                f"{len(self.taps)} taps {self.taps}: one number, or one a tap"
+            )
         num_visible(encoder.mask_grid, self.mask_ratio)
         self.decoders()
 
@@ -65,22 +74,29 @@ class LocalMIMConfig:
         """The configuration of every tap's decoder."""
         encoder = self.encoder
         h, w = encoder.image_size
+        is_vit = isinstance(encoder, ViTConfig)
+        widths = self.decoder_width
+        if widths is None:
+            widths = tuple(encoder.default_decoder_width(tap) for tap in self.taps)
+        elif isinstance(widths, int):
+            widths = (widths,) * len(self.taps)
         return tuple(
             DecoderConfig(
                 in_width=encoder.feature_width(tap),
                 feature_grid=encoder.feature_grid(tap),
                 target_grid=(h // cell, w // cell),
                 out_channels=self.target.channels(cell, encoder.in_channels),
-                width=self.decoder_width,
+                width=width,
                 num_heads=self.decoder_num_heads,
                 depth=self.decoder_depth,
-                num_prefix_tokens=ViT.num_prefix_tokens,
+                num_prefix_tokens=ViT.num_prefix_tokens if is_vit else Swin.num_prefix_tokens,
                 epsilon=encoder.epsilon,
+                prediction_init="conv" if is_vit else "linear",
                 dtype=encoder.dtype,
                 remat=encoder.remat,
                 attention=encoder.attention,
             )
-            for tap, cell in zip(self.taps, self.target.cells, strict=True)
+            for tap, cell, width in zip(self.taps, self.target.cells, widths, strict=True)
         )
 
 
@@ -89,12 +105,14 @@ class LocalMIM(nnx.Module):
 
     def __init__(self, config: LocalMIMConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.encoder = ViT(config.encoder, rngs=rngs)
+        make_encoder = ViT if isinstance(config.encoder, ViTConfig) else Swin
+        self.encoder = make_encoder(config.encoder, rngs=rngs)
         self.decoders = nnx.List([Decoder(decoder, rngs=rngs) for decoder in config.decoders()])
 
     def predict(self, images: jax.Array, mask: Mask) -> list[jax.Array]:
         """One prediction [b, cells, channels] a tap, for visible and masked cells alike."""
         features = self.encoder(images, mask=mask, taps=self.config.taps)
+        mask = mask.per_image(images.shape[0])
         return [decode(feature, mask) for decode, feature in zip(self.decoders, features, strict=True)]
 
     def features(self, images: jax.Array) -> jax.Array:
@@ -109,7 +127,7 @@ def pretrain_loss(model: LocalMIM, images: jax.Array, mask: Mask) -> tuple[jax.A
     Args:
         model: the model.
         images: float32 [b, h, w, c], normalised by mean and standard deviation.
-        mask: one mask an image; see `draw_mask`.
+        mask: see `draw_mask`.
 
     Returns:
         The summed loss (float32 scalar), and {"loss": it, "loss/<cell>px": each scale's own}.
@@ -117,14 +135,16 @@ def pretrain_loss(model: LocalMIM, images: jax.Array, mask: Mask) -> tuple[jax.A
     target = model.config.target
     predictions = model.predict(images, mask)
     targets = make_targets(images, target)
+    mask = mask.per_image(images.shape[0])
     weights = [mask.at(decoder.config.target_grid) for decoder in model.decoders]
     loss, losses = multi_scale_loss(predictions, targets, weights)
     return loss, {"loss": loss} | dict(zip(scale_names(model.config), losses, strict=True))
 
 
 def draw_mask(key: jax.Array, config: LocalMIMConfig, batch: int) -> Mask:
-    """Random masks for a batch, at the config's ratio."""
-    return random_mask(key, batch, config.encoder.mask_grid, config.mask_ratio)
+    """Random masks for a batch of images, at the config's ratio and in its number."""
+    num_masks = batch if config.num_masks is None else config.num_masks
+    return random_mask(key, num_masks, config.encoder.mask_grid, config.mask_ratio)
 
 
 def scale_names(config: LocalMIMConfig) -> list[str]:

@@ -15,12 +15,12 @@ from localmim_jax.errors import ConfigError
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """The masks of a batch.
+    """The masks of a batch: m of them, the i-th shared by images i * b / m to (i + 1) * b / m (one each where m is b).
 
     Attributes:
-        keep: int32 [b, k], indices of the visible units (row-major on the unit grid), in the encoder's order.
-        restore: int32 [b, n], position of each unit in the shuffled order; below k where the unit is visible.
-        dense: float32 [b, gh, gw], 1 where the unit is masked, 0 where it is visible.
+        keep: int32 [m, k], indices of the visible units (row-major on the unit grid), in the encoder's order.
+        restore: int32 [m, n], position of each unit in the shuffled order; below k where the unit is visible.
+        dense: float32 [m, gh, gw], 1 where the unit is masked, 0 where it is visible.
     """
 
     keep: jax.Array
@@ -31,6 +31,11 @@ class Mask:
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the unit grid."""
         return self.dense.shape[1], self.dense.shape[2]
+
+    def per_image(self, batch: int) -> "Mask":
+        """The same masks, one for each of `batch` images (a multiple of m)."""
+        times = batch // self.keep.shape[0]
+        return self if times == 1 else jax.tree.map(lambda array: jnp.repeat(array, times, axis=0), self)
 
     def at(self, grid: tuple[int, int]) -> jax.Array:
         """The masked fraction of every cell of another grid: float32 [b, rows * columns] in [0, 1].
@@ -86,10 +91,30 @@ def mask_from_noise(noise: jax.Array, grid: tuple[int, int], keep: int) -> Mask:
     )
 
 
-def random_mask(key: jax.Array, batch: int, grid: tuple[int, int], mask_ratio: float) -> Mask:
-    """Uniformly random masks, one an image, each keeping `num_visible(grid, mask_ratio)` units."""
-    noise = jax.random.uniform(key, (batch, grid[0] * grid[1]))
+def random_mask(key: jax.Array, num_masks: int, grid: tuple[int, int], mask_ratio: float) -> Mask:
+    """Uniformly random masks, each keeping `num_visible(grid, mask_ratio)` units. Mask i depends on key and i alone."""
+    keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(num_masks))
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (grid[0] * grid[1],)))(keys)
     return mask_from_noise(noise, grid, num_visible(grid, mask_ratio))
+
+
+def check_num_masks(num_masks: int, batch: int, num_shards: int) -> None:
+    """Refuses shared masks that cannot each cover a whole slice of the batch without crossing devices unevenly.
+
+    Args:
+        num_masks: masks a (micro-)batch.
+        batch: global examples a (micro-)batch.
+        num_shards: devices that the batch is split over.
+
+    Raises:
+        ConfigError: num_masks does not divide the batch, or neither divides nor is divided by num_shards.
+    """
+    legal = [n for n in range(1, batch + 1) if batch % n == 0 and (n % num_shards == 0 or num_shards % n == 0)]
+    if num_masks not in legal:
+        raise ConfigError(
+            f"model.num_masks is {num_masks}, but {batch} images a (micro-)batch over {num_shards} devices can share "
+            f"{', '.join(map(str, legal))} masks: choose one of these"
+        )
 
 
 def to_grid(tokens: jax.Array, mask: Mask, fill: jax.Array) -> jax.Array:
@@ -98,7 +123,7 @@ def to_grid(tokens: jax.Array, mask: Mask, fill: jax.Array) -> jax.Array:
     Args:
         tokens: [b, k * s * s, d]: the visible units in the order of `mask.keep`, each with its s x s tokens in
             row-major order (s is 1 for ViT, 32 px over the stage's stride for Swin).
-        mask: the mask the tokens were selected with.
+        mask: the masks the tokens were selected with, one an image.
         fill: [d], the learned mask token.
 
     Returns:

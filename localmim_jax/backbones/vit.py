@@ -94,6 +94,11 @@ class ViTConfig:
         """The paper's layers, counted from 1: 2, 4, depth - 2, depth. Shallower models tap what they have of these."""
         return tuple(sorted({min(2, self.depth), min(4, self.depth), max(self.depth - 2, 1), self.depth}))
 
+    @staticmethod
+    def default_decoder_width(tap: int) -> int:
+        """The paper's decoder width, the same for every tap."""
+        return 256
+
 
 VARIANTS = {
     "vit_ti": {"width": 192, "depth": 12, "num_heads": 3},
@@ -171,7 +176,7 @@ class ViT(nnx.Module):
             For every tap the output of that block, without a norm: [b, 1 + k, width], class token first.
         """
         config = self.config
-        keep = None if mask is None else mask.keep
+        keep = None if mask is None else mask.per_image(images.shape[0]).keep
         x = self.patch_embed(images, keep)
         learned = config.position == "learned"
         table = self.position_embedding[...] if learned else jnp.asarray(position_table(config))
