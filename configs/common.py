@@ -168,9 +168,9 @@ def evaluation() -> ConfigDict:
     knn.k = 20
     knn.temperature = 0.07
     knn.every_epochs = 0.0  # 0: only before the first and after the last step
-    knn.resize = 256  # short side in pixels before the centre crop to image_size
+    knn.resize = 0  # short side in pixels before the centre crop to image_size; 0: 8/7 of it, as 256 for 224
     knn.max_train = 0  # examples of train_split in the memory bank; 0: all
-    return ConfigDict({"knn": knn, "reconstruction": {"num_images": 8, "every_epochs": 10.0}})
+    return ConfigDict({"knn": knn, "reconstruction": {"num_images": 8, "every_epochs": 10.0, "resize": 0}})
 
 
 def shrink(config: ConfigDict) -> ConfigDict:

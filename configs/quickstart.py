@@ -35,5 +35,5 @@ def get_config():
     config.checkpoint.every_epochs = 20.0
     config.log.every_steps = 20
     config.eval.knn.update({"enabled": True, "name": "digits", "test_split": "test", "resize": 32})
-    config.eval.reconstruction.every_epochs = 0.0
+    config.eval.reconstruction.update({"every_epochs": 0.0, "resize": 32})
     return config

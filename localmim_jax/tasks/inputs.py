@@ -89,10 +89,10 @@ class TrainInput:
             bad_list=self._bad_list,
         )
 
-    def examples(self, count: int) -> Iterator[Batch]:
-        """`count` examples spread evenly over the source, whole and centred instead of cropped at random."""
+    def examples(self, count: int, resize: int = 0) -> Iterator[Batch]:
+        """`count` examples spread evenly over the source, centred instead of cropped at random."""
         size = -(-count // jax.process_count()) * jax.process_count()
-        return evaluation_batches(self.config, self.source, size, max_examples=count)
+        return evaluation_batches(self.config, self.source, size, resize, max_examples=count)
 
 
 def evaluation_batches(

@@ -73,7 +73,7 @@ def evaluations(
         description = TargetDescription(target.kind, target.bins, target.cells, model.encoder.in_channels)
         yield Evaluation(
             name="reconstruction",
-            batches=functools.partial(train.examples, pictures.num_images),
+            batches=functools.partial(train.examples, pictures.num_images, pictures.resize),
             predict=lambda model, batch: reconstruct(model, normalise(batch["image"])),
             make_metric=functools.partial(Reconstruction, description, pictures.num_images),
             every_steps=settings.interval(pictures.every_epochs, steps_per_epoch),
