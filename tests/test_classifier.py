@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
+from localmim_jax.backbones.swin import SwinConfig
 from localmim_jax.backbones.vit import ViTConfig, position_table
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
@@ -17,20 +18,31 @@ def make(**changes):
     return Classifier(ClassifierConfig(**({"encoder": TINY, "num_classes": 7} | changes)), rngs=nnx.Rngs(0))
 
 
-def test_vit_logits_equal_the_release(goldens):
-    file = dict(np.load(goldens / "vit_classifier.npz"))
-    encoder = ViTConfig(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
-    config = ClassifierConfig(encoder=encoder, num_classes=10)
+def check_logits(file, config, rules):
+    """Compares the logits with the golden's; returns the golden's parameters under our paths."""
     graphdef, abstract, model_state = trees.split(lambda rngs: Classifier(config, rngs=rngs))
     source = {name[len("param/") :]: array for name, array in file.items() if name.startswith("param/")}
-    arrays = names.import_arrays(source, trees.flatten(abstract), names.VIT_CLASSIFIER)
+    arrays = names.import_arrays(source, trees.flatten(abstract), rules)
     assert len(arrays) == len(source)
     params = trees.unflatten({path: jnp.asarray(array) for path, array in arrays.items()})
     logits = jax.jit(lambda images: trees.merge(graphdef, params, model_state)(images))(file["images"])
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, file["logits"], atol=2e-5, rtol=0)
+    return arrays
+
+
+def test_vit_logits_equal_the_release(goldens):
+    file = dict(np.load(goldens / "vit_classifier.npz"))
+    encoder = ViTConfig(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
+    arrays = check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), names.VIT_CLASSIFIER)
     # The oracle's positions have been trained: sine-cosine ones would not pass.
     assert np.abs(arrays["encoder/position_embedding"] - position_table(encoder)).max() > 1e-3
+
+
+def test_swin_logits_equal_the_release(goldens):
+    file = dict(np.load(goldens / "swin_classifier.npz"))
+    encoder = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
+    check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), (*names.swin_encoder(), *names.SWIN_HEAD))
 
 
 def test_learned_positions_start_from_the_fixed_ones():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.vit import VARIANTS, ViTConfig
+from localmim_jax.backbones import swin, vit
 from localmim_jax.convert import names
 from localmim_jax.engine.optim import make_optimizer
 from localmim_jax.engine.settings import OptimizerSettings
@@ -18,12 +18,17 @@ RELEASE = {
     "vit_base_decay0.65": ("vit_b", 0.65),
     "vit_base_decay0.75": ("vit_b", 0.75),
     "vit_large_decay0.75": ("vit_l", 0.75),
+    "swin_base_decay0.9": ("swin_b", 0.9),
+    "swin_large_decay0.8": ("swin_l", 0.8),
 }
 
 
 def parameters(variant):
     """(encoder config, paths of the classifier) at full size; nothing is allocated."""
-    encoder = ViTConfig(position="learned", **VARIANTS[variant])
+    if variant.startswith("vit"):
+        encoder = vit.ViTConfig(position="learned", **vit.VARIANTS[variant])
+    else:
+        encoder = swin.SwinConfig(window=14 if variant == "swin_l" else 7, **swin.VARIANTS[variant])
     config = ClassifierConfig(encoder=encoder)
     return encoder, trees.flatten(trees.split(lambda rngs: Classifier(config, rngs=rngs))[1])
 
@@ -33,10 +38,11 @@ def test_every_parameter_has_the_releases_scale_and_decay(goldens, name):
     expected = json.loads((goldens / "finetune_param_groups.json").read_text())[name]
     variant, decay = RELEASE[name]
     encoder, paths = parameters(variant)
+    rules = names.VIT_CLASSIFIER if variant.startswith("vit") else (*names.swin_encoder(), *names.SWIN_HEAD)
     settings = OptimizerSettings(weight_decay=0.05, layer_decay=decay)
     optimizer = make_optimizer(settings, paths, FINETUNE, layer_of(encoder))
     found = {
-        names.release_name(path, names.VIT_CLASSIFIER)[0]: (
+        names.release_name(path, rules)[0]: (
             optimizer.lr_scale[path],
             settings.weight_decay * optimizer.decayed[path],
         )
@@ -56,5 +62,14 @@ def test_training_only_the_last_blocks():
     assert all(map(last_blocks(encoder, None), paths))
     everything_but = {path for path in paths if not last_blocks(encoder, 12)(path)}
     assert {path.split("/")[1] for path in everything_but} == {"patch_embed", "class_token", "position_embedding"}
+    encoder, paths = parameters("swin_b")
+    trained = {path for path in paths if last_blocks(encoder, 3)(path)}
+    assert {"/".join(path.split("/")[1:5]) for path in trained if path.startswith("encoder")} == {
+        "stages/2/blocks/17",
+        "stages/2/merging/norm",
+        "stages/2/merging/reduction",
+        "stages/3/blocks/0",
+        "stages/3/blocks/1",
+    }
     with pytest.raises(ConfigError, match=r"from 0 \(the head alone\) to 12"):
-        last_blocks(encoder, 13)
+        last_blocks(vit.ViTConfig(), 13)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from localmim_jax.backbones import blocks
+from localmim_jax.backbones.swin import Swin, SwinConfig
 from localmim_jax.backbones.vit import ViT, ViTConfig
 from localmim_jax.errors import ConfigError
 
@@ -32,7 +33,7 @@ class ClassifierConfig:
         batch_norm: a batch norm without scale and bias before the head, as in MAE's linear probe.
     """
 
-    encoder: ViTConfig = ViTConfig(position="learned")
+    encoder: ViTConfig | SwinConfig = ViTConfig(position="learned")
     num_classes: int = 1000
     pool: Literal["mean", "class"] = "mean"
     head_order: Literal["pool_norm", "norm_pool"] = "pool_norm"
@@ -59,7 +60,7 @@ class Classifier(nnx.Module):
         encoder = config.encoder
         width = encoder.feature_width(encoder.num_layers)
         self.config = config
-        self.encoder = ViT(encoder, rngs=rngs)
+        self.encoder = (ViT if isinstance(encoder, ViTConfig) else Swin)(encoder, rngs=rngs)
         self.norm = blocks.layer_norm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
         if config.batch_norm:
             self.batch_norm = nnx.BatchNorm(

@@ -10,6 +10,6 @@ VIT_PRETRAIN = (
 )
 
 FINETUNE = (
-    (r"(^|/)kernel$", True),
+    (r"(^|/)(kernel|relative_position_bias)$", True),
     (r"(^|/)(bias|scale|class_token|position_embedding)$", False),
 )
