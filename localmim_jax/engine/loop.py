@@ -5,6 +5,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class _Run:
                     self._leave(stopped, step, state)
                 self._evaluate_and_save(step, state)
                 self.checkpointer.check()
-        logging.info("done: %d steps", step)
+        _tell("done: %d steps", step)
         return Summary(state, state_hash(state["params"]), self.evaluations)
 
     def _compile(self, batch: PlacedBatch) -> CompiledStep:
@@ -142,13 +143,13 @@ class _Run:
         ]
         if program.bytes_per_device is not None:
             parts.append(f"{size(program.bytes_per_device)} of each device")
-        logging.info("%s", "; ".join(parts))
+        _tell("%s", "; ".join(parts))
         return program
 
     def _log(self, step: int, waited: float) -> None:
         scalars = self.meter.report(step, waited)
         self.writer.write(step, scalars)
-        logging.info("%s", self.meter.line(step, scalars))
+        _tell("%s", self.meter.line(step, scalars))
 
     def _evaluate_and_save(self, step: int, state: Tree) -> None:
         score = self._evaluate(step, state)
@@ -175,12 +176,9 @@ class _Run:
                 self._leave(self.stop.requested, step, state)
             self.evaluations |= results
             self.writer.write(step, results)
-            shown = [
-                f"{name} {value:.4g}"
-                for name, value in results.items()
-                if np.ndim(value) == 0 and not isinstance(value, str)
-            ]
-            logging.info("step %d  %s  (%s)", step, "  ".join(shown), duration(time.perf_counter() - start))
+            numbers = {name: value for name, value in results.items() if isinstance(value, Real)}
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+            _tell("step %d  %s  (%s)", step, shown, duration(time.perf_counter() - start))
             score = evaluator.score(results) if evaluator.evaluation.best else score
         return score
 
@@ -258,7 +256,7 @@ class _Profile:
             in_flight.wait()
             jax.profiler.stop_trace()
             self._running = False
-            logging.info("profile of steps %d to %d in %s", self._at + 1, step, self._directory)
+            _tell("profile of steps %d to %d in %s", self._at + 1, step, self._directory)
 
 
 def _announce(spec: StateSpec, first_step: int, config: Mapping[str, Any], writer: MetricsWriter) -> None:
@@ -266,7 +264,7 @@ def _announce(spec: StateSpec, first_step: int, config: Mapping[str, Any], write
     task, settings, schedule = spec.task, spec.settings, spec.settings.schedule
     trained, frozen = map(parameter_count, spec.partition(spec.abstract_params))
     device = spec.mesh.devices.flat[0]
-    logging.info(
+    _tell(
         "%s: %d steps (%.4g epochs) of %d examples on %d x %s in %d process(es), mesh data=%d fsdp=%d, %s",
         task.name,
         task.num_steps,
@@ -279,7 +277,7 @@ def _announce(spec: StateSpec, first_step: int, config: Mapping[str, Any], write
         spec.mesh.shape["fsdp"],
         settings.dtype,
     )
-    logging.info(
+    _tell(
         "%s parameters trained, %s frozen; the state takes %s of each device",
         f"{trained:,}",
         f"{frozen:,}",
@@ -287,11 +285,17 @@ def _announce(spec: StateSpec, first_step: int, config: Mapping[str, Any], write
     )
     peak = schedule.peak(task.batch_size)
     how = "peak_lr" if schedule.base_lr is None else f"base_lr {schedule.base_lr:g} x batch {task.batch_size} / 256"
-    logging.info("learning rate: %s, peak %.4g (%s)", schedule.kind, peak, how)
-    logging.info("resuming from step %d" if first_step else "starting at step %d", first_step)
+    _tell("learning rate: %s, peak %.4g (%s)", schedule.kind, peak, how)
+    _tell("resuming from step %d" if first_step else "starting at step %d", first_step)
     if settings.log.notes:
-        logging.info("notes: %s", settings.log.notes)
+        _tell("notes: %s", settings.log.notes)
     writer.write_run(spec.abstract_params, config, settings.log.notes)
+
+
+def _tell(text: str, *arguments: Any) -> None:
+    """Progress, from the first process only."""
+    if jax.process_index() == 0:
+        logging.info(text, *arguments, stacklevel=2)
 
 
 def _run_ahead(spec: StateSpec) -> int:

@@ -78,10 +78,10 @@ class MetricsWriter:
     def hours_so_far(self) -> float:
         """Device hours that the run had taken when it stopped, 0 for a new one."""
         try:
-            lines = (self._workdir / "metrics.jsonl").read_text().splitlines()
+            entries = _entries(self._workdir / "metrics.jsonl") if self._enabled else []
         except OSError:
             return 0.0
-        return max((json.loads(line).get("time/device_hours", 0.0) for line in lines), default=0.0)
+        return max((entry.get("time/device_hours") or 0.0 for entry in entries), default=0.0)
 
     def picture_path(self, name: str, step: int, index: int = 0) -> Path:
         """Where a picture is written."""
@@ -122,19 +122,26 @@ def _drop_after(path: Path, step: int) -> None:
     """Removes what a run that resumes from `step` writes again, and a line that a kill cut short."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text().splitlines() if _stays(line, step)]
+    kept = []
+    for entry in _entries(path):
+        # Evaluations of that very step are run again.
+        if entry["step"] < step or (entry["step"] == step and "learning_rate" in entry):
+            kept.append(json.dumps(entry) + "\n")
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.write_text("".join(kept))
     os.replace(temporary, path)
 
 
-def _stays(line: str, step: int) -> bool:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    # Evaluations of that very step are run again.
-    return entry["step"] < step or (entry["step"] == step and "learning_rate" in entry)
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """What was reported, without a line that a kill cut short."""
+    entries = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+    return entries
 
 
 def _plain(value: Any) -> Any:
