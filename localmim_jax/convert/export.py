@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 
@@ -19,13 +18,30 @@ NAMINGS = ("localmim", "release", "timm")
 def only_encoder(weights: Weights) -> Weights:
     """The encoder alone, which is what transfers."""
     arrays = {path: array for path, array in weights.arrays.items() if path.startswith("encoder/")}
-    return dataclasses.replace(weights, arrays=arrays, about=_encoder(weights.about))
+    old = weights.about
+    return dataclasses.replace(
+        weights, arrays=arrays, about=About(old.family, "encoder", old.image_size, old.num_heads)
+    )
 
 
-def export(weights: Weights, naming: Literal["localmim", "release", "timm"]) -> tuple[dict[str, np.ndarray], About]:
-    """Every array under the names of `naming`, with what can be derived and their loaders expect, and what it now is.
+def with_last_norm(weights: Weights) -> Weights:
+    """The encoder of a pre-training model and, as its final norm, that of the tap at its last layer if there is one."""
+    layers = {match[0] for path in weights.arrays if (match := re.match(r"encoder/(blocks|stages)/\d+/", path))}
+    encoder, taps = only_encoder(weights), weights.about.taps or ()
+    if len(layers) not in taps:
+        return encoder
+    prefix = f"decoders/{taps.index(len(layers))}/norm/"
+    norm = {f"norm/{leaf}": weights.arrays[f"{prefix}{leaf}"] for leaf in ("scale", "bias")}
+    return dataclasses.replace(encoder, arrays=encoder.arrays | norm)
+
+
+def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], About]:
+    """Every array under the names of `naming`, one of `NAMINGS`, with what can be derived and their loaders expect.
 
     For timm, a pre-training model leaves its decoders behind and keeps the norm of its last layer.
+
+    Returns:
+        (name -> array, the description of what they are now).
 
     Raises:
         ConfigError: an array has no name there, or the model cannot be expressed there; says why.
@@ -45,10 +61,6 @@ def export(weights: Weights, naming: Literal["localmim", "release", "timm"]) -> 
     raise ConfigError(f"names are one of {', '.join(NAMINGS)}, not {naming!r}")
 
 
-def _encoder(about: About) -> About:
-    return About(about.family, "encoder", about.image_size, about.num_heads)
-
-
 def _release(weights: Weights) -> dict[str, np.ndarray]:
     about, arrays = weights.about, weights.arrays
     taps = about.octaves or ()
@@ -56,7 +68,7 @@ def _release(weights: Weights) -> dict[str, np.ndarray]:
         decoders = [rule for k, octave in enumerate(taps) for rule in names.vit_decoder(k, octave)]
         return _rename(weights, arrays, [*names.VIT_ENCODER, *decoders], "the release") | _derived(about, arrays)
     if about.family == "vit":
-        return _rename(weights, arrays, _vit_rules(about), "the release")
+        return _rename(weights, arrays, _vit_rules(weights), "the release")
     if about.kind == "pretrain":
         rules = [*names.swin_encoder("encoder."), *(rule for k in range(len(taps)) for rule in names.swin_decoder(k))]
         return _rename(weights, swap_merging_order(arrays), rules, "the release") | _derived(about, arrays)
@@ -70,11 +82,11 @@ def _release(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
+    if weights.about.kind == "pretrain":
+        weights = with_last_norm(weights)
     about, arrays = weights.about, weights.arrays
-    if about.kind == "pretrain":
-        about, arrays = _encoder(about), _with_last_norm(arrays)
     if about.family == "vit":
-        return _rename(weights, arrays, _vit_rules(about), "timm's ViT"), about
+        return _rename(weights, arrays, _vit_rules(weights), "timm's ViT"), about
     if about.kind == "classifier" and about.head_order != "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head pools before the norm (head_order='pool_norm', as the release), where timm's "
@@ -85,19 +97,18 @@ def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
     return _rename(weights, arrays, rules, "timm's Swin"), about
 
 
-def _with_last_norm(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The encoder and, in the place of a final norm, that of the last tap."""
-    last = max((int(match[1]) for path in arrays if (match := re.match(r"decoders/(\d+)/norm/", path))), default=0)
-    prefix = f"decoders/{last}/norm/"
-    return {
-        path.replace(prefix, "norm/"): array for path, array in arrays.items() if path.startswith(("encoder/", prefix))
-    }
-
-
-def _vit_rules(about: About) -> names.Rules:
-    if about.kind == "encoder":
+def _vit_rules(weights: Weights) -> names.Rules:
+    about = weights.about
+    if about.kind != "classifier":
         return timm_names.VIT_FEATURES
-    return timm_names.VIT_CLASS_TOKEN if about.pool == "class" else names.VIT_CLASSIFIER
+    if about.pool == "class":  # one token: normalised before or after is the same
+        return timm_names.VIT_CLASS_TOKEN
+    if about.head_order == "norm_pool":
+        raise ConfigError(
+            f"{weights.origin}: its head normalises before it pools (head_order='norm_pool'), where the release's and "
+            "timm's ViT pool first: the same weights would give other logits there. Export the encoder alone"
+        )
+    return names.VIT_CLASSIFIER
 
 
 def _rename(
@@ -161,6 +172,6 @@ def _shifted_window_mask(grid: tuple[int, ...], window: int) -> np.ndarray:
     shift = window // 2
     # Along an axis, what the cyclic shift brought from the other edge is the last `shift` places.
     rows, columns = (np.arange(side) >= side - shift for side in grid)
-    edge = (2 * rows[:, None] + columns[None]).reshape(grid[0] // window, window, grid[1] // window, window)
-    edge = edge.transpose(0, 2, 1, 3).reshape(-1, window * window)
+    joined = (2 * rows[:, None] + columns[None]).reshape(grid[0] // window, window, grid[1] // window, window)
+    edge = joined.transpose(0, 2, 1, 3).reshape(-1, window * window)
     return np.where(edge[:, :, None] == edge[:, None, :], 0, -100).astype(np.float32)

@@ -81,18 +81,18 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: unknown suffix; weights are written to {', '.join(SUFFIXES)} or to a directory")
     temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         match path.suffix.lower():
             case ".npz":
-                np.savez(temporary, **{NOTE: np.array(about)}, **arrays)
+                np.savez(temporary, **(contiguous | {NOTE: np.array(about)}))
             case ".safetensors":
                 from safetensors.numpy import save_file
 
-                save_file(arrays, temporary, metadata={NOTE: about, "format": "np"})
+                save_file(contiguous, temporary, metadata={NOTE: about, "format": "np"})
             case _:
-                torch_io.write(temporary, arrays, about)
+                torch_io.write(temporary, contiguous, about)
         os.replace(temporary, path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error

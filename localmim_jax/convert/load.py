@@ -156,11 +156,13 @@ def _fill(path: str, source: np.ndarray, own: np.ndarray, same_size: bool) -> tu
         return source, Row("loaded", path)
     change = f"{list(source.shape)} -> {list(own.shape)}"
     if re.fullmatch(_BIAS_TABLE, path) and source.shape[1:] == own.shape[1:]:
-        windows = tables.window_of(len(source)), tables.window_of(len(own))
-        if None in windows or same_size:
-            note = f"window {windows[0]} in the source, {windows[1]} in the model, for the same image size"
-            return own, Row("mismatched", path, note if None not in windows else f"{change}: of no window")
-        return tables.resize_bias_table(source, *windows), Row("resized", path, f"{change}, bicubic")
+        old, new = tables.window_of(len(source)), tables.window_of(len(own))
+        if old is None or new is None:
+            return own, Row("mismatched", path, f"{change}: of no window")
+        if same_size:
+            note = f"window {old} in the source, {new} in the model, for the same image size"
+            return own, Row("mismatched", path, note)
+        return tables.resize_bias_table(source, old, new), Row("resized", path, f"{change}, bicubic")
     if path == _PATCH_KERNEL and source.shape[:2] + source.shape[3:] == own.shape[:2] + own.shape[3:]:
         return tables.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, colour channels")
     if path.startswith("head/"):

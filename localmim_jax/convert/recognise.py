@@ -20,6 +20,7 @@ GRADIENT_FILTERS = np.array(  # of `hog_enc.<k>.conv.weight`
     [[[[1, 0, -1], [2, 0, -2], [1, 0, -1]]], [[[1, 2, 1], [0, 0, 0], [-1, -2, -1]]]], np.float32
 )
 _HOG_BIAS = r"hog_enc\.(\d+)\.conv\.bias"
+_NO_SUCH_NAME = "no part of this model has such a name"
 _NDIM = {"linear": 2, "patch": 4, "deconv": 4, "conv1x1": 4, "token": 3, "positions": 3}
 
 
@@ -90,8 +91,9 @@ def _ours(arrays: Mapping[str, np.ndarray], about: About | None, origin: str) ->
         tops = {name.split("/")[0] for name in arrays}
         kind = "pretrain" if "decoders" in tops else "classifier" if "head" in tops else "encoder"
         about = About("swin" if any(name.startswith("encoder/stages/") for name in arrays) else "vit", kind)
-    unexpected: dict[str, str] = {}
-    return Weights(_as_float32(arrays, unexpected), about, origin, {}, unexpected)
+    unexpected = {name: _NO_SUCH_NAME for name in arrays if "/" not in name}
+    known = {name: array for name, array in arrays.items() if name not in unexpected}
+    return Weights(_as_float32(known, unexpected), about, origin, {}, unexpected)
 
 
 def _scheme(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
@@ -109,7 +111,9 @@ def _scheme(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
 def _release_vit_pretraining(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
     octaves = tuple(_decoder_octaves(arrays, k) for k in range(_count(arrays, r"decoder\.(\d+)\..*")))
     decoders = [rule for k, octave in enumerate(octaves) for rule in names.vit_decoder(k, octave)]
-    about = About("vit", "pretrain", _vit_image_size(arrays), octaves=octaves, **_target(arrays, origin))
+    depth = _count(arrays, r"blocks\.(\d+)\..*")
+    taps = (2, 4, depth - 2, depth) if len(octaves) == 4 else None
+    about = About("vit", "pretrain", _vit_image_size(arrays), taps=taps, octaves=octaves, **_target(arrays, origin))
     return Scheme(about, (*names.VIT_ENCODER, *decoders), _DERIVED)
 
 
@@ -129,7 +133,8 @@ def _release_swin_pretraining(arrays: Mapping[str, np.ndarray], origin: str) -> 
     count, stages = _count(arrays, r"decoder\.(\d+)\..*"), _count(arrays, r"encoder\.layers\.(\d+)\..*")
     decoders = [rule for k in range(count) for rule in names.swin_decoder(k)]
     size, heads = _swin_pretraining_image_size(arrays), _swin_heads(arrays, "encoder.", stages)
-    about = About("swin", "pretrain", size, heads, octaves=(0,) * count, **_target(arrays, origin))
+    taps = tuple(range(1, stages + 1)) if count == stages else None
+    about = About("swin", "pretrain", size, heads, taps=taps, octaves=(0,) * count, **_target(arrays, origin))
     return Scheme(about, (*names.swin_encoder("encoder."), *decoders), _DERIVED)
 
 
@@ -159,7 +164,7 @@ def _apply(
             fits = entry[2] is None or entry[2](array)
             (ignored if fits else unexpected)[name] = entry[1] if fits else f"other than the {entry[1]} expected here"
         elif (ours := names.our_path(name, scheme.rules)) is None:
-            unexpected[name] = "no part of this model has such a name"
+            unexpected[name] = _NO_SUCH_NAME
         elif array.ndim != _NDIM.get(ours[1], array.ndim):
             unexpected[name] = f"of shape {list(array.shape)} where {_NDIM[ours[1]]} axes are expected"
         else:
@@ -231,12 +236,9 @@ def _swin_image_size(arrays: Mapping[str, np.ndarray]) -> tuple[int, int] | None
 
 def _swin_heads(arrays: Mapping[str, np.ndarray], prefix: str, num_stages: int) -> tuple[int, ...] | None:
     """Attention heads of every stage, the second axis of its first bias table; None where one is missing."""
-    first = [
-        arrays.get(f"{prefix}layers.{stage}.blocks.0.attn.relative_position_bias_table") for stage in range(num_stages)
-    ]
-    if any(table is None or table.ndim != 2 for table in first):
-        return None
-    return tuple(table.shape[1] for table in first)
+    first_tables = [f"{prefix}layers.{stage}.blocks.0.attn.relative_position_bias_table" for stage in range(num_stages)]
+    shapes = [arrays[name].shape for name in first_tables if name in arrays]
+    return tuple(shape[1] for shape in shapes) if [len(shape) for shape in shapes] == [2] * num_stages else None
 
 
 def _side(count: int) -> int:
@@ -249,8 +251,9 @@ def _target(arrays: Mapping[str, np.ndarray], origin: str) -> dict[str, Any]:
     """The kind of target, and the frozen gradient biases where there are any."""
     if not any(name.startswith("hog_enc.") for name in arrays):
         return {"target": "pixels"}
-    biases = [arrays.get(f"hog_enc.{k}.conv.bias") for k in range(_count(arrays, _HOG_BIAS))]
-    if any(bias is None or bias.shape != (2,) or not np.isfinite(bias).all() for bias in biases):
+    count = _count(arrays, _HOG_BIAS)
+    biases = [arrays.get(f"hog_enc.{k}.conv.bias", np.zeros(0)) for k in range(count)]
+    if any(bias.shape != (2,) or not np.isfinite(bias).all() for bias in biases):
         raise DataError(f"{origin}: hog_enc.<k>.conv.bias must be two numbers for every scale, or absent")
     return {"target": "hog", "hog_bias": tuple((float(x), float(y)) for x, y in biases) or None}
 

@@ -115,4 +115,4 @@ def _reason(error: Exception) -> str:
             f"it holds a {found[1]}, which is more than data and could run code; nothing was executed. If you trust "
             "the file, save its tensors alone"
         )
-    return f"damaged, or not a PyTorch file ({type(error).__name__}: {text[:160]})"
+    return f"damaged, or not a PyTorch file ({type(error).__name__}: {text.split('. ')[0][:160]})"

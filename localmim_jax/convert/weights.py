@@ -3,12 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from localmim_jax.errors import DataError
-from localmim_jax.heads.classifier import ClassifierConfig
+from localmim_jax.heads.classifier import BATCH_NORM_EPSILON, ClassifierConfig
 from localmim_jax.localmim import LocalMIMConfig
 
 POSITIONS = "encoder/position_embedding"
@@ -19,25 +19,27 @@ class About:
     """What the arrays themselves do not tell. Every field but the first two may be None: unknown, or not applicable.
 
     Attributes:
-        family: the backbone.
-        kind: the encoder with its decoders, with a classification head, or alone.
+        family: of the backbone, "vit" or "swin".
+        kind: "pretrain", the encoder with its decoders; "classifier", with a head; or "encoder", alone.
         image_size: (h, w) in pixels that the positions and windows were made for.
         num_heads: attention heads of the encoder, one number, or one a stage.
-        target: of pre-training.
+        taps: layers that reconstruct in pre-training, counted from 1.
+        target: of pre-training, "hog" or "pixels".
         octaves: of every decoder, log2 of its target grid over its feature grid; only the sign of negative ones counts.
         hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter.
         pool, head_order: of a classifier, as in `ClassifierConfig`.
     """
 
-    family: Literal["vit", "swin"]
-    kind: Literal["pretrain", "classifier", "encoder"]
+    family: str
+    kind: str
     image_size: tuple[int, int] | None = None
     num_heads: tuple[int, ...] | None = None
-    target: Literal["hog", "pixels"] | None = None
+    taps: tuple[int, ...] | None = None
+    target: str | None = None
     octaves: tuple[int, ...] | None = None
     hog_bias: tuple[tuple[float, float], ...] | None = None
-    pool: Literal["mean", "class"] | None = None
-    head_order: Literal["pool_norm", "norm_pool"] | None = None
+    pool: str | None = None
+    head_order: str | None = None
 
     def to_json(self) -> str:
         """For the metadata of a file; `from_json` reads it back."""
@@ -89,8 +91,16 @@ def describe(config: LocalMIMConfig | ClassifierConfig) -> About:
     if isinstance(config, ClassifierConfig):
         return About(kind="classifier", pool=config.pool, head_order=config.head_order, **common)
     target = config.target
-    octaves = tuple(decoder.octaves for decoder in config.decoders())
-    return About(kind="pretrain", target=target.kind, octaves=octaves, hog_bias=target.hog_bias, **common)
+    common |= {"taps": tuple(config.taps), "octaves": tuple(decoder.octaves for decoder in config.decoders())}
+    return About(kind="pretrain", target=target.kind, hog_bias=target.hog_bias, **common)
+
+
+def fold_batch_norm(arrays: Mapping[str, np.ndarray], mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
+    """A probe's batch norm, evaluated with its running statistics [d], as part of the head that follows it."""
+    scale = 1 / np.sqrt(np.asarray(variance, np.float64) + BATCH_NORM_EPSILON)
+    kernel = scale[:, None] * arrays["head/kernel"]
+    bias = arrays["head/bias"] - np.asarray(mean, np.float64) @ kernel
+    return {**arrays, "head/kernel": kernel.astype(np.float32), "head/bias": bias.astype(np.float32)}
 
 
 def _one_of(*allowed: str) -> Any:
@@ -128,6 +138,7 @@ _CHECKS: Mapping[str, Any] = {
     "kind": _one_of("pretrain", "classifier", "encoder"),
     "image_size": _tuple(_whole, 2),
     "num_heads": _tuple(_whole),
+    "taps": _tuple(_whole),
     "target": _one_of("hog", "pixels"),
     "octaves": _tuple(_whole),
     "hog_bias": _tuple(_tuple(_number, 2)),
