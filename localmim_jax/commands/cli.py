@@ -37,6 +37,8 @@ def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagVa
     for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
         os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
     program = Path(sys.argv[0]).name
+    if program == "__main__.py":
+        program = Path(sys.argv[0]).parent.name
     try:
         options = parse(sys.argv[1:], define)
         if options is None:
