@@ -14,7 +14,8 @@ help:
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the longer proofs"
 	@echo "make test-torch   PyTorch files and timm's models, in an environment of their own ($(VENV)-torch)"
-	@echo "make lint         ruff and mypy"
+	@echo "make lint         ruff"
+	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
 
 quickstart: $(VENV)/.installed-demo
@@ -32,6 +33,8 @@ test-torch: $(VENV)-torch/.installed
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy localmim_jax main.py
 
 bench: $(VENV)/.installed-demo
