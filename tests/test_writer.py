@@ -21,11 +21,11 @@ def test_scalars_pictures_and_texts_go_to_tensorboard_and_files(tmp_path):
     with MetricsWriter(tmp_path, 0) as writer:
         writer.write_run({"layer": {"kernel": np.zeros((3, 4), np.float32)}}, {"a": {"b": (1, 2)}, "c": None}, "a note")
         writer.write(10, training(10))
-        writer.write(20, {"eval/grid": pictures, "eval/text": "hello", "eval/accuracy": np.float32(0.5)})
-        path = writer.picture_path("eval/grid", 20, 1)
+        paths = writer.write(20, {"eval/grid": pictures, "eval/text": "hello", "eval/accuracy": np.float32(0.5)})
     assert "layer/kernel" in (tmp_path / "parameters.txt").read_text()
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), pictures[1])
-    assert path.name == "eval-grid-0000020-1.png"
+    assert [path.name for path in paths] == ["eval-grid-0000020.png", "eval-grid-0000020-1.png"]
+    for path, picture in zip(paths, pictures, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
     assert [(line["step"], line.get("loss"), line.get("eval/accuracy")) for line in lines(tmp_path)] == [
         (10, 0.1, None),
         (20, None, 0.5),
@@ -69,7 +69,7 @@ def test_a_log_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
         writer.write_run({"a": np.zeros(2)}, {}, "")
-        writer.write(1, {"grid": np.zeros((1, 4, 4, 3), np.uint8)})
+        assert writer.write(1, {"grid": np.zeros((1, 4, 4, 3), np.uint8)}) == []
         monkeypatch.setattr(writer, "_append", full)
         writer.write(1, {"loss": 1.0})
         monkeypatch.undo()

@@ -175,10 +175,10 @@ class _Run:
             if results is None:
                 self._leave(self.stop.requested, step, state)
             self.evaluations |= results
-            self.writer.write(step, results)
+            paths = self.writer.write(step, results)
             numbers = {name: value for name, value in results.items() if isinstance(value, Real)}
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            _tell("step %d  %s  (%s)", step, shown, duration(time.perf_counter() - start))
+            shown = [f"{name} {value:.4g}" for name, value in numbers.items()] + [f"picture {path}" for path in paths]
+            _tell("step %d  %s  (%s)", step, "  ".join(shown), duration(time.perf_counter() - start))
             score = evaluator.score(results) if evaluator.evaluation.best else score
         return score
 

@@ -58,10 +58,14 @@ class MetricsWriter:
         plain = {path.replace("/", "."): _plain(value) for path, value in flatten(config).items()}
         self._to_events(lambda events: events.write_hparams(plain))
 
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Sorts values by their kind: numbers are scalars, strings texts, uint8 [n, h, w, c] pictures."""
+    def write(self, step: int, values: Mapping[str, Any]) -> list[Path]:
+        """Sorts values by their kind: numbers are scalars, strings texts, uint8 [n, h, w, c] pictures.
+
+        Returns:
+            The files in which the pictures are.
+        """
         if not self._enabled:
-            return
+            return []
         texts = {name: value for name, value in values.items() if isinstance(value, str)}
         images = {name: value for name, value in values.items() if np.ndim(value) == 4}
         scalars = {name: float(value) for name, value in values.items() if name not in texts and name not in images}
@@ -72,8 +76,15 @@ class MetricsWriter:
             self._to_events(lambda events: events.write_texts(step, texts))
         if images:
             self._to_events(lambda events: events.write_images(step, images))
-            for name, pictures in images.items():
-                self._attempt("pictures", self._save_pictures, name, step, pictures)
+        paths: list[Path] = []
+        for name, pictures in images.items():
+            for index, picture in enumerate(pictures):
+                path = (
+                    self._workdir / "pictures" / f"{name.replace('/', '-')}-{step:07d}{f'-{index}' * bool(index)}.png"
+                )
+                self._attempt("pictures", _save_picture, path, picture)
+                paths += [path] if "pictures" not in self._given_up else []
+        return paths
 
     def hours_so_far(self) -> float:
         """Device hours that the run had taken when it stopped, 0 for a new one."""
@@ -82,17 +93,6 @@ class MetricsWriter:
         except OSError:
             return 0.0
         return max((entry.get("time/device_hours") or 0.0 for entry in entries), default=0.0)
-
-    def picture_path(self, name: str, step: int, index: int = 0) -> Path:
-        """Where a picture is written."""
-        return self._workdir / "pictures" / f"{name.replace('/', '-')}-{step:07d}{f'-{index}' if index else ''}.png"
-
-    def _save_pictures(self, name: str, step: int, pictures: np.ndarray) -> None:
-        self.picture_path(name, step).parent.mkdir(exist_ok=True)
-        for index, picture in enumerate(pictures):
-            Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(
-                self.picture_path(name, step, index)
-            )
 
     def _append(self, entry: dict[str, Any]) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in entry.items()}
@@ -116,6 +116,11 @@ class MetricsWriter:
         except Exception as error:
             self._given_up.add(what)
             logging.warning("%s in %s cannot be written any more: %s", what, self._workdir, error)
+
+
+def _save_picture(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
 
 
 def _drop_after(path: Path, step: int) -> None:
