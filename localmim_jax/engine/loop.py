@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -173,7 +173,7 @@ class _Run:
                 start = time.perf_counter()
                 results = evaluator(state, self._asked_to_stop)
             if results is None:
-                self._leave(self.stop.requested, step, state)
+                self._leave(self.stop.requested or "SIGTERM", step, state)
             self.evaluations |= results
             paths = self.writer.write(step, results)
             numbers = {name: value for name, value in results.items() if isinstance(value, Real)}
@@ -186,7 +186,7 @@ class _Run:
         # Several processes agree only between steps, so they finish their evaluation.
         return jax.process_count() == 1 and self.stop.requested is not None
 
-    def _leave(self, reason: str, step: int, state: Tree) -> None:
+    def _leave(self, reason: str, step: int, state: Tree) -> NoReturn:
         self._save(step, state)
         self.checkpointer.close()
         error = Interrupted if reason == "SIGINT" else Preempted

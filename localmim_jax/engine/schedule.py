@@ -1,6 +1,5 @@
 """The learning rate as a function of the step."""
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -43,7 +42,10 @@ def make_schedule(settings: ScheduleSettings, batch_size: int, num_steps: int, s
         return settings.min_lr + (peak - settings.min_lr) * fraction_left(step, 0.0)
 
     def steps(step: jax.Array) -> jax.Array:
-        return peak * math.prod(jnp.where(step >= milestone, 0.1, 1.0) for milestone in settings.milestones)
+        rate = jnp.full(jnp.shape(step), peak)
+        for milestone in settings.milestones:
+            rate = jnp.where(step >= milestone, 0.1 * rate, rate)
+        return rate
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)

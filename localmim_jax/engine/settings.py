@@ -116,7 +116,10 @@ class ScheduleSettings:
 
     def peak(self, batch_size: int) -> float:
         """The learning rate at the end of the warm-up for this global batch size."""
-        return self.base_lr * batch_size / 256 if self.peak_lr is None else self.peak_lr
+        if self.base_lr is not None:
+            return self.base_lr * batch_size / 256
+        assert self.peak_lr is not None  # one of the two is, see above
+        return self.peak_lr
 
 
 @dataclasses.dataclass(frozen=True)
