@@ -121,6 +121,7 @@ def test_a_bad_step_changes_nothing_but_the_counts(accum_steps):
     assert [m["skipped_in_a_row"] for m in history] == [2, 0]
     assert [m["skipped_steps"] for m in history] == [2, 2]
     assert np.isfinite(losses(history)[1])
+    assert int(state["opt_state"]["count"]) == 3  # of five steps two were bad
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped():
@@ -179,8 +180,9 @@ def test_float16_finds_its_loss_scale():
     task = dataclasses.replace(TASK, make_model=lambda rngs: Perceptron(rngs, dtype=jnp.float16))
     spec = spec_for(task, settings)
     state, history = train(spec, 3)
-    reference_loss = losses(train(spec_for(), 3)[1])
-    np.testing.assert_allclose(losses(history), reference_loss, rtol=2e-3)
+    for found, expected in zip(history, train(spec_for(), 3)[1], strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=2e-3)
+        assert found["norm/gradient"] == pytest.approx(expected["norm/gradient"], rel=2e-2)
 
     def with_scale(state, scale, good_steps=0):
         pair = {"scale": jnp.float32(scale), "good_steps": jnp.int32(good_steps)}

@@ -25,9 +25,10 @@ LOSS_SCALE_GROWTH_INTERVAL = 2000  # good steps after which float16's loss scale
 def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
     """The jitted step: (state, batch) -> (state, metrics). The state given to it is donated.
 
-    Metrics are float32 scalars, replicated. Besides the task's own they are: "loss"; "learning_rate"; "norm/gradient" (before clipping), "norm/parameters" and
-    "norm/update" of what is trained; "skipped" (1 where loss or gradient were not finite, so that everything but the
-    step count stayed as it was); "skipped_in_a_row"; "skipped_steps" (of the whole run); under float16 "loss_scale".
+    Metrics are float32 scalars, replicated. Besides the task's own they are: "loss"; "learning_rate"; "norm/gradient"
+    (before clipping), "norm/parameters" and "norm/update" of what is trained; "skipped" (1 where loss or gradient were
+    not finite, so that everything but the step count stayed as it was); "skipped_in_a_row"; "skipped_steps" (of the
+    whole run); under float16 "loss_scale".
     """
     task, settings = spec.task, spec.settings
     optimizer, ema_decay = spec.optimizer, settings.optimizer.ema_decay
