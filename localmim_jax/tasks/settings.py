@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from localmim_jax.backbones import vit
 from localmim_jax.engine import settings as engine
 from localmim_jax.errors import ConfigError
+from localmim_jax.heads.classifier import ClassifierConfig
 from localmim_jax.localmim import LocalMIMConfig
 from localmim_jax.targets import TargetConfig
 
@@ -83,6 +84,19 @@ def encoder_config(config: ConfigDict) -> vit.ViTConfig:
         remat=model.remat,
         attention=model.attention,
         **sizes,
+    )
+
+
+def classifier_config(config: ConfigDict) -> ClassifierConfig:
+    """The fine-tuning or probing model: positions are parameters, and Swin has the release's epsilons."""
+    encoder = encoder_config(config)
+    if isinstance(encoder, vit.ViTConfig):
+        encoder = dataclasses.replace(encoder, position="learned")
+    else:
+        encoder = dataclasses.replace(encoder, epsilon2=1e-5)
+    return ClassifierConfig(
+        encoder=encoder,
+        **{name: config.model[name] for name in ("num_classes", "pool", "head_order", "head_std", "batch_norm")},
     )
 
 

@@ -1,0 +1,96 @@
+"""Parameters from another checkpoint, of this project or of others: what `checkpoint.init_from` names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from localmim_jax.backbones.vit import ViTConfig, position_table
+from localmim_jax.convert import files
+from localmim_jax.convert.load import check, transfer
+from localmim_jax.convert.recognise import recognise
+from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm
+from localmim_jax.engine.checkpoint import load_params
+from localmim_jax.errors import DataError
+from localmim_jax.heads.classifier import ClassifierConfig
+from localmim_jax.localmim import LocalMIMConfig
+from localmim_jax.params import Tree, flatten
+from localmim_jax.tasks import settings
+
+CONVERTED = "model.json"  # stands in the place of config.json in what `commands.convert` writes
+
+
+def initialiser(
+    config: ConfigDict, model: LocalMIMConfig | ClassifierConfig
+) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
+    """`Task.init_from` for a config: None for a fresh start.
+
+    It logs a table of what was loaded, resized, kept as drawn and ignored, and raises ConfigError or DataError with
+    every problem in one line.
+    """
+    path = config.checkpoint.init_from
+    if path is None:
+        return None
+
+    def initialise(params: Tree, model_state: Tree) -> tuple[Tree, Tree]:
+        params, report = transfer(read(path, config.checkpoint.standard_merging), params, describe(model))
+        logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
+        check(report)
+        return params, model_state
+
+    return initialise
+
+
+def read(path: str, standard_merging: bool = False) -> Weights:
+    """The weights in a run directory, in one of its checkpoints, or in a file (see `convert.files` and `recognise`).
+
+    Of a run, the newest checkpoint that verifies is read, and the moving average of its parameters where it has one.
+
+    Raises:
+        DataError, ConfigError, StorageError: it cannot be read, or is no model known here; says why.
+    """
+    place = files.local_path(path)
+    if not place.is_dir():
+        return recognise(*files.read(place), str(place), standard_merging)
+    if (place / CONVERTED).is_file():
+        about = About.from_json((place / CONVERTED).read_text(), str(place))
+        return Weights(flatten(load_params(place)), about, str(place))
+    model = model_config(run_config(place))
+    arrays = flatten(load_params(place)) | flatten(load_params(place, "ema"))
+    if isinstance(model.encoder, ViTConfig):
+        arrays.setdefault(POSITIONS, position_table(model.encoder))
+    statistics = flatten(load_params(place, "model_state"))
+    if "batch_norm/mean" in statistics:
+        arrays = fold_batch_norm(arrays, statistics["batch_norm/mean"], statistics["batch_norm/var"])
+    return Weights(arrays, describe(model), str(place))
+
+
+def run_config(place: Path) -> ConfigDict:
+    """The config of the run that a directory is, or belongs to.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    for directory in (place, *place.parents[:2]):
+        file = directory / "config.json"
+        if file.is_file():
+            try:
+                return ConfigDict(json.loads(file.read_text()))
+            except (OSError, ValueError, TypeError) as error:
+                raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+    raise DataError(
+        f"{place} belongs to no run: there is no config.json in it or above; give a run directory or a file"
+    )
+
+
+def model_config(config: ConfigDict) -> LocalMIMConfig | ClassifierConfig:
+    """The model of a run's config, whatever its task."""
+    if config.task != "pretrain":
+        return settings.classifier_config(config)
+    bias = config.model.target.hog_bias
+    if bias is not None and not Path(bias).is_file():
+        logging.warning("model.target.hog_bias: %s is gone; no parameter depends on it, but an export lacks it", bias)
+        config.model.target.hog_bias = None
+    return settings.localmim_config(config)
