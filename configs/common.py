@@ -54,7 +54,8 @@ def finetune(model: ConfigDict) -> ConfigDict:
     config.optimizer.layer_decay = placeholder(float)  # rate of a layer over that of the layer above; None: the same
     config.schedule.base_lr = None
     config.schedule.warmup_epochs = 20.0
-    config.eval = ConfigDict({"split": "validation", "resize": 256, "every_epochs": 1.0})  # resize: short side, px
+    config.eval = ConfigDict({"split": "validation", "every_epochs": 1.0})
+    config.eval.resize = 0  # short side in pixels before the centre crop; 0: 256 for 224, and in proportion
     return config
 
 
