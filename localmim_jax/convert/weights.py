@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,6 +94,12 @@ def describe(config: LocalMIMConfig | ClassifierConfig) -> About:
     target = config.target
     common |= {"taps": tuple(config.taps), "octaves": tuple(decoder.octaves for decoder in config.decoders())}
     return About(kind="pretrain", target=target.kind, hog_bias=target.hog_bias, **common)
+
+
+def looks_untrained(weights: Weights) -> bool:
+    """Whether every norm of the encoder is still exactly as it begins, which no training step leaves so."""
+    norms = {path: array for path, array in weights.arrays.items() if re.fullmatch(r"encoder/.*norm\d?/\w+", path)}
+    return bool(norms) and all((array == float(path.endswith("scale"))).all() for path, array in norms.items())
 
 
 def fold_batch_norm(arrays: Mapping[str, np.ndarray], mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:

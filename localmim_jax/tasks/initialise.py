@@ -11,7 +11,7 @@ from localmim_jax.backbones.vit import ViTConfig, position_table
 from localmim_jax.convert import files
 from localmim_jax.convert.load import check, transfer
 from localmim_jax.convert.recognise import recognise
-from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm
+from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm, looks_untrained
 from localmim_jax.engine.checkpoint import load_params
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import ClassifierConfig
@@ -51,7 +51,13 @@ def read(path: str, standard_merging: bool = False) -> Weights:
     Raises:
         DataError, ConfigError, StorageError: it cannot be read, or is no model known here; says why.
     """
-    place = files.local_path(path)
+    weights = _read(files.local_path(path), standard_merging)
+    if looks_untrained(weights):
+        logging.warning("%s looks untrained: every norm of its encoder is exactly as it begins", path)
+    return weights
+
+
+def _read(place: Path, standard_merging: bool) -> Weights:
     if not place.is_dir():
         return recognise(*files.read(place), str(place), standard_merging)
     if (place / CONVERTED).is_file():

@@ -1,0 +1,153 @@
+"""Carry weights in and out: the authors' release, MAE, timm, safetensors, npz, and this project's checkpoints.
+
+    python -m localmim_jax.convert --source=checkpoint.pth --target=runs/released
+    python -m localmim_jax.convert --source=runs/vit_b --target=vit_b.pth
+    python -m localmim_jax.convert --source=runs/vit_b_finetune --target=vit_b.safetensors --names=timm
+    python -m localmim_jax.convert --source=runs/swin_b --target=swin_b_encoder.npz --part=encoder
+
+The source is a run directory, one of its checkpoints, or a file, whose names tell whose they are. The target's suffix
+tells its format; without a suffix it becomes a directory with a checkpoint for checkpoint.init_from. Files of strangers
+are read as data, never executed; their sha256 is printed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
+
+from localmim_jax.commands import cli
+from localmim_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from localmim_jax.convert.weights import About
+
+HEAD_ORDERS = ("pool_norm", "norm_pool")
+_HOG_BIAS = "hog_enc.{}.conv.bias"
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("source", None, "run directory, checkpoint or file to read", flag_values=values)
+    flags.DEFINE_string("target", None, "file or directory to write", flag_values=values)
+    flags.DEFINE_string(
+        "names",
+        "",
+        "localmim, release or timm; empty: release for PyTorch's suffixes, else localmim",
+        flag_values=values,
+    )
+    flags.DEFINE_string("part", "all", "all, or encoder: what transfers", flag_values=values)
+    flags.DEFINE_bool(
+        "standard_merging",
+        False,
+        "a Swin pre-training source under the release's names has its patch merging in the standard order already",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "head_order", "", "pool_norm or norm_pool: of a Swin classifier whose names do not tell", flag_values=values
+    )
+
+
+def main(options: flags.FlagValues) -> None:
+    for name in ("source", "target"):
+        if not getattr(options, name):
+            raise ConfigError(f"no --{name} given; see --help")
+    for name, allowed in (("part", ("all", "encoder")), ("head_order", ("", *HEAD_ORDERS))):
+        if getattr(options, name) not in allowed:
+            raise ConfigError(
+                f"--{name}={getattr(options, name)}: it must be one of {', '.join(filter(None, allowed))}"
+            )
+    print("\n".join(convert(**{name: getattr(options, name) for name in _ARGUMENTS})))
+
+
+_ARGUMENTS = ("source", "target", "names", "part", "standard_merging", "head_order")
+
+
+def convert(
+    source: str,
+    target: str,
+    names: str = "",
+    part: str = "all",
+    standard_merging: bool = False,
+    head_order: str = "",
+) -> list[str]:
+    """Reads, renames and writes; see the flags for the arguments.
+
+    Returns:
+        Lines that say what was read, left out and written.
+
+    Raises:
+        ConfigError, DataError, StorageError: something does not fit, cannot be read or written; says what.
+    """
+    from localmim_jax.convert import files
+    from localmim_jax.convert.export import NAMINGS, export, only_encoder
+    from localmim_jax.tasks import initialise
+
+    place = files.local_path(target)
+    is_file = bool(place.suffix)
+    names = names or ("release" if place.suffix.lower() in files.TORCH_SUFFIXES else "localmim")
+    if names not in NAMINGS:
+        raise ConfigError(f"--names={names}: it must be one of {', '.join(NAMINGS)}")
+    if not is_file and names != "localmim":
+        raise ConfigError(
+            f"--target={target} is a checkpoint, which has our own names: give a suffix for --names={names}"
+        )
+    weights = initialise.read(source, standard_merging)
+    if head_order:
+        if weights.about.kind != "classifier":
+            raise ConfigError(f"--head_order={head_order}: {source} has no classification head; leave it out")
+        weights = dataclasses.replace(weights, about=dataclasses.replace(weights.about, head_order=head_order))
+    kind = f"{weights.about.family}, {weights.about.kind}, {len(weights.arrays)} arrays"
+    if part == "encoder":
+        weights = only_encoder(weights)
+    arrays, about = export(weights, names)
+    if is_file:
+        files.write(place, arrays, about.to_json())
+    else:
+        write_checkpoint(place, arrays, about)
+    count = sum(array.size for array in arrays.values())
+    lines = [
+        f"read     {weights.origin}: {kind}",
+        *_grouped_reasons(weights.ignored),
+        f"written  {place}: {about.kind}, {len(arrays)} arrays, {count:,} numbers, {names} names",
+    ]
+    if about.hog_bias is not None and names == "localmim":
+        file = place.with_name(f"{place.stem}_hog_bias.npz")
+        values: dict[str, Any] = {_HOG_BIAS.format(k): np.array(v, np.float32) for k, v in enumerate(about.hog_bias)}
+        np.savez(file, **values)
+        lines.append(f"written  {file}: to go on pre-training, --config.model.target.hog_bias={file}")
+    return lines
+
+
+def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "About") -> None:
+    """A directory that `checkpoint.init_from` takes: one verified checkpoint, and `model.json` in place of a config.
+
+    Raises:
+        ConfigError: the directory has something in it.
+        StorageError: it cannot be written.
+    """
+    from localmim_jax.engine import record
+    from localmim_jax.engine.checkpoint import Checkpointer
+    from localmim_jax.engine.settings import CheckpointSettings
+    from localmim_jax.params import unflatten
+    from localmim_jax.tasks import initialise
+
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(f"--target={directory} is not an empty directory: give another one")
+    checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
+    checkpointer.save(0, {"params": unflatten(arrays), "model_state": {}, "ema": {}})
+    checkpointer.close()
+    record.write_json(directory / initialise.CONVERTED, json.loads(about.to_json()))
+
+
+def _grouped_reasons(ignored: dict[str, str]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in ignored.items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"ignored  {len(found)} x {reason}: {found[0]}, ..." for reason, found in reasons.items()]
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, usage=__doc__ or "")

@@ -1,0 +1,189 @@
+"""`python -m localmim_jax.convert` from a run of ours, through files, and back."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from localmim_jax import params as trees
+from localmim_jax.commands import cli
+from localmim_jax.commands import convert as command
+from localmim_jax.commands.convert import convert
+from localmim_jax.convert import files
+from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.settings import CheckpointSettings
+from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.heads.classifier import Classifier
+from localmim_jax.localmim import LocalMIM
+from localmim_jax.tasks import initialise, settings
+
+ROOT = initialise.__file__.rsplit("/localmim_jax/", 1)[0]
+
+
+def save_run(directory, config, model, **state):
+    """A run directory as the engine leaves it, with random parameters."""
+
+    def random(path, leaf):
+        return np.random.default_rng(len(path)).normal(size=leaf.shape).astype(np.float32)
+
+    _, params, model_state = trees.split(lambda rngs: model(rngs))
+    checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
+    state = {"model_state": trees.map_with_path(random, model_state), "ema": {}, **state}
+    checkpointer.save(3, {"params": trees.map_with_path(random, params), "step": np.int32(3), **state})
+    checkpointer.close()
+    (directory / "config.json").write_text(json.dumps(cli.record(config)))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A run with HOG targets of 18 bins and the release's frozen biases."""
+    directory = tmp_path_factory.mktemp("pretrained")
+    config = common.shrink(common.pretrain())
+    bias = directory / "bias.npz"
+    np.savez(bias, **{f"hog_enc.{k}.conv.bias": np.float32([k, -0.25]) for k in range(4)})
+    config.model.target.hog_bias = str(bias)
+    model = settings.localmim_config(config)
+    save_run(directory, config, lambda rngs: LocalMIM(model, rngs=rngs))
+    return directory
+
+
+def test_a_pretraining_run_goes_round(pretrained, tmp_path):
+    """run -> the release's names -> a checkpoint for init_from -> npz: the same arrays and the same description."""
+    lines = convert(str(pretrained), str(tmp_path / "a.safetensors"), names="release")
+    assert lines[0].startswith(f"read     {pretrained}: vit, pretrain, ")
+    released, extra = files.read(tmp_path / "a.safetensors")
+    assert {"decoder.3.pred.1.weight", "hog_enc.0.conv.weight", "decoder.0.pos_embed", "pos_embed"} <= set(released)
+    np.testing.assert_array_equal(released["hog_enc.2.conv.bias"], np.float32([2, -0.25]))
+    lines = convert(str(tmp_path / "a.safetensors"), str(tmp_path / "b"))
+    assert any("ignored  4 x fixed gradient filters: hog_enc.0.conv.weight" in line for line in lines)
+    bias = tmp_path / "b_hog_bias.npz"
+    assert lines[-1].endswith(f"--config.model.target.hog_bias={bias}")
+    assert settings.read_hog_bias(str(bias)) == ((0.0, -0.25), (1.0, -0.25), (2.0, -0.25), (3.0, -0.25))
+    original, again = initialise.read(str(pretrained)), initialise.read(str(tmp_path / "b"))
+    assert again.about == original.about.__class__.from_json(extra["about"], "")
+    assert again.about == original.about
+    assert original.arrays.keys() == again.arrays.keys()
+    for path, array in original.arrays.items():
+        np.testing.assert_array_equal(again.arrays[path], array, err_msg=path)
+
+
+def test_weights_that_were_never_trained_are_remarked_upon(goldens, tmp_path, caplog):
+    initialise.read(str(goldens / "swin_classifier.npz"))
+    assert "looks untrained" not in caplog.text
+    arrays, _ = files.read(goldens / "swin_classifier.npz")
+    for name in arrays:
+        if "norm" in name and not name.startswith("norm"):
+            arrays[name] = np.full_like(arrays[name], name.endswith("weight"))
+    np.savez(tmp_path / "x.npz", **arrays)
+    initialise.read(str(tmp_path / "x.npz"))
+    assert "x.npz looks untrained" in caplog.text
+
+
+def test_the_moving_average_is_what_is_exported(pretrained, tmp_path):
+    config = common.shrink(common.pretrain())
+    model = settings.localmim_config(config)
+    average = {"encoder": {"class_token": np.full(32, 0.5, np.float32)}}
+    save_run(tmp_path / "run", config, lambda rngs: LocalMIM(model, rngs=rngs), ema=average)
+    convert(str(tmp_path / "run"), str(tmp_path / "x.npz"), part="encoder")
+    arrays, _ = files.read(tmp_path / "x.npz")
+    assert (arrays["encoder/class_token"] == 0.5).all()
+    assert all(path.startswith("encoder/") for path in arrays)
+    assert not (arrays["encoder/patch_embed/bias"] == 0.5).any()
+
+
+def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
+    config = common.shrink(common.linear_probe(common.vit("vit_b")))
+    config.model.dtype = "float32"
+    config.model.update({"num_classes": 5, "depth": 1})
+    model = settings.classifier_config(config)
+    statistics = {"mean": np.linspace(-1, 1, 32, dtype=np.float32), "var": np.linspace(0.1, 2, 32, dtype=np.float32)}
+    save_run(
+        tmp_path / "run", config, lambda rngs: Classifier(model, rngs=rngs), model_state={"batch_norm": statistics}
+    )
+    weights = initialise.read(str(tmp_path / "run"))
+    raw = initialise.load_params(tmp_path / "run")
+    graphdef, _, _ = trees.split(lambda rngs: Classifier(model, rngs=rngs))
+    plain = {"batch_norm": {"mean": np.zeros(32, np.float32), "var": np.ones(32, np.float32) - np.float32(1e-6)}}
+    images = jax.random.normal(jax.random.key(0), (2, *config.image_size, 3))
+
+    @jax.jit
+    def logits(params, state):
+        return trees.merge(graphdef, params, state)(images)
+
+    expected = logits(raw, {"batch_norm": statistics})
+    found = logits(trees.unflatten(weights.arrays), plain)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="normalises before it pools"):
+        convert(str(tmp_path / "run"), str(tmp_path / "x.npz"), names="timm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"names": "keras"}, ConfigError, "--names=keras: it must be one of localmim, release, timm"),
+        ({"target": "b", "names": "timm"}, ConfigError, "give a suffix for --names=timm"),
+        ({"target": "b.zip"}, ConfigError, "unknown suffix"),
+        ({"source": "missing.npz"}, DataError, "no such file"),
+        ({"source": "."}, DataError, "belongs to no run"),
+        ({"source": "https://example.org/x.pth"}, ConfigError, "fetch the file"),
+    ],
+)
+def test_what_cannot_be_converted(pretrained, tmp_path, monkeypatch, arguments, error, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        convert(**({"source": str(pretrained), "target": "b.npz"} | arguments))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_path):
+    """The original Swin has the release's names and timm's order."""
+    source = str(goldens / "swin_classifier.npz")
+    with pytest.raises(ConfigError, match="pools before the norm"):
+        convert(source, str(tmp_path / "x.npz"), names="timm")
+    convert(source, str(tmp_path / "x.npz"), names="timm", head_order="norm_pool")
+    assert initialise.read(str(tmp_path / "x.npz")).about.head_order == "norm_pool"
+    with pytest.raises(ConfigError, match="has no classification head"):
+        convert(str(pretrained), str(tmp_path / "y.npz"), head_order="norm_pool")
+
+
+def test_a_directory_with_something_in_it_is_left_alone(pretrained, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match="not an empty directory"):
+        convert(str(pretrained), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_pytorch_files_need_torch(pretrained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match=r"pip install 'localmim-jax\[torch\]'"):
+        convert(str(pretrained), str(tmp_path / "x.pth"))
+
+
+def test_from_the_command_line(goldens, tmp_path):
+    program = [sys.executable, "-m", "localmim_jax.convert"]
+    source = goldens / "vit_classifier.npz"
+    done = subprocess.run(
+        [*program, f"--source={source}", f"--target={tmp_path / 'x.npz'}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "written" in done.stdout
+    assert "sha256" in done.stderr
+    done = subprocess.run([*program, "--source=x.npz"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "convert: no --target given; see --help\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target=y.npz"], "no --source given"),
+        (["--source=x.npz", "--target=y.npz", "--part=head"], "--part=head: it must be one of all, encoder"),
+        (["--source=x.npz", "--target=y.npz", "--head_order=norm"], "it must be one of pool_norm, norm_pool"),
+    ],
+)
+def test_flags(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        command.main(cli.parse(arguments, command.define_flags))

@@ -1,0 +1,125 @@
+"""`python -m localmim_jax.features`: what it writes is what the model computes for those images."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import common
+from localmim_jax import params as trees
+from localmim_jax.commands import cli, features
+from localmim_jax.commands.convert import convert
+from localmim_jax.convert import files
+from localmim_jax.data.augment import EvalTransform
+from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.localmim import LocalMIM
+from localmim_jax.tasks import settings
+from tests.test_convert_command import save_run
+
+NAMES = ["cats/a.png", "cats/b.jpg", "dogs/c.png"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        (root / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (rng.integers(40, 60), 50, 3), np.uint8)).save(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def config():
+    config = common.shrink(common.pretrain())
+    config.model.dtype = "float32"
+    config.model.update({"depth": 2, "taps": (1, 2)})
+    config.model.target.cells = (8, 16)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, config):
+    directory = tmp_path_factory.mktemp("run")
+    model = settings.localmim_config(config)
+    save_run(directory, config, lambda rngs: LocalMIM(model, rngs=rngs))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def expected(config, run, photos):
+    """(pooled features, tokens of layer 1), of each image by itself."""
+    model = settings.localmim_config(config)
+    graphdef, _, _ = trees.split(lambda rngs: LocalMIM(model, rngs=rngs))
+    params = features.load_model(config, str(run))[1]
+    transform = EvalTransform(config.image_size, 3)
+    mean, std = np.float32(config.data.mean), np.float32(config.data.std)
+
+    @jax.jit
+    def compute(image):
+        model = trees.merge(graphdef, params)
+        return model.features(image), model.encoder(image, taps=(1,))[0]
+
+    def one(name):
+        pixels = transform({"image": (photos / name).read_bytes()}, np.random.default_rng(0))["image"]
+        return compute(((pixels / np.float32(255) - mean) / std)[None])
+
+    return [np.concatenate(arrays) for arrays in zip(*map(one, NAMES), strict=True)]
+
+
+def test_features_of_a_run(photos, run, expected, tmp_path):
+    features.extract(str(run), str(photos), tmp_path / "new" / "x.npz", batch_size=1)
+    with np.load(tmp_path / "new" / "x.npz") as file:
+        assert sorted(file.files) == ["class_names", "features", "labels", "paths", "root"]
+        assert file["paths"].tolist() == NAMES
+        assert file["labels"].tolist() == [0, 0, 1]
+        assert file["class_names"].tolist() == ["cats", "dogs"]
+        assert str(file["root"]) == str(photos)
+        assert file["features"].dtype == np.float32
+        np.testing.assert_allclose(file["features"], expected[0], atol=2e-5)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.npz"]
+
+
+def test_tokens_of_a_file_with_a_config(config, photos, run, expected, tmp_path):
+    convert(str(run), str(tmp_path / "weights.safetensors"), names="release")
+    features.extract(
+        str(tmp_path / "weights.safetensors"), str(photos / "cats"), tmp_path / "x.npz", config, "tokens", layer=1
+    )
+    with np.load(tmp_path / "x.npz") as file:
+        assert sorted(file.files) == ["paths", "root", "tokens"]
+        np.testing.assert_allclose(file["tokens"], expected[1][:2], rtol=1e-4, atol=1e-3)
+
+
+def test_what_cannot_be_done(config, photos, run, tmp_path):
+    convert(str(run), str(tmp_path / "x.npz"))
+    with pytest.raises(ConfigError, match="give --config too"):
+        features.extract(str(tmp_path / "x.npz"), str(photos), tmp_path / "y.npz")
+    with pytest.raises(ConfigError, match="layers are 1 to 2"):
+        features.extract(str(run), str(photos), tmp_path / "y.npz", layer=3)
+    with pytest.raises(DataError, match="does not exist"):
+        features.extract(str(run), str(photos / "birds"), tmp_path / "y.npz")
+    arrays, _ = files.read(tmp_path / "x.npz")
+    del arrays["encoder/blocks/1/mlp/fc1/bias"]
+    files.write(tmp_path / "x.npz", arrays, '{"family": "vit", "kind": "pretrain"}')
+    with pytest.raises(ConfigError, match="missing encoder/blocks/"):
+        features.extract(str(tmp_path / "x.npz"), str(photos), tmp_path / "y.npz", config)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"<html>")
+    with pytest.raises(DataError, match=r"a\.png"):
+        features.extract(str(run), str(tmp_path / "broken"), tmp_path / "y.npz")
+    assert not (tmp_path / "y.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images=x", "--output=y.npz"], "no --checkpoint given"),
+        (["--checkpoint=c", "--images=x", "--output=y"], "must end in .npz"),
+        (["--checkpoint=c", "--images=x", "--output=y.npz", "--kind=mean"], "one of features, tokens"),
+        (["--checkpoint=c", "--images=x", "--output=y.npz", "--batch_size=0"], "at least 1"),
+        (["--checkpoint=c", "--images=x", "--output=y.npz", "--config.seed=1"], "no --config given"),
+    ],
+)
+def test_flags(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        features.main(cli.parse(arguments, features.define_flags))
