@@ -94,15 +94,17 @@ def test_micro_batches_are_strided_have_their_own_key_and_pass_the_model_state_o
     expected = np.mean([jax.random.uniform(jax.random.fold_in(step_key, micro)) for micro in range(2)])
     np.testing.assert_allclose(metrics["seen"], expected, rtol=1e-6)
 
-    # Batch norm's running mean after two micro-batches is two updates, of the even and then of the odd examples.
+    # Batch norm's running statistics after two micro-batches are two updates, by the even and then the odd examples.
     task = dataclasses.replace(TASK, make_model=NormalisedPerceptron, loss=quiet_cross_entropy)
     spec = spec_for(task, dataclasses.replace(SETTINGS, accum_steps=2), devices=4)
     state, batch = spec.create(), next(batches(0))
     inner = jax.device_get(state["params"]["inner"])
     hidden = batch["image"] / 16 @ inner["kernel"] + inner["bias"]
-    expected = 0.9 * (0.1 * hidden[0::2].mean(0)) + 0.1 * hidden[1::2].mean(0)
+    even, odd = hidden[0::2], hidden[1::2]
     state, _ = make_train_step(spec)(state, place_batch(spec.mesh, batch))
-    np.testing.assert_allclose(state["model_state"]["norm"]["mean"], expected, atol=1e-5)
+    running = state["model_state"]["norm"]
+    np.testing.assert_allclose(running["mean"], 0.9 * (0.1 * even.mean(0)) + 0.1 * odd.mean(0), atol=1e-5)
+    np.testing.assert_allclose(running["var"], 0.9 * (0.9 + 0.1 * even.var(0)) + 0.1 * odd.var(0), atol=1e-5)
 
 
 @pytest.mark.parametrize("accum_steps", [1, 2])
