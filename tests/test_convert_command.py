@@ -10,6 +10,7 @@ import pytest
 
 from configs import common
 from localmim_jax import params as trees
+from localmim_jax import tasks
 from localmim_jax.commands import cli
 from localmim_jax.commands import convert as command
 from localmim_jax.commands.convert import convert
@@ -69,6 +70,19 @@ def test_a_pretraining_run_goes_round(pretrained, tmp_path):
     assert original.arrays.keys() == again.arrays.keys()
     for path, array in original.arrays.items():
         np.testing.assert_array_equal(again.arrays[path], array, err_msg=path)
+
+
+def test_pretraining_can_start_from_a_file(pretrained, tmp_path):
+    convert(str(pretrained), str(tmp_path / "x.npz"))
+    config = common.shrink(common.pretrain())
+    config.checkpoint.init_from = str(tmp_path / "x.npz")
+    task, _ = tasks.build(config, "")
+    _, abstract, _ = trees.split(task.make_model)
+    own = trees.map_with_path(lambda path, leaf: np.zeros(leaf.shape, np.float32), abstract)
+    params, _ = task.init_from(own, {})
+    expected = initialise.read(str(pretrained)).arrays
+    for path, array in trees.flatten(params).items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)
 
 
 def test_weights_that_were_never_trained_are_remarked_upon(goldens, tmp_path, caplog):

@@ -15,6 +15,7 @@ from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.targets import make_targets
 from localmim_jax.tasks import decay, inputs, settings
+from localmim_jax.tasks.initialise import initialiser
 
 _PICTURE_MASK_SEED = 0  # the same masks at every evaluation, so that pictures can be compared over time
 
@@ -49,6 +50,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         weight_decay_rules=decay.VIT_PRETRAIN,
+        init_from=initialiser(config, model),
         evaluations=tuple(evaluations(config, model, train, steps_per_epoch)),
     )
 
