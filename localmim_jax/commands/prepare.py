@@ -26,7 +26,7 @@ from PIL import Image
 
 from localmim_jax.commands import cli
 from localmim_jax.data import sources
-from localmim_jax.data.augment import crop_and_resize
+from localmim_jax.data.augment import resize
 from localmim_jax.data.bad_examples import BadExamples
 from localmim_jax.data.config import available_cores
 from localmim_jax.data.decode import DecodeError, decode
@@ -108,7 +108,7 @@ class Converter:
         shrink = 0 < self.short_side < short
         if shrink:
             width, height = (self.short_side * side // short for side in image.size)
-            image = crop_and_resize(image, (0, 0, image.height, image.width), (height, width))
+            image = resize(image, (height, width))
         if isinstance(data, bytes) and self.encoding != "raw" and not shrink:
             return data
         return self._encode(image)

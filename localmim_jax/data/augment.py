@@ -19,6 +19,7 @@ Crop = tuple[int, int, int, int]
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR  # both antialiased when they shrink
 
 _TRIES = 10
+_LONG = 50  # a banner that would be resized to this many times the crop's area is not resized as a whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,9 @@ class TrainTransform:
             image = self._fast_crop(Encoded(data), rng)
         else:
             image = decode(data, self.channels)
-            crop = random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio)
-            image = crop_and_resize(image, crop, self.image_size)
+            # Cut first: nothing outside the crop bleeds in, and the whole image's memory is free for the resized one.
+            image = cut(image, random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio))
+            image = resize(image, self.image_size)
         return mirror(image) if self.flip and rng.random() < 0.5 else image
 
     def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> Image.Image:
@@ -62,7 +64,7 @@ class TrainTransform:
         image = encoded.pixels(self.channels, reduction)
         across, down = image.width / encoded.width, image.height / encoded.height
         box = (left * across, top * down, (left + width) * across, (top + height) * down)
-        return image.resize(self.image_size[::-1], BILINEAR, box=box)
+        return resize(image, self.image_size, box, BILINEAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,31 +123,36 @@ def random_resized_crop(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def centre_crop(image: Picture, image_size: tuple[int, int], resize: int) -> Picture:
-    """The image resized (bicubic) to cover `image_size` with `resize` pixels on its short side, and cut at the centre.
+def centre_crop(image: Picture, image_size: tuple[int, int], short_side: int) -> Picture:
+    """The image resized (bicubic) to cover `image_size` with `short_side` pixels, and cut at the centre.
 
-    With `resize` below the short side of `image_size`, the image just covers it.
+    With `short_side` below the short side of `image_size`, the image just covers it.
     """
     height, width = size_of(image)
     short = min(image_size)
-    covering_height, covering_width = (round(side * max(resize, short) / short) for side in image_size)
+    covering_height, covering_width = (round(side * max(short_side, short) / short) for side in image_size)
     if covering_height * width >= covering_width * height:  # the height decides the scale and is met exactly
         new_height, new_width = covering_height, max(image_size[1], covering_height * width // height)
     else:
         new_height, new_width = max(image_size[0], covering_width * height // width), covering_width
-    if (new_height, new_width) != (height, width):
-        image = crop_and_resize(image, (0, 0, height, width), (new_height, new_width))
     top, left = round((new_height - image_size[0]) / 2), round((new_width - image_size[1]) / 2)
+    if new_height * new_width > _LONG * image_size[0] * image_size[1]:
+        down, across = height / new_height, width / new_width
+        box = (left * across, top * down, (left + image_size[1]) * across, (top + image_size[0]) * down)
+        return resize(image, image_size, box)
+    if (new_height, new_width) != (height, width):
+        image = resize(image, (new_height, new_width))
     return cut(image, (top, left, *image_size))
 
 
-def crop_and_resize(image: Picture, crop: Crop, size: tuple[int, int]) -> Picture:
-    """The crop first and then the resize to `size` (height, width), so that nothing outside the crop bleeds in."""
-    image = cut(image, crop)
+def resize(
+    image: Picture, size: tuple[int, int], box: tuple[float, float, float, float] | None = None, resample: Any = BICUBIC
+) -> Picture:
+    """The picture, or a `box` of it (left, top, right, bottom), at `size` (height, width), with antialiasing."""
     if isinstance(image, Image.Image):
-        return image.resize(size[::-1], BICUBIC)
+        return image.resize(size[::-1], resample, box)
     planes = [Image.fromarray(np.ascontiguousarray(image[:, :, i])) for i in range(image.shape[2])]
-    return np.stack([np.asarray(plane.resize(size[::-1], BICUBIC)) for plane in planes], axis=-1)
+    return np.stack([np.asarray(plane.resize(size[::-1], resample, box)) for plane in planes], axis=-1)
 
 
 def cut(image: Picture, crop: Crop) -> Picture:

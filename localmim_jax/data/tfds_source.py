@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf.message import DecodeError as ProtoError
@@ -41,10 +42,10 @@ class TfdsSource(Source):
         features = builder.info.features
         fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
         image, label = fields.get("image"), fields.get("label")
-        self._encoded = isinstance(image, tfds.features.Image)
-        if image is None or image.np_dtype == "float32" or not (self._encoded or _is_picture(image)):
+        if image is None or not (_is_encoded(image) or _is_picture(image)):
             found = ", ".join(fields) or "none"
             raise DataError(f"{name} in {builder.data_dir} has no feature 'image' of 8-bit pictures; features: {found}")
+        self._encoded = _is_encoded(image)
         if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
             self.num_classes, self.class_names = label.num_classes, tuple(label.names)
         self._file_name = "file_name" in fields
@@ -56,10 +57,8 @@ class TfdsSource(Source):
             self._length = len(self._records)
         except (ValueError, KeyError, AssertionError) as error:
             splits = ", ".join(builder.info.splits)
-            raise DataError(f"{name} has no split {split!r}; it has {splits}, or slices as in train[:10%]") from error
-        except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{name} in {builder.data_dir} cannot be opened: {_one_line(error)}; prepare it again"
+                f"{name} has no split {split!r} ({_one_line(error)}); it has {splits}, or slices as in train[:10%]"
             ) from error
 
     def __len__(self) -> int:
@@ -139,7 +138,7 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     except tfds.core.DatasetNotFoundError as error:
         folder = Path(data_dir)
         here = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-        near = difflib.get_close_matches(bare, [*tfds.list_builders(), *here], n=1)
+        near = difflib.get_close_matches(bare, [*tfds.list_builders(with_community_datasets=False), *here], n=1)
         hint = f"; did you mean tfds:{near[0]}?" if near else "; give data.data_dir if it is elsewhere"
         raise DataError(f"{name} is neither in TFDS's catalogue nor in {data_dir}{hint}") from error
     except (ValueError, AssertionError, RuntimeError) as error:
@@ -207,8 +206,14 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def _is_encoded(feature: Any) -> bool:
+    """TFDS hides float images in the bytes of PNGs; those are no pictures."""
+    return isinstance(feature, tfds.features.Image) and np.dtype(feature.np_dtype) != np.float32
+
+
 def _is_picture(feature: Any) -> bool:
-    return isinstance(feature, tfds.features.Tensor) and feature.np_dtype == "uint8" and len(feature.shape) == 3
+    plain = isinstance(feature, tfds.features.Tensor)
+    return plain and np.dtype(feature.np_dtype) == np.uint8 and len(feature.shape) == 3
 
 
 @contextlib.contextmanager

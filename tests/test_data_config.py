@@ -1,0 +1,45 @@
+import pytest
+
+from localmim_jax.data.config import DataConfig, host_batch
+from localmim_jax.errors import ConfigError
+
+GOOD = {"name": "digits", "image_size": (32, 48), "batch_size": 8}
+
+
+def test_good_values_pass():
+    for name in ("tfds:imagenet2012", "folder:/data", "photos", "digits", "fake"):
+        assert DataConfig(**GOOD | {"name": name}).image_size == (32, 48)
+    assert DataConfig(**GOOD | {"image_size": [32, 48]}).image_size == (32, 48)
+    assert DataConfig(**GOOD | {"name": "fake", "channels": 7}).channels == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "imagenet"}, "data.name is 'imagenet'; it must be \"tfds:<name>\""),
+        ({"name": "tfds:"}, "data.name"),
+        ({"name": "photos:x"}, "data.name"),
+        ({"image_size": (32,)}, "image_size is .*two values"),
+        ({"image_size": (0, 32)}, "image_size .*at least 1 pixel"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"channels": 0}, "data.channels is 0; it must be at least 1"),
+        ({"channels": 2}, "data.channels is 2; files hold 1"),
+        ({"num_threads": -1}, "data.num_threads"),
+        ({"prefetch_batches": 0}, "data.prefetch_batches"),
+        ({"crop_scale": (0.0, 1.0)}, "data.crop_scale"),
+        ({"crop_scale": (0.5, 0.2)}, "data.crop_scale"),
+        ({"crop_scale": (0.5, 1.2)}, "data.crop_scale"),
+        ({"crop_ratio": (2.0, 1.0)}, "data.crop_ratio"),
+        ({"max_bad_fraction": 1.5}, "data.max_bad_fraction is 1.5"),
+    ],
+)
+def test_bad_values_are_named_with_what_is_legal(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        DataConfig(**GOOD | changes)
+
+
+def test_a_batch_divides_among_hosts():
+    assert host_batch(12, 3) == 4
+    with pytest.raises(ConfigError, match="batch_size is 12; it must be a multiple of the 5 processes"):
+        host_batch(12, 5)
