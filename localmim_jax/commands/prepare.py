@@ -12,6 +12,7 @@ TFDS dataset of that name in data_dir, to be used as data.name=tfds:<save_as>; -
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import io
@@ -166,7 +167,8 @@ def copy(
     builder = Copy(save_as, examples, readers[0].class_names, convert.channels, f"A copy of {name}.", data_dir)
     if tfds_source.is_prepared(builder):
         raise ConfigError(f"--save_as={save_as}: {builder.data_dir} exists; choose another name or remove it")
-    tfds_source.prepare(builder, data_dir)
+    with contextlib.redirect_stdout(None):  # TFDS speaks of a download of unknown size
+        tfds_source.prepare(builder, data_dir)
     for split in examples:
         print(tfds_source.open_tfds(f"tfds:{save_as}", split, data_dir).describe())
 
