@@ -168,6 +168,7 @@ def evaluation() -> ConfigDict:
     knn.test_split = "validation"
     knn.k = 20
     knn.temperature = 0.07
+    knn.raw_pixels = False  # also the accuracy of the pixels themselves; keeps all images in memory
     knn.every_epochs = 0.0  # 0: only before the first and after the last step
     knn.resize = 0  # short side in pixels before the centre crop to image_size; 0: 8/7 of it, as 256 for 224
     knn.max_train = 0  # examples of train_split in the memory bank; 0: all

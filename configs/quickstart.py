@@ -3,8 +3,8 @@
     make quickstart
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Published: nothing. What to look for: the k-NN accuracy of the encoder on the digits' test split, far higher at the end
-than at the start. (k-NN on the raw pixels is printed beside it; on this easy dataset it is very strong.)
+Published: nothing. What to look for: the k-NN accuracy of the encoder on the digits' test split (knn/accuracy), 0.59
+untrained and about 0.9 at the end. (k-NN on the raw pixels, knn/raw_pixel_accuracy, is very strong on this easy dataset.)
 The images are 8 x 8 pixels, enlarged to 32 x 32, so the model sees a 4 x 4 grid of patches and reconstructs HOG with
 cells of 2, 4, 8 and 16 pixels.
 """
@@ -15,8 +15,8 @@ from configs import common
 def get_config():
     config = common.pretrain()
     config.image_size = (32, 32)
-    config.batch_size = 128
-    config.num_epochs = 60.0
+    config.batch_size = 32  # many small steps; 60 epochs of 128 took longer and ended at 0.84
+    config.num_epochs = 30.0
 
     config.data.name = "digits"
     config.data.channels = 1
@@ -30,10 +30,10 @@ def get_config():
     config.model.dtype = "float32"
     config.model.decoder.update({"width": 64, "num_heads": 4})
 
-    config.schedule.base_lr = 2e-3
+    config.schedule.base_lr = 8e-3
     config.schedule.warmup_epochs = 5.0
-    config.checkpoint.every_epochs = 20.0
-    config.log.every_steps = 20
-    config.eval.knn.update({"enabled": True, "name": "digits", "test_split": "test", "resize": 32})
+    config.checkpoint.every_epochs = 10.0
+    config.log.every_steps = 100
+    config.eval.knn.update({"enabled": True, "raw_pixels": True, "name": "digits", "test_split": "test", "resize": 32})
     config.eval.reconstruction.update({"every_epochs": 0.0, "resize": 32})
     return config

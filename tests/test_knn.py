@@ -118,6 +118,22 @@ def test_metric_keeps_no_reference_to_the_batch_and_reports_the_k_it_used():
     assert metric.compute()["accuracy"] == knn_accuracy(train_x, train_y, test_x, test_y, 6, 0.1, 3)
 
 
+def test_metric_scores_the_raw_pixels_too():
+    train_x, train_y, test_x, test_y = data(120, 45, 12, 4)
+    metric = KNN(k=9, temperature=0.1, raw_pixels=True)
+    pixels = [(64 * x + 128).clip(0, 255).astype(np.uint8) for x in (train_x, test_x)]
+    for start in range(0, 120, 40):
+        block = slice(start, start + 40)
+        for is_train, x, image, y in ((True, train_x, pixels[0], train_y), (False, test_x, pixels[1], test_y)):
+            part = image[block].reshape(-1, 2, 2, 3)
+            batch = {"label": y[block], "id": np.arange(len(y))[block], "is_train": np.full(len(part), is_train)}
+            metric.update({"feature": x[block, :3]}, {**batch, "image": part})
+    found = metric.compute()
+    assert found["accuracy"] == knn_accuracy(train_x[:, :3], train_y, test_x[:, :3], test_y, 9, 0.1, 4)
+    assert found["raw_pixel_accuracy"] == knn_accuracy(pixels[0], train_y, pixels[1], test_y, 9, 0.1, 4)
+    assert found["raw_pixel_accuracy"] != found["accuracy"]
+
+
 @pytest.mark.parametrize(("is_train", "message"), [(True, "eval.knn.test_split"), (False, "eval.knn.train_split")])
 def test_metric_needs_both_splits(is_train, message):
     metric = KNN(k=3, temperature=0.1)

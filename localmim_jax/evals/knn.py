@@ -20,25 +20,29 @@ class KNN:
 
     `update` takes outputs {"feature": [b, d]} and a batch with "label" int [b], "id" int [b] and bool "is_train" [b]:
     True for the memory bank, False for the queries. Neither the order nor the grouping of the batches matters.
+    With `raw_pixels`, which also needs "image" uint8 [b, h, w, c], the pixels are classified beside the features: what
+    an encoder is worth is seen only against what the dataset gives away by itself.
     """
 
-    def __init__(self, k: int, temperature: float):
+    def __init__(self, k: int, temperature: float, raw_pixels: bool = False):
         _check_settings(k, temperature)
-        self.k, self.temperature = k, temperature
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.k, self.temperature, self.raw_pixels = k, temperature, raw_pixels
+        self._parts: list[tuple[np.ndarray, ...]] = []
 
     def update(self, outputs: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
         feature = np.asarray(outputs["feature"], np.float32)
-        self._parts.append((feature, batch["label"].copy(), batch["id"].copy(), batch["is_train"].copy()))
+        pixels = batch["image"].copy() if self.raw_pixels else np.empty((len(feature), 0), np.uint8)
+        self._parts.append((feature, pixels, batch["label"].copy(), batch["id"].copy(), batch["is_train"].copy()))
 
     def compute(self) -> dict[str, float]:
         """{"accuracy" in 0..1, "k", "temperature", "train_examples", "test_examples"}; k is what was really used.
 
-        Accuracy is NaN where a feature is not finite. Raises `DataError` without a memory bank or without queries.
+        With `raw_pixels` also "raw_pixel_accuracy". Accuracy is NaN where a feature is not finite. Raises `DataError`
+        without a memory bank or without queries.
         """
         if not self._parts:
             raise DataError("k-NN was given no example; check eval.knn.name and its splits")
-        feature, label, example, is_train = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        feature, pixels, label, example, is_train = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         bank, queries = np.flatnonzero(is_train), np.flatnonzero(~is_train)
         for rows, split in ((bank, "train_split"), (queries, "test_split")):
             if not len(rows):
@@ -46,17 +50,14 @@ class KNN:
         if label.min() < 0:
             raise DataError(f"k-NN needs labels, and example {example[label.argmin()]} of eval.knn.name has none")
         bank = bank[np.argsort(example[bank], kind="stable")]  # equal similarities are then broken alike everywhere
-        accuracy = knn_accuracy(
-            feature[bank],
-            label[bank],
-            feature[queries],
-            label[queries],
-            self.k,
-            self.temperature,
-            num_classes=int(label.max()) + 1,
-        )
+
+        def accuracy(x: np.ndarray) -> float:
+            num_classes = int(label.max()) + 1
+            return knn_accuracy(x[bank], label[bank], x[queries], label[queries], self.k, self.temperature, num_classes)
+
         return {
-            "accuracy": accuracy,
+            "accuracy": accuracy(feature),
+            **({"raw_pixel_accuracy": accuracy(pixels)} if self.raw_pixels else {}),
             "k": float(min(self.k, len(bank))),
             "temperature": self.temperature,
             "train_examples": float(len(bank)),

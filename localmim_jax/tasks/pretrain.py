@@ -66,7 +66,7 @@ def evaluations(
             name="knn",
             batches=inputs.LabelledSplits(config, knn),
             predict=lambda model, batch: {"feature": model.features(normalise(batch["image"])).astype(jnp.float32)},
-            make_metric=functools.partial(KNN, knn.k, knn.temperature),
+            make_metric=functools.partial(KNN, knn.k, knn.temperature, knn.raw_pixels),
             every_steps=settings.interval(knn.every_epochs, steps_per_epoch),
             at_start=True,
         )
