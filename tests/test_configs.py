@@ -6,13 +6,19 @@ import inspect
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common
+from localmim_jax import params as trees
 from localmim_jax import tasks
 from localmim_jax.commands import cli
+from localmim_jax.convert import files
+from localmim_jax.convert.weights import About, describe
 from localmim_jax.engine import loop
+from localmim_jax.heads.classifier import Classifier
+from localmim_jax.tasks import settings
 
 CONFIGS = Path(common.__file__).parent
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
@@ -171,12 +177,28 @@ def test_configs_import_only_ml_collections_and_one_another(path):
     assert imported <= {"ml_collections", "configs"}
 
 
+def encoder_file(config: ConfigDict, path: Path) -> str:
+    """A file with some encoder, for a linear probe, which does not start without."""
+    model = settings.classifier_config(config)
+    params = trees.flatten(trees.split(lambda rngs: Classifier(model, rngs=rngs))[1])
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.normal(size=leaf.shape).astype(np.float32)
+        for name, leaf in params.items()
+        if name.startswith("encoder/")
+    }
+    files.write(path, arrays, About(describe(model).family, "encoder", tuple(config.image_size)).to_json())
+    return str(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_shrunken_recipe_runs(name, tmp_path):
     config = common.shrink(recipe(name).lock())
-    task, settings = tasks.build(config, str(tmp_path))
-    summary = loop.run(task, settings, tmp_path, cli.record(config))
+    if config.task == "linear_probe":
+        config.checkpoint.init_from = encoder_file(config, tmp_path / "encoder.npz")
+    task, run = tasks.build(config, str(tmp_path))
+    summary = loop.run(task, run, tmp_path, cli.record(config))
     assert int(summary.state["step"]) == 3
     assert int(summary.state["bad_steps"]["total"]) == 0
     if "knn" in config.eval and config.eval.knn.enabled:
