@@ -10,6 +10,7 @@ import pytest
 from localmim_jax.engine import loop
 from localmim_jax.engine.checkpoint import complete_steps
 from localmim_jax.engine.mesh import make_mesh
+from localmim_jax.engine.prefetch import AHEAD
 from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
 from localmim_jax.engine.task import Evaluation
 from localmim_jax.errors import ConfigError, DataError, Diverged, Interrupted, Preempted
@@ -53,20 +54,21 @@ def reports(workdir):
 
 
 def test_a_run_leaves_checkpoints_metrics_and_records(tmp_path, one_device, capsys):
-    summary = loop.run(SHORT, QUIET, tmp_path, CONFIG)
-    assert int(summary.state["step"]) == 12
+    task = dataclasses.replace(SHORT, num_steps=13)
+    summary = loop.run(task, QUIET, tmp_path, CONFIG)
+    assert int(summary.state["step"]) == 13
     assert capsys.readouterr().out == f"state_hash {summary.state_hash}\n"
-    assert complete_steps(tmp_path / "checkpoints") == [6, 12]
-    assert [report["step"] for report in reports(tmp_path)] == [5, 10, 12]
+    assert complete_steps(tmp_path / "checkpoints") == [12, 13]  # the last is saved off its turn
+    assert [report["step"] for report in reports(tmp_path)] == [5, 10, 13]
     assert reports(tmp_path)[-1]["loss"] < reports(tmp_path)[0]["loss"]
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG
     for name in ("env.json", "parameters.txt"):
         assert (tmp_path / name).exists()
     assert not (tmp_path / "run.lock").exists()
 
-    again = loop.run(SHORT, QUIET, tmp_path, CONFIG)  # already done: nothing is trained
+    again = loop.run(task, QUIET, tmp_path, CONFIG)  # already done: nothing is trained
     assert again.state_hash == summary.state_hash
-    assert [report["step"] for report in reports(tmp_path)] == [5, 10, 12]
+    assert [report["step"] for report in reports(tmp_path)] == [5, 10, 13]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,21 @@ def test_a_diverged_run_names_its_batch_and_keeps_the_last_good_checkpoint(tmp_p
     assert [entry["ids"] for entry in dump] == ids
     assert str(ids[-1][0]) in str(error.value)
     assert loop.run(good, settings, tmp_path, CONFIG).state["bad_steps"]["total"] == 0
+
+
+def test_divergence_is_found_without_a_log_or_a_save_and_the_host_stays_near_the_devices(tmp_path, one_device):
+    fetched = []
+
+    def train_batches(first_step):
+        for batch in poisoned(range(100))(first_step):
+            fetched.append(batch["id"])
+            yield batch
+
+    settings = dataclasses.replace(QUIET, log=LogSettings(every_steps=100), checkpoint=CheckpointSettings())
+    with pytest.raises(Diverged, match="the last being 10 with"):
+        loop.run(dataclasses.replace(SHORT, num_steps=100, train_batches=train_batches), settings, tmp_path, CONFIG)
+    assert len(fetched) <= 10 + loop.RUN_AHEAD + AHEAD + 1
+    assert complete_steps(tmp_path / "checkpoints") == []
 
 
 def test_a_resumed_run_with_another_config_is_refused(tmp_path):
