@@ -4,7 +4,7 @@
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Published: nothing. What to look for: the k-NN accuracy of the encoder on the digits' test split (knn/accuracy), 0.59
-untrained and about 0.9 at the end. (The raw pixels, knn/raw_pixel_accuracy, are very strong on this easy dataset: 0.95.)
+untrained and about 0.9 at the end. (The raw pixels, knn/raw_pixel_accuracy, are strong on this easy dataset: 0.95.)
 The images are 8 x 8 pixels, enlarged to 32 x 32, so the model sees a 4 x 4 grid of patches and reconstructs HOG with
 cells of 2, 4, 8 and 16 pixels.
 """
