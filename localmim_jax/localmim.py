@@ -49,6 +49,7 @@ class LocalMIMConfig:
                 f"model.target.cells {cells} has {len(cells)} scales for the {len(self.taps)} taps {self.taps}: "
                 "one each"
             )
+        num_visible(encoder.mask_grid, self.mask_ratio)
         h, w = encoder.image_size
         for tap, cell in zip(self.taps, cells, strict=True):
             stride = h // encoder.feature_grid(tap)[0]
@@ -67,7 +68,6 @@ class LocalMIMConfig:
                 f"model.decoder.width {self.decoder_width} has {len(self.decoder_width)} values for the "
                 f"{len(self.taps)} taps {self.taps}: one number, or one a tap"
             )
-        num_visible(encoder.mask_grid, self.mask_ratio)
         self.decoders()
 
     def decoders(self) -> tuple[DecoderConfig, ...]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localmim_jax.errors import ConfigError
-from localmim_jax.masking import mask_from_noise, num_visible, random_mask, to_grid
+from localmim_jax.masking import check_num_masks, mask_from_noise, num_visible, random_mask, to_grid
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -77,3 +77,32 @@ def test_to_grid_puts_every_visible_token_back(side):
 
     hidden = np.repeat(np.repeat(np.asarray(mask.dense), side, axis=1), side, axis=2)[..., None]
     np.testing.assert_array_equal(restored, np.where(hidden == 1, fill, picture))
+
+
+def test_a_mask_depends_on_its_key_and_number_alone():
+    few = random_mask(jax.random.key(0), 2, (6, 6), 0.75)
+    many = random_mask(jax.random.key(0), 8, (6, 6), 0.75)
+    np.testing.assert_array_equal(few.keep, many.keep[:2])
+
+
+def test_shared_masks_cover_contiguous_slices():
+    mask = random_mask(jax.random.key(0), 2, (6, 6), 0.75)
+    spread = mask.per_image(6)
+    for array, shared in zip(jax.tree.leaves(spread), jax.tree.leaves(mask), strict=True):
+        assert array.shape[0] == 6
+        for image in range(6):
+            np.testing.assert_array_equal(array[image], shared[image // 3])
+    assert mask.per_image(2) is mask
+
+
+@pytest.mark.parametrize(
+    ("batch", "shards", "legal"),
+    [(2048, 8, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]), (12, 6, [1, 2, 3, 6, 12]), (5, 1, [1, 5])],
+)
+def test_which_numbers_of_masks_fit(batch, shards, legal):
+    for num_masks in range(batch + 2):
+        if num_masks in legal:
+            check_num_masks(num_masks, batch, shards)
+        else:
+            with pytest.raises(ConfigError, match=f"{legal[0]}.*{legal[-1]} masks"):
+                check_num_masks(num_masks, batch, shards)

@@ -1,17 +1,23 @@
 """Swin against the authors' release, and its promises that the release does not keep."""
 
+import dataclasses
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import Swin, SwinConfig
+from localmim_jax.backbones.swin import VARIANTS, PatchMerging, Swin, SwinConfig
 from localmim_jax.convert import names
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig, pretrain_loss, scale_names
+from localmim_jax.errors import ConfigError
+from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
 from localmim_jax.masking import mask_from_noise
 from localmim_jax.targets import TargetConfig, make_targets
 from tests.oracle import GOLDENS
@@ -165,3 +171,108 @@ def test_segmentation_features():
         norm.bias[...] = jnp.asarray(source[f"backbone.norm{i}.bias"])
         feature = norm(feature).reshape(1, *config.feature_grid(i + 1), -1).transpose(0, 3, 1, 2)
         np.testing.assert_allclose(feature, file[f"feature/{i}"], atol=1e-5, rtol=0)
+
+
+def pretraining(encoder, **changes):
+    """A model with the paper's decoders and targets."""
+    target = TargetConfig(
+        cells=tuple(encoder.image_size[0] // encoder.feature_grid(t)[0] for t in encoder.default_taps)
+    )
+    settings = {"taps": encoder.default_taps, "target": target, "decoder_num_heads": 4, "num_masks": 8} | changes
+    return LocalMIMConfig(encoder=encoder, **settings)
+
+
+@pytest.mark.parametrize(("variant", "window", "count"), [("swin_b", 7, 86_741_176), ("swin_l", 14, 195_254_484)])
+def test_full_size_pretraining_step(variant, window, count):
+    """A whole sparse step in bfloat16 traced; the encoder has as many parameters as the published one."""
+    config = pretraining(SwinConfig(window=window, dtype=jnp.bfloat16, **VARIANTS[variant]))
+    graphdef, params, _ = trees.split(lambda rngs: LocalMIM(config, rngs=rngs))
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["encoder"])) == count
+    width = config.encoder.feature_width(4)
+    with_head = {"swin_b": 87_768_224, "swin_l": 196_794_556}[variant]
+    assert count + 2 * width + 1000 * width + 1000 == with_head
+
+    def loss(params, images, key):
+        return pretrain_loss(trees.merge(graphdef, params), images, draw_mask(key, config, 16))[0]
+
+    images = jax.ShapeDtypeStruct((16, 224, 224, 3), jnp.float32)
+    value, gradients = jax.eval_shape(jax.value_and_grad(loss), params, images, jax.random.key(0))
+    assert (value.shape, value.dtype) == ((), jnp.float32)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), gradients) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), params
+    )
+    assert [decoder.width for decoder in config.decoders()] == [64, 128, 128, 128]
+    assert [decoder.octaves for decoder in config.decoders()] == [0, 0, 0, 0]
+
+
+SMALL = SwinConfig(
+    image_size=(32, 32),
+    width=8,
+    depths=(2, 1),
+    num_heads=(1, 2),
+    window=3,
+    sparse_attention=("packed", "plain"),
+)
+
+
+def test_shared_masks_need_no_traffic_between_devices():
+    """Two masks over four devices: the loss is that of one device, and devices exchange nothing but sums."""
+    config = pretraining(SMALL, decoder_width=8, num_masks=2)
+    graphdef, params, _ = trees.split(lambda rngs: LocalMIM(config, rngs=rngs))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.1, 0.3, leaf.shape), jnp.float32), params)
+    images, key = jax.random.normal(jax.random.key(1), (8, 32, 32, 3)), jax.random.key(2)
+
+    def loss(params, images, key):
+        return pretrain_loss(trees.merge(graphdef, params), images, draw_mask(key, config, 8))[0]
+
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    split, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    compiled = jax.jit(loss, in_shardings=(whole, split, whole)).lower(params, images, key).compile()
+    assert set(re.findall(r" (all-[a-z-]+|collective-[a-z-]+|reduce-scatter)\(", compiled.as_text())) == {"all-reduce"}
+    several = compiled(*jax.device_put((params, images, key), (whole, split, whole)))
+    np.testing.assert_allclose(several, jax.jit(loss)(params, images, key), rtol=1e-6)
+
+
+def test_the_two_inputs_that_the_release_swaps():
+    """Patch merging reads (0, 0), (1, 0), (0, 1), (1, 1) in (row, column); an odd grid is padded with zeros."""
+    merging = PatchMerging(1, 1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    merging.norm = lambda x: x
+    merging.reduction = lambda x: x
+    x = jnp.arange(15, dtype=jnp.float32).reshape(1, 3, 5, 1)  # 0 1 2 3 4 / 5 6 7 8 9 / 10 ...
+    merged = merging(x)
+    assert merged.shape == (1, 2, 3, 4)
+    np.testing.assert_array_equal(merged[0, 0, 1], [2, 7, 3, 8])
+    np.testing.assert_array_equal(merged[0, 1, 2], [14, 0, 0, 0])
+
+
+@pytest.mark.parametrize("rule", ["shrink", "pad"])
+def test_any_image_size_when_dense(rule):
+    """Sides that neither patches, windows nor merging divide; the feature grid is announced."""
+    config = dataclasses.replace(SMALL, window_rule=rule)
+    graphdef, params, _ = trees.split(lambda rngs: Swin(config, rngs=rngs))
+    images = jax.ShapeDtypeStruct((2, 37, 50, 3), jnp.float32)
+    (feature,) = jax.eval_shape(lambda p, x: trees.merge(graphdef, p)(x, taps=(2,)), params, images)
+    assert config.feature_grid(2, (37, 50)) == (5, 7)
+    assert feature.shape == (2, 35, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": (36, 32)}, "not a multiple of the 8 px"),
+        ({"image_size": (32, 30)}, "not a multiple of the 8 px"),
+        ({"num_heads": (3, 2)}, "stage 1's width 8: [1, 2, 4, 8] do"),
+        ({"num_heads": (1,)}, "one value for each of the 2 stages"),
+        ({"sparse_attention": ("packed",)}, "one value for each of the 2 stages"),
+        ({"sparse_attention": ("packed", "fast")}, "'packed' or 'plain'"),
+        ({"window_rule": "grow"}, "choose 'shrink' or 'pad'"),
+        ({"window": 1}, "at least 2"),
+        ({"depths": ()}, "at least one stage"),
+    ],
+)
+def test_impossible_models_are_refused(changes, message):
+    with pytest.raises(ConfigError) as error:
+        pretraining(dataclasses.replace(SMALL, **changes))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
