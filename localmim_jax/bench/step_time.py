@@ -1,86 +1,143 @@
 """Times the real training step of a config on generated images: compile time, step time, images/s, FLOP/s, memory.
 
-    python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py [--steps=20] [--config.a.b=v]
+    python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
 
 The step is the one that trains: forward, backward, optimiser, all metrics. Batches lie on the device already, so that
-nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half.
+nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. `--parts` also times what a
+pre-training step is made of, each part compiled on its own (their sum is not the step, which is fused as a whole).
 """
 
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from localmim_jax import tasks
 from localmim_jax.commands import cli
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
-from localmim_jax.engine.step import make_train_step
+from localmim_jax.engine.step import compile_step
+from localmim_jax.localmim import LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.params import merge
+from localmim_jax.targets import make_targets
+from localmim_jax.tasks.settings import localmim_config
 
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("config", None, "recipe; --config.a.b=value changes a key", flag_values=values)
     flags.DEFINE_integer("steps", 20, "timed steps, after two that are not", flag_values=values, lower_bound=1)
+    flags.DEFINE_bool("parts", False, "also time the parts of a pre-training step", flag_values=values)
 
 
-def measure(config, steps: int) -> dict[str, float | None]:
-    """Seconds to compile, median and quartiles of seconds a step, images/s, FLOP/s and memory of one config.
-
-    Its data becomes "fake"; everything else stays as it is.
-    """
+def prepare(config: ConfigDict) -> tuple[StateSpec, list[dict[str, jax.Array]]]:
+    """The state of a config's task and two batches of generated images on the devices."""
     config.data.name = "fake"
     task, settings = tasks.build(config, workdir="")
-    mesh = meshes.make_mesh(settings.mesh)
-    spec = StateSpec(task, settings, mesh)
+    spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     batches = task.train_batches(0)
-    placed = [meshes.place_batch(mesh, next(batches)) for _ in range(2)]
-    step = make_train_step(spec)
-    state = spec.create()
+    return spec, [meshes.place_batch(spec.mesh, next(batches)) for _ in range(2)]
 
-    start = time.perf_counter()
-    compiled = step.lower(state, placed[0]).compile()
-    compile_seconds = time.perf_counter() - start
-    seconds = []
+
+def measure(spec: StateSpec, batches: list[dict[str, jax.Array]], steps: int) -> dict[str, float | None]:
+    """Seconds to compile and of a step (median, fastest, slowest), images/s, FLOP/s and memory.
+
+    Raises:
+        FloatingPointError: the loss of the last timed step is not finite.
+    """
+    program = compile_step(spec, batches[0])
+    state, seconds = spec.create(), []
     for i in range(steps + 2):
         start = time.perf_counter()
-        state, metrics = compiled(state, placed[i % 2])
-        jax.block_until_ready((state, metrics))
+        state, metrics = jax.block_until_ready(program.run(state, batches[i % 2]))
         seconds.append(time.perf_counter() - start)
-    seconds = seconds[2:]
     if not np.isfinite(float(metrics["loss"])):
         raise FloatingPointError("the loss of the last timed step is not finite")
-
-    median = statistics.median(seconds)
-    device = jax.devices()[0]
-    need = flops.task_flops(spec, placed[0])
-    peak = flops.peak_flops(device.device_kind, settings.dtype)
-    memory = compiled.memory_analysis()
+    median, devices = statistics.median(seconds[2:]), spec.mesh.size
+    peak = flops.peak_flops(spec.mesh.devices.flat[0].device_kind, spec.settings.dtype)
     return {
-        "compile_seconds": compile_seconds,
-        "step_seconds": median,
-        "fastest_seconds": min(seconds),
-        "slowest_seconds": max(seconds),
-        "images_per_second": task.batch_size / median,
-        "model_flops_per_image": need / task.batch_size,
-        "flops_per_second_per_device": need / median / mesh.size,
-        "share_of_peak": None if peak is None else need / median / mesh.size / peak,
-        "state_bytes_per_device": float(spec.bytes_per_device()),
-        "temporary_bytes_per_device": None if memory is None else float(memory.temp_size_in_bytes),
+        "compile seconds": program.seconds,
+        "step seconds (median)": median,
+        "step seconds (fastest)": min(seconds[2:]),
+        "step seconds (slowest)": max(seconds[2:]),
+        "images/s": spec.task.batch_size / median,
+        "model GFLOP/image": program.flops / spec.task.batch_size / 1e9,
+        "model TFLOP/s/device": program.flops / median / devices / 1e12,
+        "share of peak": None if peak is None else program.flops / median / devices / peak,
+        "state GiB/device": spec.bytes_per_device() / 2**30,
+        "step GiB/device": None if program.bytes_per_device is None else program.bytes_per_device / 2**30,
     }
+
+
+def measure_parts(
+    spec: StateSpec, config: LocalMIMConfig, batch: dict[str, jax.Array], steps: int
+) -> list[tuple[str, float, float]]:
+    """(part, median seconds, GFLOP of its matrix products) of a pre-training step."""
+    state = spec.create()
+    params = state["params"]
+    images = batch["image"].astype(jnp.float32) / 128 - 1
+    key = jax.random.key(0)
+
+    def model(params: Any):
+        return merge(spec.graphdef, params, state["model_state"])
+
+    def loss(params: Any, images: jax.Array, key: jax.Array) -> jax.Array:
+        return pretrain_loss(model(params), images, draw_mask(key, config, images.shape[0]))[0]
+
+    mask = jax.jit(lambda key: draw_mask(key, config, images.shape[0]))(key)
+    encode = jax.jit(lambda params: model(params).encoder(images, mask=mask, taps=config.taps))
+    features = encode(params)
+    per_image = mask.per_image(images.shape[0])
+    trained, _ = spec.partition(params)
+    parts: dict[str, tuple[Callable[..., Any], tuple]] = {
+        "masks": (lambda key: draw_mask(key, config, images.shape[0]), (key,)),
+        "targets": (lambda images: make_targets(images, config.target), (images,)),
+        "encoder forward": (lambda p: model(p).encoder(images, mask=mask, taps=config.taps), (params,)),
+        "decoders forward": (
+            lambda p, f: [d(x, per_image) for d, x in zip(model(p).decoders, f, strict=True)],
+            (params, features),
+        ),
+        "loss forward": (loss, (params, images, key)),
+        "loss and gradient": (jax.value_and_grad(loss), (params, images, key)),
+        "optimiser": (lambda g, o, p: spec.optimizer.update(g, o, p, 1e-3), (trained, state["opt_state"], trained)),
+    }
+    return [
+        (name, _seconds(jax.jit(part), arguments, steps), flops.count_flops(jax.make_jaxpr(part)(*arguments)) / 1e9)
+        for name, (part, arguments) in parts.items()
+    ]
+
+
+def _seconds(function: Callable[..., Any], arguments: tuple, steps: int) -> float:
+    jax.block_until_ready(function(*arguments))
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def main(options: flags.FlagValues) -> None:
     cli.hide_accelerators_from_tensorflow()
     config = options.config
-    found = measure(config, options.steps)
-    device = jax.devices()[0]
-    print(f"{jax.device_count()} x {device.device_kind}, {config.model.variant}, batch {config.batch_size}, ", end="")
-    print(f"{config.image_size[0]}x{config.image_size[1]} px, {config.model.dtype}, {options.steps} steps")
-    for name, value in found.items():
-        print(f"  {name:30} {'not known' if value is None else f'{value:.6g}'}")
+    spec, batches = prepare(config)
+    height, width = config.image_size
+    print(
+        f"{spec.mesh.size} x {spec.mesh.devices.flat[0].device_kind}, {config.model.variant}, batch "
+        f"{config.batch_size}, {height} x {width} px, {config.model.dtype}, {options.steps} steps"
+    )
+    for name, value in measure(spec, batches, options.steps).items():
+        print(f"  {name:24} {'not known' if value is None else f'{value:.4g}'}")
+    if options.parts:
+        print(f"\n  {'part':24} {'seconds':>10} {'GFLOP':>10}")
+        for name, seconds, work in measure_parts(spec, localmim_config(config), batches[0], options.steps):
+            print(f"  {name:24} {seconds:10.4g} {work:10.4g}")
 
 
 if __name__ == "__main__":
