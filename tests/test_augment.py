@@ -76,6 +76,24 @@ def test_the_fallback_is_the_largest_centred_crop(size, crop):
     assert random_resized_crop(Widest(), *size, (1.0, 1.0), (3 / 4, 4 / 3)) == crop
 
 
+@pytest.mark.parametrize(("failures", "crop"), [(9, (3, 3, 5, 5)), (10, (0, 0, 10, 10))])
+def test_the_tenth_try_is_the_last(failures, crop):
+    class FitsLate:
+        def __init__(self):
+            self.tries = 0
+
+        def uniform(self, low, high):
+            if high == 1.0:  # the area, drawn once a try
+                self.tries += 1
+                return 0.25 if self.tries > failures else 1.0
+            return 0.0 if self.tries > failures else high
+
+        def integers(self, low, high):
+            return 3
+
+    assert random_resized_crop(FitsLate(), 10, 10, (0.2, 1.0), (3 / 4, 4 / 3)) == crop
+
+
 def test_area_and_ratio_are_spread_as_meant():
     rng = np.random.default_rng(0)
     crops = np.array([random_resized_crop(rng, 2000, 2000, (0.1, 0.5), (3 / 4, 4 / 3)) for _ in range(4000)])

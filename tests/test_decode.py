@@ -63,7 +63,7 @@ def test_cmyk_jpeg_becomes_rgb():
 
 
 def test_sixteen_bit_grey_keeps_its_range():
-    values = np.array([[0, 256, 32768, 40000, 65535]], np.uint16)
+    values = np.array([[0, 200, 256, 32768, 40000, 60000, 65535]], np.uint16)
     data = encoded(values, "PNG")
     expected = np.round(values / 257).astype(np.uint8)
     np.testing.assert_array_equal(pixels(data, 1)[..., 0], expected)
