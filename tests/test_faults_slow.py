@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -45,6 +46,12 @@ def is_saving(directory: Path) -> bool:
     return any(not manifest.exists(path) for path in directory.glob("*"))
 
 
+def wait(program: Program, happens: Callable[[], bool]) -> None:
+    while not happens():
+        assert program.process.poll() is None, program.log
+        time.sleep(0.001)
+
+
 def test_twenty_kills_at_random_moments_cost_nothing_that_was_saved(tmp_path):
     """Every other kill waits for a save to be under way. At the end every array is that of an uninterrupted run."""
     settings = ["--config.num_steps=800", "--config.checkpoint.every_steps=3", "--config.log.every_steps=100"]
@@ -54,9 +61,11 @@ def test_twenty_kills_at_random_moments_cost_nothing_that_was_saved(tmp_path):
     for turn in range(20):
         saved, program = newest(workdir), Program(workdir, *settings)
         program.wait_for("step compiled")
-        time.sleep(moments.uniform(0, 0.5))
-        while turn % 2 and program.process.poll() is None and not is_saving(workdir / "checkpoints"):
-            pass
+        until = saved + 3 * moments.randrange(5)
+        wait(program, lambda until=until: newest(workdir) >= until)
+        time.sleep(moments.uniform(0, 0.3))
+        if turn % 2:
+            wait(program, lambda: is_saving(workdir / "checkpoints"))
         assert program.kill() == -signal.SIGKILL, program.log
         assert (f"resuming from step {saved}" if saved else "starting at step 0") in program.log
         assert newest(workdir) >= saved
@@ -84,8 +93,7 @@ def test_killed_at_a_named_point(tmp_path, whole, fault, resumes_from):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_while_a_save_is_under_way_loses_neither(tmp_path, number, status):
     program = Program(tmp_path / "run", LONG, "--config.checkpoint.every_steps=50").wait_for("step compiled")
-    while not is_saving(tmp_path / "run" / "checkpoints"):
-        assert program.process.poll() is None, program.log
+    wait(program, lambda: is_saving(tmp_path / "run" / "checkpoints"))
     assert program.signal(number).end() == status, program.log
     steps = complete_steps(tmp_path / "run" / "checkpoints")
     assert f"step {steps[-1]} of 1000000 is saved" in program.last_line()
