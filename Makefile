@@ -20,6 +20,10 @@ help:
 
 quickstart: $(VENV)/.installed-demo
 	$(BIN)/python main.py --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/python main.py --config=configs/quickstart_finetune.py --workdir=runs/quickstart_finetune \
+	    --config.checkpoint.init_from=runs/quickstart
+	$(BIN)/python main.py --config=configs/quickstart_finetune.py --workdir=runs/quickstart_scratch
+	$(BIN)/python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

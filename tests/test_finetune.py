@@ -210,6 +210,23 @@ def test_the_evaluate_command_repeats_the_runs_last_evaluation(whole_run, pretra
         evaluate(str(pretrained[0]), recipe())
 
 
+@pytest.mark.parametrize("only", ["mixup", "cutmix", "erasing", "drop_path"])
+def test_each_kind_of_chance_is_drawn_from_the_steps_key(only):
+    config = recipe(**{"augment.mixup": 0.0, "augment.cutmix": 0.0, "augment.erasing": 0.0, "model.drop_path": 0.0})
+    (config.model if only == "drop_path" else config.augment)[only] = 0.9
+    spec = spec_of(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), spec.abstract_params)
+    batch = {
+        "image": rng.integers(0, 256, (8, 16, 16, 1), np.uint8),
+        "label": np.arange(8, dtype=np.int32),
+    }
+    loss = jax.jit(lambda key: spec.task.loss(merge(spec.graphdef, params, {}), batch, key)[0])
+    first, again, other = (float(loss(jax.random.key(seed))) for seed in (1, 1, 2))
+    assert first == again
+    assert abs(first - other) > 1e-3
+
+
 def test_the_rate_of_fine_tuning_is_the_releases_at_every_step(goldens):
     expected = json.loads((goldens / "schedules.json").read_text())["vit_b_finetune"]["lr"]
     config = importlib.import_module("configs.vit_b_100ep_finetune").get_config()
