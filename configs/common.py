@@ -145,6 +145,29 @@ def vit(variant: str) -> ConfigDict:
     return model
 
 
+def swin(variant: str) -> ConfigDict:
+    """A Swin with its decoders and HOG targets as in the paper. Window 14 is the release's for Swin-L."""
+    model = vit(variant)
+    del model["depth"], model["num_heads"], model.decoder["width"]  # of other types here
+    model.patch_size = 4
+    model.depths = placeholder(tuple)  # blocks of each stage; None: the variant's
+    model.num_heads = placeholder(tuple)  # of each stage
+    model.window = 7  # tokens along a side
+    model.num_masks = 8  # per batch (micro-batch under accumulation), shared by slices of it; the release: 1 a device
+    model.sparse_attention = ("packed", "plain", "plain", "plain")  # of each stage, as measured: docs/benchmarks.md
+    model.decoder.num_heads = 4
+    model.decoder.width = placeholder(tuple)  # one per tap; None: 64 for the first stage's, 128 for the others
+    return model
+
+
+def pretrain_swin(variant: str) -> ConfigDict:
+    """Pre-training as in the supplement's Table 3, for a Swin."""
+    config = pretrain()
+    config.model = swin(variant)
+    config.schedule.base_lr = 1e-4
+    return config
+
+
 def adamw() -> ConfigDict:
     """AdamW of pre-training; which parameters decay is the task's own rule."""
     optimizer = ConfigDict({"name": "adamw", "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.05})
@@ -182,7 +205,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     Kept: task, seed, targets, dtype, optimiser, rates, schedule, augmentation, evaluations. Changes `config` and
     returns it.
     """
-    patch = config.model.patch_size
+    is_swin = config.model.variant.startswith("swin")
+    patch = 32 if is_swin else config.model.patch_size  # a Swin's mask unit
     config.image_size = (2 * patch, 2 * patch)
     config.batch_size = 8
     config.num_steps = 3
@@ -190,13 +214,16 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.data.split = "train"
     config.data.fake_examples = 32
     config.data.num_threads = 1
-    config.model.update({"width": 32, "depth": 4, "num_heads": 4})
+    if is_swin:
+        config.model.update({"width": 8, "depths": (2, 1, 1, 1), "num_heads": (1, 2, 2, 2)})
+    else:
+        config.model.update({"width": 32, "depth": 4, "num_heads": 4})
     config.schedule.warmup_steps = 1
     config.checkpoint.update({"every_steps": 2, "every_epochs": 0.0})
     config.log.every_steps = 1
     if config.task == "pretrain":
         config.model.taps = (1, 2, 3, 4)
-        config.model.decoder.update({"width": 16, "num_heads": 2})
+        config.model.decoder.update({"width": (8, 16, 16, 16) if is_swin else 16, "num_heads": 2})
         config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": 2 * patch})
         config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
         config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})

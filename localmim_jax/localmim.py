@@ -13,7 +13,7 @@ from localmim_jax.backbones.vit import ViT, ViTConfig
 from localmim_jax.decoders import Decoder, DecoderConfig
 from localmim_jax.errors import ConfigError
 from localmim_jax.losses import multi_scale_loss
-from localmim_jax.masking import Mask, num_visible, random_mask
+from localmim_jax.masking import Mask, check_num_masks, num_visible, random_mask
 from localmim_jax.targets import TargetConfig, make_targets
 
 
@@ -142,8 +142,13 @@ def pretrain_loss(model: LocalMIM, images: jax.Array, mask: Mask) -> tuple[jax.A
 
 
 def draw_mask(key: jax.Array, config: LocalMIMConfig, batch: int) -> Mask:
-    """Random masks for a batch of images, at the config's ratio and in its number."""
+    """Random masks for a batch of images, at the config's ratio and in its number.
+
+    Raises:
+        ConfigError: the number of masks does not divide the batch.
+    """
     num_masks = batch if config.num_masks is None else config.num_masks
+    check_num_masks(num_masks, batch, 1)
     return random_mask(key, num_masks, config.encoder.mask_grid, config.mask_ratio)
 
 

@@ -24,11 +24,12 @@ CONFIGS = Path(common.__file__).parent
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
 
 
-KEYS = {
-    "pretrain": common.pretrain,
-    "finetune": lambda: common.finetune(common.vit("vit_b")),
-    "linear_probe": lambda: common.linear_probe(common.vit("vit_b")),
-}
+def schema(config: ConfigDict) -> ConfigDict:
+    """What declares the keys of a recipe: its task, and the kind of its model."""
+    is_swin = config.model.variant.startswith("swin")
+    if config.task == "pretrain":
+        return common.pretrain_swin("swin_b") if is_swin else common.pretrain()
+    return getattr(common, config.task)(common.swin("swin_b") if is_swin else common.vit("vit_b"))
 
 
 def recipe(name: str) -> ConfigDict:
@@ -55,7 +56,7 @@ def check_rules(config: ConfigDict) -> None:
 def test_recipe_builds_and_is_complete(name):
     config = recipe(name)
     config.lock()
-    assert keys(config) == keys(KEYS[config.task]())
+    assert keys(config) == keys(schema(config))
     check_rules(config)
     assert config.schedule.warmup_epochs or config.schedule.warmup_steps
     with pytest.raises(AttributeError):
@@ -84,7 +85,7 @@ def test_shrunken_recipe_keeps_the_rules(name):
     config = recipe(name)
     config.lock()
     small = common.shrink(config)
-    assert keys(small) == keys(KEYS[small.task]())
+    assert keys(small) == keys(schema(small))
     assert small.num_steps <= 3
     assert small.data.name == "fake"
     small.num_epochs = 0.0
@@ -98,20 +99,31 @@ def test_shrunken_recipe_keeps_the_rules(name):
         ("vit_b_1600ep", 2048, 1600, 40),
         ("vit_l_800ep", 4096, 800, 40),
         ("vit_s_100ep", 2048, 100, 10),
+        ("swin_t_hog_100ep", 2048, 100, 10),
+        ("swin_b_hog_100ep", 2048, 100, 10),
+        ("swin_b_hog_400ep", 2048, 400, 40),
+        ("swin_b_pixel_100ep", 2048, 100, 10),
+        ("swin_b_pixel_400ep", 2048, 400, 40),
+        ("swin_l_hog_800ep", 4096, 800, 40),
     ],
 )
 def test_settings_are_the_supplements(name, batch_size, epochs, warmup):
     config = recipe(name)
+    is_swin = name.startswith("swin")
     assert config.batch_size == batch_size
     assert config.num_epochs == epochs
     assert config.schedule.warmup_epochs == warmup
-    assert config.schedule.base_lr == 2e-4
+    assert config.schedule.base_lr == (1e-4 if is_swin else 2e-4)
+    assert config.schedule.min_lr == 0.0
     assert config.schedule.kind == "cosine"
     optimizer = config.optimizer
     assert (optimizer.name, optimizer.b1, optimizer.b2, optimizer.weight_decay) == ("adamw", 0.9, 0.95, 0.05)
     assert optimizer.clip_norm is None
     assert config.image_size == (224, 224)
-    assert (config.model.target.kind, config.model.target.bins, config.model.mask_ratio) == ("hog", 18, 0.75)
+    kind = "pixels" if "_pixel_" in name else "hog"
+    assert (config.model.target.kind, config.model.target.bins, config.model.mask_ratio) == (kind, 18, 0.75)
+    if is_swin:
+        assert (config.model.window, config.model.num_masks) == (14 if "_l_" in name else 7, 8)
     assert (config.data.crop_scale, config.data.flip, config.model.drop_path) == ((0.2, 1.0), True, 0.0)
 
 

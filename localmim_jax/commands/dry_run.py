@@ -124,14 +124,14 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct]) -> list[str
     work = flops.model_flops(step.jaxpr, forward, abstract["params"], abstract["model_state"], whole)
 
     # What the backward pass needs grows linearly with the batch; two traces tell slope and offset.
-    one, two = (_saved_for_backward(spec, batch(devices * n)) / devices for n in (1, 2))
     images = task.batch_size // spec.settings.accum_steps // devices
+    one, two = (_saved_for_backward(spec, batch(devices * images * n)) / devices for n in (1, 2))
     trained, _ = spec.partition(abstract["params"])
     copies = 1 if spec.settings.accum_steps == 1 else 2  # of one micro-batch, and their running sum
     parts = {
         "state": spec.bytes_per_device(),
         "gradients": copies * _bytes(trained) / spec.mesh.shape["fsdp"],
-        "activations": (two - one) * images,
+        "activations": two - one,
     }
     shown = " + ".join(f"{name} {size / _GIB:.3g}" for name, size in parts.items())
     kind = spec.mesh.devices.flat[0].device_kind

@@ -9,6 +9,11 @@ VIT_PRETRAIN = (
     (r"(^|/)(bias|scale)$", False),
 )
 
+SWIN_PRETRAIN = (
+    (r"(^|/)kernel$", True),
+    (r"(^|/)(bias|scale|relative_position_bias|mask_token)$", False),
+)
+
 FINETUNE = (
     (r"(^|/)(kernel|relative_position_bias)$", True),
     (r"(^|/)(bias|scale|class_token|position_embedding)$", False),

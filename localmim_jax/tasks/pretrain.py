@@ -1,5 +1,6 @@
 """Pre-training: images without labels, a random mask, and one reconstruction loss a tap."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from localmim_jax.backbones.swin import SwinConfig
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.evals.knn import KNN
 from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
 from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.masking import check_num_masks
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.targets import make_targets
 from localmim_jax.tasks import decay, inputs, settings
@@ -35,6 +38,11 @@ def build(config: ConfigDict, workdir: str) -> Task:
     normalise = inputs.normaliser(config)
     train = inputs.TrainInput(config, workdir)
     num_steps, steps_per_epoch = settings.num_steps(config, len(train.source))
+    is_swin = isinstance(model.encoder, SwinConfig)
+    if model.num_masks is not None:
+        mesh = config.mesh
+        devices = jax.device_count() if mesh.data == -1 else mesh.data * mesh.fsdp
+        check_num_masks(model.num_masks, config.batch_size // config.accum_steps, devices)
 
     def loss(model: LocalMIM, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
         images = normalise(batch["image"])
@@ -49,7 +57,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         batch_size=config.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        weight_decay_rules=decay.VIT_PRETRAIN,
+        weight_decay_rules=decay.SWIN_PRETRAIN if is_swin else decay.VIT_PRETRAIN,
         init_from=initialiser(config, model),
         evaluations=tuple(evaluations(config, model, train, steps_per_epoch)),
     )
@@ -84,7 +92,8 @@ def evaluations(
 
 def reconstruct(model: LocalMIM, images: jax.Array) -> dict[str, Any]:
     """Mask, targets and predictions of normalised images, as `evals.reconstruction` draws them."""
-    mask = draw_mask(jax.random.key(_PICTURE_MASK_SEED), model.config, images.shape[0])
+    one_each = dataclasses.replace(model.config, num_masks=None)
+    mask = draw_mask(jax.random.key(_PICTURE_MASK_SEED), one_each, images.shape[0])
     outputs = {"mask": mask.dense}
     targets = make_targets(images, model.config.target)
     for i, (target, prediction) in enumerate(zip(targets, model.predict(images, mask), strict=True)):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from localmim_jax.backbones import vit
+from localmim_jax.backbones import swin, vit
 from localmim_jax.engine import settings as engine
 from localmim_jax.errors import ConfigError
 from localmim_jax.heads.classifier import ClassifierConfig
@@ -60,21 +60,30 @@ def interval(epochs: float, steps_per_epoch: float) -> int:
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 
-def encoder_config(config: ConfigDict) -> vit.ViTConfig:
+def encoder_config(config: ConfigDict) -> vit.ViTConfig | swin.SwinConfig:
     """The backbone: the variant's sizes, overridden by whatever the config sets.
 
     Raises:
         ConfigError: an unknown variant or an impossible size.
     """
     model = config.model
-    if model.variant not in vit.VARIANTS:
-        raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(vit.VARIANTS)}")
+    variants = vit.VARIANTS | swin.VARIANTS
+    if model.variant not in variants:
+        raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(variants)}")
     if model.dtype not in DTYPES:
         raise ConfigError(f"model.dtype is {model.dtype!r}; it must be one of {', '.join(DTYPES)}")
-    sizes = vit.VARIANTS[model.variant] | {
-        name: model[name] for name in ("width", "depth", "num_heads") if model[name] is not None
+    is_vit = model.variant in vit.VARIANTS
+    if is_vit == ("depths" in model):
+        kind, other = ("ViT", "Swin") if is_vit else ("Swin", "ViT")
+        raise ConfigError(
+            f"model.variant {model.variant!r} is a {kind} in a recipe for a {other}: take a {kind}'s recipe"
+        )
+    chosen = {
+        name: tuple(model[name]) if isinstance(model[name], list | tuple) else model[name]
+        for name in ("width", "depth", "depths", "num_heads", "window", "sparse_attention")
+        if model.get(name) is not None
     }
-    return vit.ViTConfig(
+    return (vit.ViTConfig if is_vit else swin.SwinConfig)(
         image_size=tuple(config.image_size),
         patch_size=model.patch_size,
         in_channels=config.data.channels,
@@ -83,7 +92,7 @@ def encoder_config(config: ConfigDict) -> vit.ViTConfig:
         dtype=DTYPES[model.dtype],
         remat=model.remat,
         attention=model.attention,
-        **sizes,
+        **(variants[model.variant] | chosen),
     )
 
 
@@ -104,8 +113,10 @@ def localmim_config(config: ConfigDict) -> LocalMIMConfig:
     """The pre-training model. Where the config leaves taps, cells or decoder width open, the paper's are taken."""
     model, encoder = config.model, encoder_config(config)
     taps = tuple(model.taps) if model.taps is not None else encoder.default_taps
-    cells = model.target.cells
-    if cells is None:
+    cells, width = model.target.cells, model.decoder.width
+    if cells is None and isinstance(encoder, swin.SwinConfig):
+        cells = [encoder.image_size[0] // encoder.feature_grid(tap)[0] for tap in taps]
+    elif cells is None:
         quarter = encoder.patch_size // 4
         if len(taps) != 4 or encoder.patch_size % 4:
             raise ConfigError(
@@ -122,10 +133,11 @@ def localmim_config(config: ConfigDict) -> LocalMIMConfig:
             bins=model.target.bins,
             hog_bias=None if model.target.hog_bias is None else read_hog_bias(model.target.hog_bias),
         ),
-        decoder_width=256 if model.decoder.width is None else model.decoder.width,
+        decoder_width=width if width is None or isinstance(width, int) else tuple(width),
         decoder_num_heads=model.decoder.num_heads,
         decoder_depth=model.decoder.depth,
         mask_ratio=model.mask_ratio,
+        num_masks=model.get("num_masks"),
     )
 
 
