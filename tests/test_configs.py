@@ -134,6 +134,10 @@ def test_settings_are_the_supplements(name, batch_size, epochs, warmup):
         ("vit_b_1600ep", 1024, 100, 20, 2e-3, 1e-5, 0.65, 0.1),
         ("vit_b_1600ep_partial", 1024, 100, 20, 2e-3, 1e-5, 0.65, 0.1),
         ("vit_l_800ep", 4096, 50, 5, 3e-3, 1e-6, 0.75, 0.2),
+        ("swin_b_hog_100ep", 1024, 100, 20, 5e-3, 2.5e-7, 0.9, 0.1),
+        ("swin_b_hog_400ep", 1024, 100, 20, 4e-3, 2.5e-7, 0.9, 0.1),
+        ("swin_b_pixel_400ep", 1024, 100, 20, 4e-3, 2.5e-7, 0.9, 0.1),
+        ("swin_l_hog_800ep", 4096, 100, 20, 2e-3, 2.5e-7, 0.8, 0.3),
     ],
 )
 def test_fine_tuning_is_the_supplements(name, batch_size, epochs, warmup, rate, min_lr, layer_decay, drop_path):
@@ -147,6 +151,7 @@ def test_fine_tuning_is_the_supplements(name, batch_size, epochs, warmup, rate, 
     assert (optimizer.weight_decay, optimizer.layer_decay) == (0.05, layer_decay)
     assert (optimizer.clip_norm, optimizer.ema_decay) == (None, None)
     assert config.model.drop_path == drop_path
+    assert config.model.get("window") == {"swin_b": 7, "swin_l": 14}.get(config.model.variant)
     assert config.augment.to_dict() == {
         "randaugment": "rand-m9-mstd0.5-inc1",
         "erasing": 0.25,

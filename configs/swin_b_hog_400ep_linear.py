@@ -1,0 +1,15 @@
+r"""Linear probe of Swin-B (HOG targets) on ImageNet-1K after 400 epochs of pre-training.
+
+    python main.py --config=configs/swin_b_hog_400ep_linear.py --workdir=runs/swin_b_hog_400ep_linear \
+        --config.checkpoint.init_from=runs/swin_b_hog_400ep
+
+Published: nothing for LocalMIM. The protocol is MAE's: LARS, base rate 0.1 (times batch / 256), no weight decay, 90
+epochs, crops and flips only, a batch norm without scale and bias before the head. The feature is the mean of the
+normalised tokens of the last stage; the encoder stays as it is.
+"""
+
+from configs import common
+
+
+def get_config():
+    return common.linear_probe(common.swin("swin_b"))
