@@ -60,7 +60,7 @@ class Classifier(nnx.Module):
         encoder = config.encoder
         width = encoder.feature_width(encoder.num_layers)
         self.config = config
-        self.encoder = (ViT if isinstance(encoder, ViTConfig) else Swin)(encoder, rngs=rngs)
+        self.encoder = ViT(encoder, rngs=rngs) if isinstance(encoder, ViTConfig) else Swin(encoder, rngs=rngs)
         self.norm = blocks.layer_norm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
         if config.batch_norm:
             self.batch_norm = nnx.BatchNorm(

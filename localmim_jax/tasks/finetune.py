@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +48,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     check_labels(train.source, test, model.num_classes)
     num_steps, steps_per_epoch = settings.num_steps(config, len(train.source))
 
-    def loss(model: Classifier, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
+    def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
         erase_key, mix_key, model_key = jax.random.split(key, 3)
         images = random_erasing(erase_key, normalise(batch["image"]), erasing)
         images, targets = mix(mix_key, images, batch["label"], model.config.num_classes, mixing)
