@@ -56,10 +56,16 @@ def test_final_norms(run):
     checked = set()
     for path, value in params.items():
         name, _ = names.release_name(path, oracle.rules())
-        # The key third of a qkv bias has no true gradient, so Adam turns rounding noise into steps there.
-        tolerance = 3e-3 if name.endswith("attn.qkv.bias") else 1e-5
         norm = np.linalg.norm(np.asarray(value, np.float64))
-        np.testing.assert_allclose(norm, expected[f"final_norm/{name}"], rtol=tolerance, err_msg=name)
+        if name.endswith("attn.qkv.bias"):
+            # The key third has no true gradient, so Adam turns rounding noise into steps there: the release's is as
+            # long as ours, but for luck, and the other two thirds are the same.
+            query, key, last = np.split(np.asarray(value, np.float64), 3)
+            certain = np.hypot(np.linalg.norm(query), np.linalg.norm(last))
+            assert certain * (1 - 1e-5) <= expected[f"final_norm/{name}"] <= np.hypot(certain, 2 * np.linalg.norm(key))
+            np.testing.assert_allclose(norm, expected[f"final_norm/{name}"], rtol=1e-2, err_msg=name)
+        else:
+            np.testing.assert_allclose(norm, expected[f"final_norm/{name}"], rtol=1e-5, err_msg=name)
         checked.add(name)
     unchecked = {key.removeprefix("final_norm/") for key in expected if key.startswith("final_norm/")} - checked
     assert {name.split(".")[-1] for name in unchecked} == {"pos_embed", "weight"}  # fixed tables and Sobel filters
