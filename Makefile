@@ -12,8 +12,8 @@ BIN := $(VENV)/bin
 help:
 	@echo "make quickstart   pre-train a small model on handwritten digits, on a CPU, in five minutes"
 	@echo "make test         the fast tests"
-	@echo "make test-slow    the longer proofs"
-	@echo "make test-torch   PyTorch files and timm's models, in an environment of their own ($(VENV)-torch)"
+	@echo "make test-slow    the longer proofs, those of test-torch included"
+	@echo "make test-torch   of them: PyTorch files and timm's models, in an environment of their own ($(VENV)-torch)"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
@@ -30,6 +30,7 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+	$(MAKE) test-torch
 
 test-torch: $(VENV)-torch/.installed
 	$(VENV)-torch/bin/python -m pytest -m torch
