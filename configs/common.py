@@ -154,7 +154,7 @@ def swin(variant: str) -> ConfigDict:
     model.num_heads = placeholder(tuple)  # of each stage
     model.window = 7  # tokens along a side
     model.num_masks = 8  # per batch (micro-batch under accumulation), shared by slices of it; the release: 1 a device
-    model.sparse_attention = ("packed", "plain", "plain", "plain")  # of each stage, as measured: docs/benchmarks.md
+    model.sparse_attention = ("packed",) * 4  # or "plain", of each stage, as measured: docs/benchmarks.md
     model.decoder.num_heads = 4
     model.decoder.width = placeholder(tuple)  # one per tap; None: 64 for the first stage's, 128 for the others
     return model

@@ -24,8 +24,8 @@ from tests.oracle import GOLDENS
 
 TINY = {"width": 8, "depths": (2, 2, 4, 2), "num_heads": (1, 2, 4, 8)}
 ORACLES = {
-    "swin_hog15": (TargetConfig(kind="hog", bins=15, cells=(8, 16, 32, 32)), ("packed", "plain", "plain", "plain")),
-    "swin_pixel": (TargetConfig(kind="pixels", cells=(8, 16, 32, 32)), ("plain", "packed", "plain", "packed")),
+    "swin_hog15": (TargetConfig(kind="hog", bins=15, cells=(8, 16, 32, 32)), ("packed",) * 4),
+    "swin_pixel": (TargetConfig(kind="pixels", cells=(8, 16, 32, 32)), ("plain",) * 4),
 }
 
 

@@ -65,7 +65,7 @@ class Case:
 
 CASES = [
     Case((4, 4), 4, 5, 7, 3),  # a grid that is no multiple of the window, windows that cut units
-    Case((7, 7), 2, 12, 7, 3),  # stage 3 of the real thing
+    Case((7, 7), 4, 12, 7, 3),  # stage 2 of the real thing
     Case((3, 5), 2, 6, 3, 0),
     Case((2, 3), 8, 2, 4, 2),  # units larger than windows
     Case((3, 3), 2, 9, 6, 3),  # nothing masked, one window that shifts

@@ -36,7 +36,8 @@ class SwinConfig:
         tap_after_merging: whether a tap is read behind the patch merging that ends its stage (pre-training) or before
             it (segmentation, detection).
         sparse_attention: form of each stage's attention among visible tokens: "packed" into groups of whole windows, or
-            "plain", all tokens at once. They give the same numbers; which is faster was measured (docs/benchmarks.md).
+            "plain", all tokens at once, as it also is where one group is enough. They give the same numbers; the
+            default was the faster one in every stage (docs/benchmarks.md).
         mlp_ratio: hidden width of an MLP over the block's width.
         drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
         epsilon: of every layer norm.
@@ -55,7 +56,7 @@ class SwinConfig:
     window: int = 7
     window_rule: Literal["shrink", "pad"] = "shrink"
     tap_after_merging: bool = True
-    sparse_attention: tuple[Literal["packed", "plain"], ...] = ("packed", "plain", "plain", "plain")
+    sparse_attention: tuple[Literal["packed", "plain"], ...] = ("packed", "packed", "packed", "packed")
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     epsilon: float = 1e-6

@@ -150,7 +150,8 @@ def sparse_windows(
         unit_grid: (rows, columns) of mask units.
         side: tokens along a side of a unit.
         window, shift: as in `DenseWindows`.
-        packed: whether windows are packed into groups of window^2 places; else all tokens form one group.
+        packed: whether windows are packed into groups of window^2 places; else, and where one such group is enough
+            anyway, all tokens form one group as they stand.
     """
     row, column = token_coordinates(keep, unit_grid[1], side)
     offset = window - shift if shift else 0
@@ -158,13 +159,13 @@ def sparse_windows(
     window_rows, window_columns = (-(-(size * side + offset) // window) for size in unit_grid)
     ids = (row // window) * window_columns + column // window
     place = (row % window) * window + column % window
-    if not packed:
-        return SparseWindows(None, None, ids[:, None], _one_hot(place, window)[:, None])
-
     (m, k), n, size = keep.shape, ids.shape[1], window**2
     num_windows = window_rows * window_columns
     num_visible = min(num_windows, k * (-(-(side - 1) // window) + 1) ** 2)
     number = min(num_groups(n, window), num_visible)
+    if not packed or number == 1:
+        return SparseWindows(None, None, ids[:, None], _one_hot(place, window)[:, None])
+
     places = jax.vmap(lambda ids: pack_windows(ids, num_windows, num_visible, number, size))(ids)
     tokens, slots = jnp.arange(n, dtype=jnp.int32), jnp.full((m, number * size), n, jnp.int32)
     slots = jax.vmap(lambda slots, places: slots.at[places].set(tokens, unique_indices=True))(slots, places)
