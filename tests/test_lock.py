@@ -81,6 +81,20 @@ def test_of_many_that_find_a_stale_lock_one_wins(tmp_path):
         assert taken == [1]
 
 
+def test_a_file_that_its_owner_removes_meanwhile_is_not_a_lock(tmp_path, monkeypatch):
+    really_lock, calls = fcntl.flock, []
+
+    def lock_after_the_owner_left(descriptor, operation):
+        calls.append(operation)
+        if len(calls) == 1:
+            (tmp_path / "run.lock").unlink()
+        really_lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_after_the_owner_left)
+    with RunLock(tmp_path), pytest.raises(ConfigError, match="is in use by"), RunLock(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null"])
 def test_an_unreadable_signature_is_no_owner(tmp_path, content):
     (tmp_path / "run.lock").write_text(content)
