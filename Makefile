@@ -1,9 +1,11 @@
 # Every target works on a fresh machine: it makes the environment it needs in .venv, once per change of the files below.
 #   make quickstart PYTHON=python3.12     another interpreter
 #   make test CONSTRAINTS=                the newest versions of everything instead of those in constraints.txt
+#   make bench BATCH=256                  for an accelerator; 8 is for a CPU
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
+BATCH ?= 8
 BIN := $(VENV)/bin
 
 .PHONY: help quickstart test test-slow test-torch lint bench
@@ -43,7 +45,8 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy localmim_jax main.py
 
 bench: $(VENV)/.installed-demo
-	$(BIN)/python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py
+	$(BIN)/python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py \
+	    --config.batch_size=$(BATCH) --steps=10 --parts
 	$(BIN)/python -m localmim_jax.bench.hog
 	$(BIN)/python -m localmim_jax.bench.input_speed
 
