@@ -118,6 +118,22 @@ def test_stopped_and_resumed_ends_as_if_nothing_had_happened(tmp_path):
     assert resumed.state_hash() == whole.state_hash()
 
 
+@pytest.mark.parametrize(("devices", "accum_steps"), [(1, 1), (4, 2)])
+def test_resuming_within_at_the_end_and_at_the_start_of_an_epoch(tmp_path, devices, accum_steps):
+    """Four steps are an epoch. Every step is kept, and the run is resumed from one as if it had been the newest."""
+    settings = ["--config.checkpoint.every_steps=1", f"--config.accum_steps={accum_steps}"]
+    whole = Program(tmp_path / "whole", *settings, "--config.checkpoint.keep_last=99", devices=devices)
+    assert whole.end() == 0, whole.log
+    for step in (6, 8, 9):
+        workdir = tmp_path / str(step)
+        shutil.copytree(tmp_path / "whole" / "checkpoints" / str(step), workdir / "checkpoints" / str(step))
+        shutil.copy(tmp_path / "whole" / "config.json", workdir)
+        resumed = Program(workdir, *settings, devices=devices)
+        assert resumed.end() == 0, resumed.log
+        assert f"resuming from step {step}\n" in resumed.log
+        assert resumed.state_hash() == whole.state_hash()
+
+
 def test_a_second_ctrl_c_leaves_at_once_and_checkpoints_are_whole(tmp_path):
     program = Program(tmp_path / "run", LONG, EVERY_STEP).wait_for("step      11/")
     assert program.signal(signal.SIGINT).wait_for("Ctrl-C").signal(signal.SIGINT).end() == 130, program.log
@@ -192,7 +208,8 @@ def test_a_workdir_that_vanishes_or_never_was(tmp_path):
     while (tmp_path / "run").exists():
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
     assert program.end() == 4, program.log
-    assert "main.py: step" in program.last_line()
+    assert program.last_line().startswith("main.py: step ")
+    assert "Traceback" not in program.log
     (tmp_path / "file").write_text("")
     program = Program(tmp_path / "run", f"--workdir={tmp_path}/file/run")
     assert program.end() == 4, program.log

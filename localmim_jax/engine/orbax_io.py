@@ -1,8 +1,10 @@
 """The few calls of orbax that a checkpoint needs, with its errors in one line. A checkpoint holds one item, `state`."""
 
+import functools
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +97,27 @@ def _read(directory: Path, arguments: Any) -> Any:
         raise storage_error(f"{directory} is whole but could not be read", error) from error
 
 
-def _of_orbax_only_warnings(record: logging.LogRecord) -> bool:
-    # Its progress notes are for its developers; its errors reach us as exceptions, after kilobytes of tracebacks.
-    return "/orbax/checkpoint/" not in record.pathname or record.levelno == logging.WARNING
+@functools.cache
+def _silence() -> None:
+    """Keeps from the user's screen what orbax and TensorStore say besides the exceptions that reach us.
+
+    Orbax logs progress for its developers, and errors as kilobytes of tracebacks. When one array cannot be written,
+    TensorStore prints a traceback for each of the others, whose event loop orbax has closed by then.
+    """
+    report = sys.unraisablehook
+
+    def unraisablehook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = unraisablehook
+    logging.getLogger("absl").addFilter(
+        lambda record: "/orbax/checkpoint/" not in record.pathname or record.levelno == logging.WARNING
+    )
 
 
 def _handler() -> ocp.CompositeCheckpointHandler:
-    logging.getLogger("absl").addFilter(_of_orbax_only_warnings)
+    _silence()
     # Orbax would copy host arrays once more before writing them, and compress: float weights shrink by 8 % only, for
     # processor time that the input pipeline needs.
     registry = ocp.type_handlers.create_type_handler_registry(
