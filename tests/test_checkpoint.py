@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from localmim_jax.engine import manifest, mesh, orbax_io
-from localmim_jax.engine.checkpoint import Checkpointer, complete_steps, load_params
+from localmim_jax.engine.checkpoint import Checkpointer, complete_steps, find_checkpoint, load_params
 from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.errors import ConfigError, StorageError
 
@@ -359,6 +359,14 @@ def test_parameters_load_anywhere(workdir, where):
     np.testing.assert_array_equal(encoder["bias"], np.full(64, 2, np.float32))
     assert jax.tree.structure(load_params(workdir / where)) == jax.tree.structure(make_state(0)["params"])
     assert load_params(workdir / where, "model_state") == {}
+
+
+@pytest.mark.parametrize("where", [".", "checkpoints", "checkpoints/2"])
+def test_a_run_still_training_is_read_at_one_step(workdir, where):
+    step = find_checkpoint(workdir / where)
+    assert step == workdir / "checkpoints" / "2"
+    write_steps(workdir / "checkpoints", [3])
+    np.testing.assert_array_equal(load_params(step, "params/encoder")["bias"], np.full(64, 2, np.float32))
 
 
 def test_loading_names_what_is_missing(workdir, tmp_path):

@@ -289,7 +289,7 @@ def load_params(path: str | os.PathLike[str], subtree: str = "params") -> Tree:
     """Part of a checkpoint as numpy arrays, on any machine and without the devices it was saved on.
 
     Args:
-        path: a run directory or its `checkpoints/` (the newest step that verifies), or the directory of one step.
+        path: as for `find_checkpoint`.
         subtree: path inside the state: "params", "params/encoder", "ema/encoder", "model_state".
 
     Returns:
@@ -299,7 +299,7 @@ def load_params(path: str | os.PathLike[str], subtree: str = "params") -> Tree:
         StorageError: there is no checkpoint here, or it is damaged.
         ConfigError: the checkpoint has no such subtree; names what it has.
     """
-    directory = _choose(Path(path).expanduser().absolute())
+    directory = find_checkpoint(path)
     keys = subtree.split("/")
     part = orbax_io.saved_tree(directory)
     for depth, key in enumerate(keys):
@@ -317,8 +317,15 @@ def load_params(path: str | os.PathLike[str], subtree: str = "params") -> Tree:
     return loaded
 
 
-def _choose(path: Path) -> Path:
-    """The verified step directory that `load_params` reads."""
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The directory of one step: the newest that verifies in a run directory or its `checkpoints/`, or that one step.
+
+    Reading several parts of a run that is still training needs this first, so that all are of the same step.
+
+    Raises:
+        StorageError: there is no checkpoint here, or it is damaged.
+    """
+    path = Path(path).expanduser().absolute()
     if manifest.exists(path):
         manifest.verify(path)
         return path

@@ -12,7 +12,7 @@ from localmim_jax.convert import files
 from localmim_jax.convert.load import check, transfer
 from localmim_jax.convert.recognise import recognise
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm, looks_untrained
-from localmim_jax.engine.checkpoint import load_params
+from localmim_jax.engine.checkpoint import find_checkpoint, load_params
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import ClassifierConfig
 from localmim_jax.localmim import LocalMIMConfig
@@ -64,10 +64,11 @@ def _read(place: Path, standard_merging: bool) -> Weights:
         about = About.from_json((place / CONVERTED).read_text(), str(place))
         return Weights(flatten(load_params(place)), about, str(place))
     model = model_config(run_config(place))
-    arrays = flatten(load_params(place)) | flatten(load_params(place, "ema"))
+    step = find_checkpoint(place)
+    arrays = flatten(load_params(step)) | flatten(load_params(step, "ema"))
     if isinstance(model.encoder, ViTConfig):
         arrays.setdefault(POSITIONS, position_table(model.encoder))
-    statistics = flatten(load_params(place, "model_state"))
+    statistics = flatten(load_params(step, "model_state"))
     if "batch_norm/mean" in statistics:
         arrays = fold_batch_norm(arrays, statistics["batch_norm/mean"], statistics["batch_norm/var"])
     return Weights(arrays, describe(model), str(place))
