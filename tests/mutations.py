@@ -56,6 +56,17 @@ MUTATIONS = {
     "fine-tuning: the same mixture at every step": ("localmim_jax/tasks/finetune.py", "erase_key, mix_key, model_key = jax.random.split(key, 3)", "erase_key, mix_key, model_key = jax.random.split(jax.random.key(0), 3)", "finetune"),
     "fine-tuning: drop path in the evaluation": ("localmim_jax/tasks/finetune.py", 'ranks_and_losses(model(normalise(batch["image"])),', 'ranks_and_losses(model(normalise(batch["image"]), jax.random.key(0)),', "finetune"),
     "fine-tuning: encoder trained by a probe": ("localmim_jax/tasks/linear_probe.py", 'path.startswith("head/")', "True", "finetune"),
+    "merging order swapped": ("localmim_jax/backbones/swin.py", "x.transpose(0, 1, 3, 4, 2, 5)", "x.transpose(0, 1, 3, 2, 4, 5)", "swin"),
+    "shift dropped": ("localmim_jax/backbones/swin.py", "return self.window, self.window // 2", "return self.window, 0", "swin"),
+    "relative bias: row and column exchanged": ("localmim_jax/backbones/positions.py", "(dy * (2 * window - 1) + dx)", "(dx * (2 * window - 1) + dy)", "windows"),
+    "relative bias: key minus query": ("localmim_jax/backbones/positions.py", "index = (dy * (2 * window - 1) + dx).astype(np.int32)", "index = (dy * (2 * window - 1) + dx).astype(np.int32).T.copy()", "windows"),
+    "a sparse window's tokens leak": ("localmim_jax/backbones/windows.py", "jnp.where(same, bias, _NEVER)", "bias", "windows"),
+    "a dense window's tokens leak": ("localmim_jax/backbones/windows.py", "jnp.where(region[:, :, :, None] == region[:, :, None, :], bias, _NEVER)", "bias", "swin"),
+    "units in another order after merging": ("localmim_jax/backbones/swin.py", "return sparse_windows(mask.keep, mask.grid", "return sparse_windows(jnp.sort(mask.keep, axis=1)[:, ::-1] if index else mask.keep, mask.grid", "windows"),
+    "one group too few": ("localmim_jax/backbones/windows.py", "number = min(num_groups(n, window), num_visible)", "number = max(min(num_groups(n, window), num_visible) // 2, 1)", "windows"),
+    "no shift in a window as large as the grid": ("localmim_jax/backbones/swin.py", 'if self.window_rule == "shrink" and grid <= self.window', "if grid <= self.window", "swin"),
+    "padded positions masked": ("localmim_jax/backbones/windows.py", "x = jnp.where(inside, x, fill.reshape(1, 1, 1, c))", "x = jnp.where(inside, x, 0 * fill.reshape(1, 1, 1, c))", "swin"),
+    "mask tokens of Swin decayed": ("localmim_jax/tasks/decay.py", "(r\"(^|/)kernel$\", True)", "(r\"(^|/)(kernel|mask_token)$\", True)", "pretrain_swin"),
 }  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_a_life_with_a_kill_signals_a_rival_and_a_full_disk(tmp_path):
     assert steps[-1] > saved
     assert f"SIGINT: step {steps[-1]} of 1000000 is saved" in interrupted.last_line()
 
-    full = Program(workdir, *ARGUMENTS, file_size_limit=100_000)
+    full = Program(workdir, *ARGUMENTS, file_size_limit=30_000)  # less than one file that every save writes
     assert full.end() == 4, full.log
     assert "could not be saved" in full.last_line()
     assert full.last_line().endswith("File too large")

@@ -39,7 +39,7 @@ class RunLock:
     def __init__(self, workdir: Path):
         self._path = Path(workdir) / NAME
         self._descriptor: int | None = None
-        self._beat: threading.Thread | None = None
+        self._beat = threading.Thread()
         self._released = threading.Event()
 
     def __enter__(self) -> "RunLock":
@@ -49,7 +49,9 @@ class RunLock:
             except OSError as error:
                 raise StorageError(f"{self._path} cannot be written: {error.strerror}") from error
             self._released.clear()
-            self._beat = threading.Thread(target=self._keep_alive, name="run.lock", daemon=True)
+            self._beat = threading.Thread(
+                target=self._keep_alive, args=(self._descriptor,), name="run.lock", daemon=True
+            )
             self._beat.start()
         return self
 
@@ -123,10 +125,10 @@ class RunLock:
             f"{self._path.parent} is in use by {_describe(holder)}; stop that run, or give this one another workdir"
         )
 
-    def _keep_alive(self) -> None:
+    def _keep_alive(self, descriptor: int) -> None:
         while not self._released.wait(BEAT_SECONDS):
             try:
-                os.utime(self._descriptor)
+                os.utime(descriptor)
             except OSError as error:
                 logging.warning("%s cannot be touched: %s", self._path, error)
 

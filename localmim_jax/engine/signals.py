@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 import jax
 from absl import logging
@@ -29,11 +30,11 @@ class StopRequest:
         requested: None, "SIGTERM" or "SIGINT": what this process was asked first.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested: str | None = None
         self._several = False
         self._interrupts = 0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         self._several = jax.process_count() > 1
