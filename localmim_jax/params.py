@@ -18,18 +18,20 @@ def split(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Tree, Tree
 
     Nothing is allocated: leaves are `jax.ShapeDtypeStruct`.
     """
-    graphdef, params, model_state = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param, ...)
+    parts: Any = nnx.split(nnx.eval_shape(lambda: make_model(nnx.Rngs(0))), nnx.Param, ...)
+    graphdef, params, model_state = parts
     return graphdef, _string_keys(nnx.to_pure_dict(params)), _string_keys(nnx.to_pure_dict(model_state))
 
 
 def initialise(make_model: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> tuple[Tree, Tree]:
     """Freshly drawn (params, model_state) of a model. Meant to run inside `jax.jit`."""
-    _, params, model_state = nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)
+    parts: Any = nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)
+    _, params, model_state = parts
     return _string_keys(nnx.to_pure_dict(params)), _string_keys(nnx.to_pure_dict(model_state))
 
 
-def merge(graphdef: Any, params: Tree, model_state: Tree | None = None) -> nnx.Module:
-    """The module with these arrays. Inside `jax.jit` this costs trace time only."""
+def merge(graphdef: Any, params: Tree, model_state: Tree | None = None) -> Any:
+    """The module with these arrays, of the class that was split. Inside `jax.jit` this costs trace time only."""
     return nnx.merge(graphdef, _integer_keys(params), _integer_keys(model_state or {}))
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -31,7 +32,7 @@ SIZE = (224, 224)
 BATCH = 64
 LOOP_FLOAT, LOOP_UINT8 = "loop, one thread, to float32", "loop, one thread, to uint8"
 
-_MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+_MEAN, _STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -105,7 +106,7 @@ def read_in_a_loop(files: list[Path], count: int, to_float: bool) -> None:
             (pixels.astype(np.float32) / 255 - _MEAN) / _STD
 
 
-def _pipeline(source: Source, **changes: bool) -> Callable[[int], object]:
+def _pipeline(source: Source, **changes: Any) -> Callable[[int], object]:
     config = DataConfig("tfds:any", SIZE, BATCH, **changes)
 
     def read(count: int) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def compare(title: str, candidates: Mapping[str, Candidate], rounds: int, images
 
 def stages(config: LocalMIMConfig, batch: int, rounds: int) -> None:
     """An even and an odd block of every stage, forward and backward, on the visible tokens of a batch."""
-    encoder: SwinConfig = dataclasses.replace(config.encoder, depths=(2,) * config.encoder.num_layers)
+    encoder = dataclasses.replace(_swin(config), depths=(2,) * config.encoder.num_layers)
     keep = draw_mask(jax.random.key(0), config, batch).keep
     for index in range(encoder.num_layers):
         window, shift = encoder.windows(index)
@@ -98,6 +98,10 @@ def stages(config: LocalMIMConfig, batch: int, rounds: int) -> None:
         )
 
 
+def _swin(model: LocalMIMConfig) -> SwinConfig:
+    return cast(SwinConfig, model.encoder)  # `main` has looked
+
+
 def _temporary(compiled: Any) -> float | None:
     memory = compiled.memory_analysis()
     return None if memory is None else memory.temp_size_in_bytes
@@ -107,20 +111,20 @@ def encoder_task(config: LocalMIMConfig, batch: int, dense: bool) -> Task:
     """An encoder without head: its loss is the mean square of the last stage's tokens."""
     taps = (config.encoder.num_layers,)
 
-    def loss(model: Swin, images: Mapping[str, jax.Array], key: jax.Array):
-        images = images["image"]
+    def loss(model: Swin, batch: Mapping[str, jax.Array], key: jax.Array):
+        images = batch["image"]
         mask = None if dense else draw_mask(key, config, images.shape[0])
         (feature,) = model(images, mask=mask, taps=taps)
         return jnp.mean(jnp.square(feature.astype(jnp.float32))), {}, model_state_of(model)
 
-    return _task(lambda rngs: Swin(config.encoder, rngs=rngs), loss, batch)
+    return _task(lambda rngs: Swin(_swin(config), rngs=rngs), loss, batch)
 
 
 def pretrain_task(config: LocalMIMConfig, batch: int) -> Task:
     """The whole pre-training model."""
 
-    def loss(model: LocalMIM, images: Mapping[str, jax.Array], key: jax.Array):
-        images = images["image"]
+    def loss(model: LocalMIM, batch: Mapping[str, jax.Array], key: jax.Array):
+        images = batch["image"]
         value, metrics = pretrain_loss(model, images, draw_mask(key, config, images.shape[0]))
         return value, metrics, model_state_of(model)
 
@@ -158,9 +162,8 @@ def step_of(task: Task, config: ConfigDict, model: LocalMIMConfig) -> tuple[Cand
 
 def encoders(config: ConfigDict, model: LocalMIMConfig, rounds: int) -> None:
     """The encoder alone, sparse and dense; and the whole step with each form of attention."""
-    plain = dataclasses.replace(
-        model, encoder=dataclasses.replace(model.encoder, sparse_attention=("plain",) * model.encoder.num_layers)
-    )
+    forms: Any = ("plain",) * model.encoder.num_layers
+    plain = dataclasses.replace(model, encoder=dataclasses.replace(_swin(model), sparse_attention=forms))
     batch = config.batch_size
     steps = {
         "sparse": encoder_task(model, batch, dense=False),
@@ -188,7 +191,7 @@ def masks(config: ConfigDict, model: LocalMIMConfig, rounds: int) -> None:
     }
     compare("pre-training, a step", candidates, rounds, batch)
 
-    encoder = model.encoder
+    encoder = _swin(model)
     window, shift = encoder.windows(0)
 
     def pack(number: int) -> Callable[[], Any]:

@@ -105,7 +105,10 @@ def measure_parts(
         ),
         "loss forward": (loss, (params, images, key)),
         "loss and gradient": (jax.value_and_grad(loss), (params, images, key)),
-        "optimiser": (lambda g, o, p: spec.optimizer.update(g, o, p, 1e-3), (trained, state["opt_state"], trained)),
+        "optimiser": (
+            lambda g, o, p: spec.optimizer.update(g, o, p, jnp.float32(1e-3)),
+            (trained, state["opt_state"], trained),
+        ),
     }
     return [
         (name, _seconds(jax.jit(part), arguments, steps), flops.count_flops(jax.make_jaxpr(part)(*arguments)) / 1e9)

@@ -104,7 +104,7 @@ class Converter:
 
     def __call__(self, data: bytes | np.ndarray) -> bytes:
         """Raises DecodeError for what cannot be decoded, also where the bytes would be kept."""
-        image = decode(data, self.channels)
+        image: Any = decode(data, self.channels)  # with 1 or 3 channels always Pillow's
         short = min(image.size)
         shrink = 0 < self.short_side < short
         if shrink:
@@ -222,7 +222,7 @@ def _open_stream(builder: Any, name: str, split: str) -> _Reader:
             example = {"image": record["image"], "file_name": record.get("file_name", f"{index}")}
             if class_names:
                 example["label"] = int(record["label"])
-            yield lambda example=example: example
+            yield functools.partial(dict, example)
 
     return _Reader(f"{name}[{split}]", split, builder.info.splits[split].num_examples, class_names, examples)
 

@@ -46,6 +46,7 @@ class TrainTransform:
 
     def crop(self, data: bytes | np.ndarray, rng: np.random.Generator) -> Picture:
         """A random crop of an encoded image or array, resized to `image_size` and perhaps mirrored."""
+        image: Picture
         if self.fast_decode and not isinstance(data, np.ndarray):
             image = self._fast_crop(Encoded(data), rng)
         else:
@@ -55,7 +56,7 @@ class TrainTransform:
             image = resize(image, self.image_size)
         return mirror(image) if self.flip and rng.random() < 0.5 else image
 
-    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> Image.Image:
+    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> Picture:
         top, left, height, width = random_resized_crop(
             rng, encoded.height, encoded.width, self.crop_scale, self.crop_ratio
         )
@@ -93,7 +94,7 @@ class Finished:
         return {"image": example["image"], **label_of(example)}
 
 
-def label_of(example: dict[str, Any]) -> dict[str, np.ndarray]:
+def label_of(example: dict[str, Any]) -> dict[str, Any]:
     return {"label": np.int32(example["label"])} if "label" in example else {}
 
 

@@ -48,18 +48,18 @@ class BadExamples:
         with self._lock:
             if index not in self._ids:
                 line = "\t".join((str(index), *(" ".join(text.split()) for text in (name, reason))))
-                new = self._share(index, line) if self._path else True
+                new = self._share(self._path, index, line) if self._path else True
                 self._ids.add(index)
                 if new:
                     logging.warning("cannot decode example %d, %s: %s", index, name, reason)
             if len(self._ids) > self._limit:
                 raise DataError(self._too_many(name, reason))
 
-    def _share(self, index: int, line: str) -> bool:
+    def _share(self, path: Path, index: int, line: str) -> bool:
         """Reads what others have added, then adds the line unless somebody has; whether it was added."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a+b") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(self._offset)
                 for known in file.read().splitlines():
@@ -71,7 +71,7 @@ class BadExamples:
                     file.write(line.encode(errors="replace") + b"\n")
                 self._offset = file.tell()
         except OSError as error:
-            raise StorageError(f"{self._path} cannot be written ({error.strerror}): make room there") from error
+            raise StorageError(f"{path} cannot be written ({error.strerror}): make room there") from error
         return new
 
     def _too_many(self, name: str, reason: str) -> str:

@@ -39,7 +39,8 @@ class FolderSource(Source):
     def __init__(self, path: str, split: str = "train"):
         self.name = f"folder:{path}[{split}]"
         self.root = _split_folder(Path(path).expanduser(), split)
-        files, others = [], Counter()
+        files: list[str] = []
+        others: Counter[str] = Counter()
         for name in _walk(self.root, "", ()):
             suffix = os.path.splitext(name)[1].lower()
             if suffix in SUFFIXES:
@@ -52,9 +53,9 @@ class FolderSource(Source):
         files.sort()
         # A million Python strings would cost several times as much memory, in every worker process.
         self._files = np.array([os.fsencode(name) for name in files])
-        tops = [name.partition("/")[0] if "/" in name else None for name in files]
+        tops = [name.partition("/")[0] if "/" in name else "" for name in files]
         self._labels: np.ndarray | None = None
-        if None not in tops:
+        if "" not in tops:
             self.class_names = tuple(sorted(set(tops)))
             self.num_classes = len(self.class_names)
             numbers = {name: i for i, name in enumerate(self.class_names)}

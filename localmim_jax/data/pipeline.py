@@ -27,7 +27,7 @@ from localmim_jax.errors import DataError
 from localmim_jax.faults import crash_at
 
 Transform = Callable[[dict[str, Any], np.random.Generator], Mapping[str, np.ndarray]]
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # numpy arrays; of one example also numpy scalars
 
 _ORDER, _AUGMENT, _EVALUATE = range(3)  # what a random stream is for
 
@@ -68,7 +68,7 @@ def train_batches(
         transform = Finished() if source.finished else TrainTransform.of(config)
     if bad_list is not None and process_index:
         bad_list = f"{bad_list}.{process_index}"
-    bad = BadExamples(source.name, len(source), config.max_bad_fraction, bad_list and Path(bad_list))
+    bad = BadExamples(source.name, len(source), config.max_bad_fraction, Path(bad_list) if bad_list else None)
     positions = grain.MapDataset.range(len(source)).shuffle(seed=_seed(config.seed, _ORDER)).repeat()
     examples = positions.random_map(_ReadExample(source, transform, bad), seed=_seed(config.seed, _AUGMENT))
     last_step = num_steps if num_steps is not None else sys.maxsize // config.batch_size
@@ -183,7 +183,7 @@ class _ReadForEvaluation:
         return self._read, self._count
 
     def __setstate__(self, state: tuple[_ReadExample, int]) -> None:
-        self.__init__(*state)
+        self.__init__(*state)  # type: ignore[misc]
 
     def __call__(self, position: int, rng: np.random.Generator) -> Batch:
         if position >= self._count:

@@ -44,7 +44,7 @@ class Evaluation:
 
     name: str
     batches: Callable[[], Iterator[Batch]]
-    predict: Callable[[nnx.Module, Mapping[str, jax.Array]], Any]
+    predict: Callable[[Any, Mapping[str, jax.Array]], Any]
     make_metric: Callable[[], Metric]
     every_steps: int = 0
     at_start: bool = False
@@ -79,7 +79,7 @@ class Task:
 
     name: str
     make_model: Callable[[nnx.Rngs], nnx.Module]
-    loss: Callable[[nnx.Module, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array], Tree]]
+    loss: Callable[[Any, Mapping[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array], Tree]]
     train_batches: Callable[[int], Iterator[Batch]]
     batch_size: int
     num_steps: int

@@ -44,7 +44,9 @@ def build(config: ConfigDict, workdir: str) -> Task:
         devices = jax.device_count() if mesh.data == -1 else mesh.data * mesh.fsdp
         check_num_masks(model.num_masks, config.batch_size // config.accum_steps, devices)
 
-    def loss(model: LocalMIM, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
+    def loss(
+        model: LocalMIM, batch: Mapping[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array], Tree]:
         images = normalise(batch["image"])
         value, metrics = pretrain_loss(model, images, draw_mask(key, model.config, images.shape[0]))
         return value, metrics, model_state_of(model)

@@ -1,7 +1,7 @@
 """From a ConfigDict to the frozen settings of engine and models. `ConfigDict` goes no further than this room."""
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +35,7 @@ def run_settings(config: ConfigDict) -> engine.RunSettings:
 
 def fill(cls: type[T], section: ConfigDict) -> T:
     """A frozen dataclass from the keys of a config section that bear its fields' names."""
-    values = {field.name: section[field.name] for field in dataclasses.fields(cls) if field.name in section}
+    values = {field.name: section[field.name] for field in dataclasses.fields(cast(Any, cls)) if field.name in section}
     return cls(**values)
 
 

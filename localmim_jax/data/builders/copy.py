@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 
-class Copy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Copy(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS's metaclass
     """Encoded images with their file names, and labels where there are class names, in the order given.
 
     Args:
