@@ -81,10 +81,10 @@ class DecoderConfig:
 
 
 class Upsample(nnx.Module):
-    """A transposed 2x2 convolution of stride 2 that halves the channels: [b, r, c, d] -> [b, 2r, 2c, d / 2]."""
+    """A transposed 2x2 convolution of stride 2: [b, r, c, d] -> [b, 2r, 2c, out], d / 2 channels unless told."""
 
-    def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
-        out = width // 2
+    def __init__(self, width: int, out: int | None = None, *, dtype: Any, rngs: nnx.Rngs):
+        out = width // 2 if out is None else out
         init = blocks.uniform_fan_in(out * 4)
         self.dtype = dtype
         self.kernel = nnx.Param(init(rngs.params(), (width, 2, 2, out)))

@@ -229,3 +229,15 @@ def test_process_ends_with_one_line(arguments, status, expected):
     assert done.stderr.startswith(expected)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_arguments_without_dashes_go_to_a_list_flag_where_a_command_has_one():
+    def define(values):
+        flags.DEFINE_string("checkpoint", None, "", flag_values=values)
+        flags.DEFINE_list("images", [], "", flag_values=values)
+
+    options = cli.parse(["a.jpg", "--checkpoint=x", "b c.png", "--images=d,e"], define, "images")
+    assert (options.checkpoint, options.images) == ("x", ["d", "e", "a.jpg", "b c.png"])
+    assert cli.parse(["--checkpoint=x"], define, "images").images == []
+    with pytest.raises(ConfigError, match=r"left-over argument 'a\.jpg'"):
+        cli.parse(["a.jpg"], define)

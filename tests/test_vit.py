@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
+from localmim_jax.backbones.positions import grid_bias, relative_rows
 from localmim_jax.backbones.vit import VARIANTS, ViT, ViTConfig
 from localmim_jax.errors import ConfigError
 from localmim_jax.masking import random_mask
@@ -76,3 +79,29 @@ def test_drop_path_ramps_up_and_needs_a_key():
 def test_impossible_configurations(changes, message):
     with pytest.raises(ConfigError, match=message):
         ViTConfig(**changes)
+
+
+def test_relative_positions_and_layer_scale_start_as_no_change_and_then_count():
+    """The segmentation backbone's options: the bias table's rows against an index written out."""
+    config = dataclasses.replace(TINY, depth=1, relative_position_bias=True, layer_scale=True)
+    plain, model = ViT(dataclasses.replace(TINY, depth=1), rngs=nnx.Rngs(0)), ViT(config, rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(2), (2, 16, 24, 3))
+    np.testing.assert_array_equal(plain(images, taps=(1,))[0], model(images, taps=(1,))[0])
+    block = model.blocks[0]
+    assert block.attention.relative_position_bias.shape == (3 * 5 + 3, 2)
+    block.scale2[...] = 2 * block.scale2[...]
+    assert np.abs(plain(images, taps=(1,))[0] - model(images, taps=(1,))[0]).max() > 1e-3
+    with pytest.raises(ValueError, match="whole images"):
+        model(images, random_mask(jax.random.key(1), 2, TINY.grid, 0.5), taps=(1,))
+
+
+def test_the_bias_of_a_pair_is_its_row_of_the_table():
+    grid, heads = (2, 3), 2
+    table = np.random.default_rng(0).normal(size=(relative_rows(grid), heads)).astype(np.float32)
+    bias = np.asarray(grid_bias(jnp.asarray(table), grid))
+    for q, k in np.ndindex(6, 6):
+        dy, dx = q // 3 - k // 3, q % 3 - k % 3
+        np.testing.assert_array_equal(bias[:, 1 + q, 1 + k], table[(dy + 1) * 5 + dx + 2])
+    np.testing.assert_array_equal(bias[:, 0, 1:], np.repeat(table[-3][:, None], 6, axis=1))
+    np.testing.assert_array_equal(bias[:, 1:, 0], np.repeat(table[-2][:, None], 6, axis=1))
+    np.testing.assert_array_equal(bias[:, 0, 0], table[-1])

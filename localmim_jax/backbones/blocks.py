@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from localmim_jax.backbones.positions import grid_bias, relative_rows
+
 xavier_uniform = nnx.initializers.xavier_uniform()
 
 
@@ -36,6 +38,9 @@ class BlockConfig:
         epsilon2: of the second; None for the same (the fine-tuning Swin of the release has 1e-5 there).
         dtype: compute dtype.
         attention: "xla", or "cudnn" for the fused kernel (bf16 or fp16 on an NVIDIA GPU).
+        relative_grid: (rows, columns) of the patches between which a learned bias depends on their relative position,
+            a class token being in front of them; None for no bias.
+        layer_scale: whether each branch is multiplied by a learned vector before it is added.
     """
 
     width: int
@@ -45,6 +50,8 @@ class BlockConfig:
     epsilon2: float | None = None
     dtype: Any = jnp.float32
     attention: Literal["xla", "cudnn"] = "xla"
+    relative_grid: tuple[int, int] | None = None
+    layer_scale: bool = False
 
 
 def linear(in_width: int, out_width: int, *, dtype: Any, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
@@ -71,6 +78,10 @@ class Attention(nnx.Module):
     def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
         self.num_heads = config.num_heads
         self.implementation = config.attention
+        self.relative_grid = config.relative_grid
+        if config.relative_grid is not None:
+            table = jnp.zeros((relative_rows(config.relative_grid), config.num_heads), jnp.float32)
+            self.relative_position_bias = nnx.Param(table)
         self.qkv = linear(config.width, 3 * config.width, dtype=config.dtype, rngs=rngs)
         self.proj = linear(config.width, config.width, dtype=config.dtype, rngs=rngs)
 
@@ -88,6 +99,11 @@ class Attention(nnx.Module):
             mask: bool, True where a query (row) may attend to a key (column), broadcastable alike, or None.
         """
         q, k, v = self.queries_keys_values(x)
+        if self.relative_grid is not None:
+            own = grid_bias(self.relative_position_bias[...], self.relative_grid)[None]
+            bias = own if bias is None else bias + own
+        if bias is not None and self.implementation == "cudnn":
+            bias = bias.astype(q.dtype)  # which the kernel asks for
         out = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=self.implementation)
         return self.proj(out.reshape(x.shape))
 
@@ -105,7 +121,7 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with `layer_scale` each branch times a learned vector."""
 
     def __init__(self, config: BlockConfig, *, drop_path: float = 0.0, rngs: nnx.Rngs):
         epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
@@ -114,6 +130,10 @@ class Block(nnx.Module):
         self.attention = Attention(config, rngs=rngs)
         self.norm2 = layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
+        self.layer_scale = config.layer_scale
+        if config.layer_scale:
+            self.scale1 = nnx.Param(jnp.ones(config.width))
+            self.scale2 = nnx.Param(jnp.ones(config.width))
 
     def __call__(
         self,
@@ -124,8 +144,14 @@ class Block(nnx.Module):
     ) -> jax.Array:
         """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
         key1, key2 = (None, None) if key is None else jax.random.split(key)
-        x = x + drop_path(self.attention(self.norm1(x), bias, mask), self.drop_path, key1)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
+        branch = self.attention(self.norm1(x), bias, mask)
+        if self.layer_scale:
+            branch = branch * self.scale1[...].astype(branch.dtype).reshape(1, 1, -1)
+        x = x + drop_path(branch, self.drop_path, key1)
+        branch = self.mlp(self.norm2(x))
+        if self.layer_scale:
+            branch = branch * self.scale2[...].astype(branch.dtype).reshape(1, 1, -1)
+        return x + drop_path(branch, self.drop_path, key2)
 
 
 def run_block(block: nnx.Module, remat: bool, *args: Any) -> jax.Array:

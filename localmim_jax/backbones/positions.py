@@ -1,7 +1,9 @@
-"""Where a token is: sine-cosine embeddings for ViT and for every decoder, relative positions for Swin."""
+"""Where a token is: sine-cosine embeddings for ViT and every decoder, relative positions for Swin and dense ViTs."""
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from localmim_jax.errors import ConfigError
@@ -43,3 +45,45 @@ def relative_position_index(window: int) -> np.ndarray:
     index = (dy * (2 * window - 1) + dx).astype(np.int32)
     index.setflags(write=False)
     return index
+
+
+def relative_rows(grid: tuple[int, int]) -> int:
+    """Rows of the relative position bias table of a grid with a class token in front of it."""
+    return (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
+
+
+def grid_bias(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """A relative position bias for every pair of a whole grid's tokens, class token first.
+
+    Args:
+        table: [relative_rows(grid), heads]. Row (dy + rows - 1) * (2 * columns - 1) + dx + columns - 1 is for patches,
+            (dy, dx) being the query's place minus the key's; the last three rows are class to patch, patch to class
+            and class to class, query first.
+        grid: (rows, columns) of patches.
+
+    Returns:
+        float32 [heads, 1 + n, 1 + n], query by key.
+    """
+    rows, columns = grid
+    table = table.astype(jnp.float32).T
+    heads = table.shape[0]
+    pairs = table[:, :-3].reshape(heads, 2 * rows - 1, 2 * columns - 1)
+    pairs = _differences(_differences(pairs, rows, 1), columns, 3)  # [heads, row, row, column, column], query by key
+    pairs = pairs.transpose(0, 1, 3, 2, 4).reshape(heads, rows * columns, rows * columns)
+    to_patch, from_patch, own = (table[:, i, None, None] for i in (-3, -2, -1))
+    top = jnp.concatenate([own, jnp.broadcast_to(to_patch, (heads, 1, rows * columns))], axis=2)
+    left = jnp.broadcast_to(from_patch, (heads, rows * columns, 1))
+    return jnp.concatenate([top, jnp.concatenate([left, pairs], axis=2)], axis=1)
+
+
+def _differences(x: jax.Array, size: int, axis: int) -> jax.Array:
+    """Replaces an axis of 2 size - 1 differences by two axes (i, j) of `size`: out[i, j] = x[i - j + size - 1].
+
+    By repeating and reshaping rather than a gather, whose gradient would be a slow scatter of colliding adds.
+    """
+    x = jnp.moveaxis(jnp.flip(x, axis), axis, -1)
+    lead = x.shape[:-1]
+    x = jnp.roll(jnp.pad(x, [(0, 0)] * len(lead) + [(0, 1)]), 1 - size, axis=-1)  # of period 2 size, difference 0 first
+    x = jnp.broadcast_to(x[..., None, :], (*lead, size, 2 * size)).reshape(*lead, -1)
+    x = x[..., : size * (2 * size - 1)].reshape(*lead, size, 2 * size - 1)[..., :size]  # each row starts one earlier
+    return jnp.moveaxis(x, (-2, -1), (axis, axis + 1))

@@ -33,6 +33,9 @@ class ViTConfig:
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn".
         position: "fixed" sine-cosine embeddings, or "learned" ones that start from them (fine-tuning).
+        relative_position_bias: also a learned bias for every relative position, in each block; not with a mask.
+        layer_scale: a learned factor, from 1, for every channel of each block's branches. These two are the
+            segmentation backbone's and start as no change.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -48,6 +51,8 @@ class ViTConfig:
     remat: bool = False
     attention: Literal["xla", "cudnn"] = "xla"
     position: Literal["fixed", "learned"] = "fixed"
+    relative_position_bias: bool = False
+    layer_scale: bool = False
 
     def __post_init__(self) -> None:
         (h, w), p = self.image_size, self.patch_size
@@ -149,6 +154,8 @@ class ViT(nnx.Module):
             epsilon=config.epsilon,
             dtype=config.dtype,
             attention=config.attention,
+            relative_grid=config.grid if config.relative_position_bias else None,
+            layer_scale=config.layer_scale,
         )
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.width,)))
@@ -174,8 +181,13 @@ class ViT(nnx.Module):
 
         Returns:
             For every tap the output of that block, without a norm: [b, 1 + k, width], class token first.
+
+        Raises:
+            ValueError: a mask, and a relative position bias, which is between all patches of the grid.
         """
         config = self.config
+        if mask is not None and config.relative_position_bias:
+            raise ValueError("relative_position_bias is for whole images: leave the mask out")
         keep = None if mask is None else mask.per_image(images.shape[0]).keep
         x = self.patch_embed(images, keep)
         learned = config.position == "learned"

@@ -26,12 +26,17 @@ _NEEDED = {"int": "a whole number", "float": "a number", "bool": "true or false"
 _HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
 
 
-def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagValues], None], usage: str) -> None:
+def run(
+    main: Callable[[flags.FlagValues], None],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    positional: str = "",
+) -> None:
     """Parses `sys.argv`, calls `main` with the flags, and ends the process with the right exit status.
 
     `define` declares the command's flags on the `FlagValues` it is given; with a string flag `config`, overrides
     `--config.a.b=value` are understood and `flags.config` is the `ConfigDict`, or None where its default is "" and none
-    is given. `usage` opens the `--help` text.
+    is given. `usage` opens the `--help` text. Arguments without "--" go to the list flag `positional`, if there is one.
     """
     _log_our_own_messages()
     for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
@@ -40,7 +45,7 @@ def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagVa
     if program == "__main__.py":
         program = Path(sys.argv[0]).parent.name
     try:
-        options = parse(sys.argv[1:], define)
+        options = parse(sys.argv[1:], define, positional)
         if options is None:
             print(help_text(define, usage))
             return
@@ -57,19 +62,24 @@ def run(main: Callable[[flags.FlagValues], None], define: Callable[[flags.FlagVa
         _exit(f"{program}: {hint}", ConfigError.exit_code)
 
 
-def parse(arguments: Sequence[str], define: Callable[[flags.FlagValues], None]) -> flags.FlagValues | None:
+def parse(
+    arguments: Sequence[str], define: Callable[[flags.FlagValues], None], positional: str = ""
+) -> flags.FlagValues | None:
     """The flags in `arguments`, or None where help is asked for. Raises `ConfigError` for anything wrong."""
     if _HELP.intersection(arguments):
         return None
     values = flags.FlagValues()
     define(values)
+    values.set_gnu_getopt(bool(positional))  # flags may follow other arguments
     overrides, resets, others = _sort_arguments(arguments, "config" in values)
     try:
         rest = values(["command", *others])[1:]
     except flags.Error as error:
         raise ConfigError(_explain(error, values)) from error
     config = load_config(values.config) if "config" in values and values.config else None
-    if rest:
+    if positional:
+        values[positional].value = [*values[positional].value, *rest]
+    elif rest:
         raise ConfigError(_explain_leftover(rest[0], values, dict(_fields(config)) if config else {}))
     if "config" in values:
         if config is None and (values["config"].default is None or overrides or resets):

@@ -1,9 +1,10 @@
 """Names of the authors' PyTorch release beside ours, and how each array is laid out in either.
 
 One list of rules serves both directions: a rule holds a pattern over our paths, the release's name, and a layout. `<i>`
-and `<j>` stand for numbers. Layouts: "same"; "linear" (ours in x out, theirs out x in); "patch" (ours h x w x in x out,
-theirs out x in x h x w); "deconv" (ours in x h x w x out, theirs in x out x h x w); "conv1x1" (ours in x out, theirs
-out x in x 1 x 1); "token" (ours d, theirs 1 x 1 x d); "positions" (ours n x d, theirs 1 x n x d).
+and `<j>` stand for numbers. Layouts: "same"; "linear" (ours in x out, theirs out x in); "patch", of any convolution
+(ours h x w x in x out, theirs out x in x h x w); "deconv" (ours in x h x w x out, theirs in x out x h x w); "conv1x1"
+(ours in x out, theirs out x in x 1 x 1); "token" (ours d, theirs 1 x 1 x d); "positions" (ours n x d, theirs 1 x n x
+d).
 """
 
 import functools
@@ -117,6 +118,60 @@ def swin_decoder(index: int) -> tuple[tuple[str, str, str], ...]:
         (f"{ours}/predict/kernel", f"{theirs}.pred.weight", "linear"),
         (f"{ours}/predict/bias", f"{theirs}.pred.bias", "same"),
     )
+
+
+_CONV_NORM = (
+    ("conv/kernel", "conv.weight", "patch"),
+    ("norm/scale", "bn.weight", "same"),
+    ("norm/bias", "bn.bias", "same"),
+    ("norm/mean", "bn.running_mean", "same"),
+    ("norm/var", "bn.running_var", "same"),
+)
+
+
+def _conv_norm(ours: str, theirs: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((f"{ours}/{a}", f"{theirs}.{b}", layout) for a, b, layout in _CONV_NORM)
+
+
+SEGMENTATION_HEADS = (
+    *_conv_norm("decode_head/pooled/<i>", "decode_head.psp_modules.<i>.1"),
+    *_conv_norm("decode_head/bottleneck", "decode_head.bottleneck"),
+    *_conv_norm("decode_head/laterals/<i>", "decode_head.lateral_convs.<i>"),
+    *_conv_norm("decode_head/fpn/<i>", "decode_head.fpn_convs.<i>"),
+    *_conv_norm("decode_head/fpn_bottleneck", "decode_head.fpn_bottleneck"),
+    ("decode_head/classifier/linear/kernel", "decode_head.conv_seg.weight", "conv1x1"),
+    ("decode_head/classifier/linear/bias", "decode_head.conv_seg.bias", "same"),
+    *_conv_norm("auxiliary_head/conv", "auxiliary_head.convs.0"),
+    ("auxiliary_head/classifier/linear/kernel", "auxiliary_head.conv_seg.weight", "conv1x1"),
+    ("auxiliary_head/classifier/linear/bias", "auxiliary_head.conv_seg.bias", "same"),
+)
+
+VIT_SEGMENTER = (
+    *((ours, f"backbone.{theirs}", layout) for ours, theirs, layout in VIT_ENCODER),
+    ("encoder/blocks/<i>/scale1", "backbone.blocks.<i>.gamma_1", "same"),
+    ("encoder/blocks/<i>/scale2", "backbone.blocks.<i>.gamma_2", "same"),
+    (
+        "encoder/blocks/<i>/attention/relative_position_bias",
+        "backbone.blocks.<i>.attn.relative_position_bias_table",
+        "same",
+    ),
+    ("pyramid/up4_first/kernel", "backbone.fpn1.0.weight", "deconv"),
+    ("pyramid/up4_first/bias", "backbone.fpn1.0.bias", "same"),
+    *((f"pyramid/up4_norm/{a[5:]}", f"backbone.fpn1.1.{b[3:]}", layout) for a, b, layout in _CONV_NORM[1:]),
+    ("pyramid/up4_second/kernel", "backbone.fpn1.3.weight", "deconv"),
+    ("pyramid/up4_second/bias", "backbone.fpn1.3.bias", "same"),
+    ("pyramid/up2/kernel", "backbone.fpn2.0.weight", "deconv"),
+    ("pyramid/up2/bias", "backbone.fpn2.0.bias", "same"),
+    *SEGMENTATION_HEADS,
+)
+
+SWIN_PYRAMID = (
+    *swin_encoder("backbone."),
+    ("pyramid/norms/<i>/scale", "backbone.norm<i>.weight", "same"),
+    ("pyramid/norms/<i>/bias", "backbone.norm<i>.bias", "same"),
+)
+
+SWIN_SEGMENTER = (*SWIN_PYRAMID, *SEGMENTATION_HEADS)
 
 
 Rules = Iterable[tuple[str, str, str]]
