@@ -103,7 +103,8 @@ def _silence() -> None:
     """Keeps from the user's screen what orbax and TensorStore say besides the exceptions that reach us.
 
     Orbax logs progress for its developers, and errors as kilobytes of tracebacks. When one array cannot be written,
-    TensorStore prints a traceback for each of the others, whose event loop orbax has closed by then.
+    TensorStore prints a traceback for each of the others, whose event loop orbax has closed by then, and asyncio one
+    for each other array that could not be written either.
     """
     report = sys.unraisablehook
 
@@ -112,6 +113,7 @@ def _silence() -> None:
             report(unraisable)
 
     sys.unraisablehook = unraisablehook
+    logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
     logging.getLogger("absl").addFilter(
         lambda record: "/orbax/checkpoint/" not in record.pathname or record.levelno == logging.WARNING
     )
