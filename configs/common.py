@@ -73,11 +73,73 @@ def linear_probe(model: ConfigDict) -> ConfigDict:
     return config
 
 
-def classifier(model: ConfigDict) -> ConfigDict:
-    """The encoder's part of a pre-training model, with a classification head."""
+def detect(model: ConfigDict) -> ConfigDict:
+    """Mask R-CNN on COCO for 36 epochs (Swin's 3x recipe), as in the supplement.
+
+    `model` is a pre-training model; its encoder is used.
+    """
+    config = pretrain()
+    config.task = "detect"
+    config.image_size = (800, 1344)  # of a lying image with its padding; standing ones get the same, turned
+    config.batch_size = 16
+    config.num_epochs = 36.0
+    config.data = coco()
+    config.model = detector(model)
+    config.optimizer.b2 = 0.999
+    config.schedule.update({"kind": "steps", "base_lr": None, "peak_lr": 1e-4, "warmup_steps": 1000})
+    config.schedule.warmup_lr = 1e-7
+    config.schedule.milestone_epochs = (27.0, 33.0)  # where the rate falls to a tenth
+    config.schedule.milestones = placeholder(tuple)  # steps; they win when set
+    config.eval = ConfigDict({"split": "val2017", "every_epochs": 3.0, "short_side": 800, "long_side": 1333})
+    config.eval.num_pictures = 8
+    return config
+
+
+def detector(model: ConfigDict) -> ConfigDict:
+    """The encoder's part of a pre-training model, with Mask R-CNN's heads."""
+    _encoder_only(model)
+    model.update({"num_classes": 80, "channels": 256, "hidden": 1024, "mask_convs": 4, "anchor_scale": 8.0})
+    model.update({"rpn_samples": 256, "roi_samples": 512})  # anchors and regions of an image that the losses look at
+    model.update({"candidates": 2000, "test_candidates": 1000})  # of each level, before proposals are thinned
+    model.update({"proposals": 1000, "detections": 100, "score_threshold": 0.05})  # of an image, at most; of detections
+    model.sampling = 0  # points along a side of a RoIAlign bin; 0: as many as it has cells
+    return model
+
+
+def coco() -> ConfigDict:
+    """COCO 2017, or any dataset in its format, with the multi-scale training of Swin's recipe."""
+    data = ConfigDict()
+    data.name = "coco:data/coco"  # folder with annotations/instances_<split>.json and <split>/; or "shapes", "fake"
+    data.split = "train2017"
+    data.data_dir = ""  # where "shapes" is kept; "" is TFDS's default
+    data.channels = 3
+    data.mean = IMAGENET_MEAN
+    data.std = IMAGENET_STD
+    data.skip_empty = True  # training images without a usable object
+    data.short_sides = tuple(range(480, 801, 32))  # pixels, one is drawn
+    data.long_side = 1333  # at most
+    data.crop_probability = 0.5  # of resizing to one of crop_sides and cropping first
+    data.crop_sides = (400, 500, 600)
+    data.crop_range = (384, 600)  # of a crop's height and width
+    data.flip = True
+    data.mask_size = 112  # cells along a side of a ground-truth mask over its box
+    data.num_threads = 0  # 0: one per core
+    data.num_workers = 0  # processes; 0 reads in threads
+    data.prefetch_batches = 2
+    data.max_bad_fraction = 0.01  # share of unusable images above which the run stops
+    data.fake_examples = 117266  # size of the "fake" source
+    return data
+
+
+def _encoder_only(model: ConfigDict) -> None:
     for key in ("taps", "mask_ratio", "num_masks", "target", "decoder", "sparse_attention"):
         if key in model:
             del model[key]
+
+
+def classifier(model: ConfigDict) -> ConfigDict:
+    """The encoder's part of a pre-training model, with a classification head."""
+    _encoder_only(model)
     model.num_classes = 1000
     model.pool = "mean"  # of the patch tokens; "class" takes ViT's class token
     model.head_order = "pool_norm"  # the release's; "norm_pool" is timm's for Swin
@@ -221,6 +283,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.schedule.warmup_steps = 1
     config.checkpoint.update({"every_steps": 2, "every_epochs": 0.0})
     config.log.every_steps = 1
+    if config.task == "detect":
+        return _shrink_detector(config)
     if config.task == "pretrain":
         config.model.taps = (1, 2, 3, 4)
         config.model.decoder.update({"width": (8, 16, 16, 16) if is_swin else 16, "num_heads": 2})
@@ -230,4 +294,16 @@ def shrink(config: ConfigDict) -> ConfigDict:
     else:
         config.model.num_classes = 1000  # as many as the fake data has
         config.eval.update({"resize": 2 * patch, "every_epochs": 0.0})
+    return config
+
+
+def _shrink_detector(config: ConfigDict) -> ConfigDict:
+    config.image_size = (64, 96)
+    config.data.fake_examples = 12
+    config.data.update({"short_sides": (48, 64), "long_side": 96, "crop_sides": (50, 60), "crop_range": (40, 60)})
+    config.data.mask_size = 14
+    config.model.update({"channels": 8, "hidden": 16, "mask_convs": 1, "rpn_samples": 16, "roi_samples": 16})
+    config.model.update({"candidates": 32, "test_candidates": 32, "proposals": 16, "detections": 8, "num_classes": 3})
+    config.eval.update({"short_side": 64, "long_side": 96, "every_epochs": 0.0, "num_pictures": 2})
+    config.schedule.milestones = (2,)
     return config

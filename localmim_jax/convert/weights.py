@@ -10,6 +10,7 @@ import numpy as np
 
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import BATCH_NORM_EPSILON, ClassifierConfig
+from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
 from localmim_jax.localmim import LocalMIMConfig
 
 POSITIONS = "encoder/position_embedding"
@@ -21,7 +22,8 @@ class About:
 
     Attributes:
         family: of the backbone, "vit" or "swin".
-        kind: "pretrain", the encoder with its decoders; "classifier", with a head; or "encoder", alone.
+        kind: "pretrain", the encoder with its decoders; "classifier", with a head; "detector"; or
+            "encoder", alone.
         image_size: (h, w) in pixels that the positions and windows were made for.
         num_heads: attention heads of the encoder, one number, or one a stage.
         taps: layers that reconstruct in pre-training, counted from 1.
@@ -80,7 +82,7 @@ class Weights:
     unexpected: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def describe(config: LocalMIMConfig | ClassifierConfig) -> About:
+def describe(config: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig) -> About:
     """What is to be known of a model, from its configuration."""
     encoder = config.encoder
     heads = encoder.num_heads
@@ -89,6 +91,8 @@ def describe(config: LocalMIMConfig | ClassifierConfig) -> About:
         "image_size": tuple(encoder.image_size),
         "num_heads": heads if isinstance(heads, tuple) else (heads,),
     }
+    if isinstance(config, MaskRCNNConfig):
+        return About(kind="detector", **common)
     if isinstance(config, ClassifierConfig):
         return About(kind="classifier", pool=config.pool, head_order=config.head_order, **common)
     target = config.target
@@ -142,7 +146,7 @@ def _tuple(item: Any, length: int | None = None) -> Any:
 
 _CHECKS: Mapping[str, Any] = {
     "family": _one_of("vit", "swin"),
-    "kind": _one_of("pretrain", "classifier", "encoder"),
+    "kind": _one_of("pretrain", "classifier", "detector", "encoder"),
     "image_size": _tuple(_whole, 2),
     "num_heads": _tuple(_whole),
     "taps": _tuple(_whole),

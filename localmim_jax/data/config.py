@@ -6,7 +6,7 @@ import os
 
 from localmim_jax.errors import ConfigError
 
-NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"'
+NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; to detect "coco:<folder>", "shapes" or "fake"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,7 @@ class DataConfig:
     """Where images come from and how they are augmented.
 
     Attributes:
-        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake".
+        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; see `data.coco` for detection's.
         image_size: (height, width) in pixels of the finished images.
         batch_size: global, over all hosts.
         seed: of order, crops and flips.
@@ -58,7 +58,8 @@ class DataConfig:
             if len(getattr(self, key)) != 2:
                 raise ConfigError(f"{_full(key)} is {getattr(self, key)}: two values are needed")
         kind, _, rest = self.name.partition(":")
-        if not ((kind in ("tfds", "folder") and rest) or self.name in ("photos", "digits", "fake")):
+        known = (kind in ("tfds", "folder", "coco") and rest) or self.name in ("photos", "digits", "shapes", "fake")
+        if not known:
             raise ConfigError(f"data.name is {self.name!r}; it must be {NAMES}")
         for key, least in (
             ("batch_size", 1),

@@ -29,7 +29,7 @@ from localmim_jax.faults import crash_at
 Transform = Callable[[dict[str, Any], np.random.Generator], Mapping[str, np.ndarray]]
 Batch = dict[str, Any]  # numpy arrays; of one example also numpy scalars
 
-_ORDER, _AUGMENT, _EVALUATE = range(3)  # what a random stream is for
+ORDER, AUGMENT, EVALUATE = range(3)  # what a random stream is for
 
 
 def train_batches(
@@ -69,11 +69,11 @@ def train_batches(
     if bad_list is not None and process_index:
         bad_list = f"{bad_list}.{process_index}"
     bad = BadExamples(source.name, len(source), config.max_bad_fraction, Path(bad_list) if bad_list else None)
-    positions = grain.MapDataset.range(len(source)).shuffle(seed=_seed(config.seed, _ORDER)).repeat()
-    examples = positions.random_map(_ReadExample(source, transform, bad), seed=_seed(config.seed, _AUGMENT))
+    positions = grain.MapDataset.range(len(source)).shuffle(seed=stream_seed(config.seed, ORDER)).repeat()
+    examples = positions.random_map(_ReadExample(source, transform, bad), seed=stream_seed(config.seed, AUGMENT))
     last_step = num_steps if num_steps is not None else sys.maxsize // config.batch_size
     part = HostPart(examples, config.batch_size, first_step, last_step, process_index, process_count)
-    return _iterate(part, batch, config)
+    return iterate(part, batch, config)
 
 
 def eval_batches(
@@ -110,8 +110,8 @@ def eval_batches(
     count = min(max_examples or len(source), len(source))
     steps = -(-count // batch_size)
     read = _ReadForEvaluation(_ReadExample(source, transform, None), count)
-    examples = grain.MapDataset.range(steps * batch_size).random_map(read, seed=_seed(config.seed, _EVALUATE))
-    return _iterate(HostPart(examples, batch_size, 0, steps, process_index, process_count), batch, config)
+    examples = grain.MapDataset.range(steps * batch_size).random_map(read, seed=stream_seed(config.seed, EVALUATE))
+    return iterate(HostPart(examples, batch_size, 0, steps, process_index, process_count), batch, config)
 
 
 class HostPart(grain.MapDataset):
@@ -199,7 +199,8 @@ class _ReadForEvaluation:
         return self._padding
 
 
-def _iterate(part: HostPart, batch: int, config: DataConfig) -> Iterator[Batch]:
+def iterate(part: HostPart, batch: int, config: DataConfig) -> Iterator[Batch]:
+    """Batches of so many elements each of this host's part, made ahead by threads or processes as the config says."""
     if config.num_workers:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # grain hands absl's flags to its workers
@@ -225,6 +226,6 @@ def _iterate(part: HostPart, batch: int, config: DataConfig) -> Iterator[Batch]:
     return batches()
 
 
-def _seed(seed: int, purpose: int) -> int:
+def stream_seed(seed: int, purpose: int) -> int:
     """A seed for one purpose, far from those of others and of neighbouring seeds."""
     return int(np.random.SeedSequence((seed, purpose)).generate_state(1)[0])

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any, NoReturn
@@ -106,15 +106,17 @@ class _Run:
         self.save_every = self.settings.checkpoint.interval(self.task.steps_per_epoch)
 
     def go(self, first_step: int, state: Tree) -> Summary:
-        num_steps, step, program = self.task.num_steps, first_step, None
+        num_steps, step = self.task.num_steps, first_step
+        programs: dict[Hashable, CompiledStep] = {}  # by the batch's shapes: detection has several
         # Also on resuming: an evaluation that was due here may have been cut short. It changes nothing but the logs.
         self._evaluate(step, state)
         source = self.task.train_batches(first_step)
         with DevicePrefetch(self.spec.mesh, source, first_step, num_steps) as batches:
             for batch in batches:
+                program = programs.get(batch.shapes)
                 if program is None:
-                    program = self._compile(batch)
-                    self.meter.start(program.flops, batches.waited)
+                    program = self._compile_next(batch, batches.waited, first=not programs)
+                    programs[batch.shapes] = program
                 faults.crash_at("in_step", batch.step)
                 self.profile.before(batch.step)
                 state, metrics = program.run(state, batch.arrays)
@@ -131,6 +133,15 @@ class _Run:
                 self.checkpointer.check()
         _tell("done: %d steps", step)
         return Summary(state, state_hash(state["params"]), self.evaluations)
+
+    def _compile_next(self, batch: PlacedBatch, waited: float, first: bool) -> CompiledStep:
+        if first:
+            program = self._compile(batch)
+            self.meter.start(program.flops, waited)
+            return program
+        self.in_flight.wait()
+        with self.meter.paused():
+            return self._compile(batch)
 
     def _compile(self, batch: PlacedBatch) -> CompiledStep:
         found = {len(array) for array in batch.arrays.values()}

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -24,6 +24,11 @@ class PlacedBatch:
     step: int
     arrays: dict[str, jax.Array]
     ids: np.ndarray
+
+    @property
+    def shapes(self) -> Hashable:
+        """What a step is compiled for: the name, shape and dtype of every array."""
+        return tuple((name, array.shape, str(array.dtype)) for name, array in sorted(self.arrays.items()))
 
 
 class DevicePrefetch:

@@ -27,8 +27,9 @@ def make_schedule(settings: ScheduleSettings, batch_size: int, num_steps: int, s
         raise ConfigError(f"schedule: a warm-up of {warmup:g} steps does not fit in a run of {num_steps}; shorten it")
     if settings.min_lr > peak or settings.warmup_lr > peak:
         raise ConfigError(f"schedule: min_lr and warmup_lr must not exceed the peak, which is {peak:g}")
-    if settings.milestones and settings.milestones[-1] >= num_steps:
-        raise ConfigError(f"schedule: milestone {settings.milestones[-1]} lies beyond the run's {num_steps} steps")
+    milestones = settings.milestones or tuple(round(epoch * steps_per_epoch) for epoch in settings.milestone_epochs)
+    if milestones and milestones[-1] >= num_steps:
+        raise ConfigError(f"schedule: milestone {milestones[-1]} lies beyond the run's {num_steps} steps")
 
     def fraction_left(step: jax.Array, start: float) -> jax.Array:
         return jnp.clip((num_steps - step) / (num_steps - start), 0.0, 1.0)
@@ -43,7 +44,7 @@ def make_schedule(settings: ScheduleSettings, batch_size: int, num_steps: int, s
 
     def steps(step: jax.Array) -> jax.Array:
         rate = jnp.full(jnp.shape(step), peak)
-        for milestone in settings.milestones:
+        for milestone in milestones:
             rate = jnp.where(step >= milestone, 0.1 * rate, rate)
         return rate
 

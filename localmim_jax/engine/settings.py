@@ -78,7 +78,8 @@ class ScheduleSettings:
         min_lr: where "cosine" and "linear" end.
         warmup_epochs, warmup_steps: length of the linear warm-up; the steps win if both are given.
         warmup_lr: where the warm-up starts.
-        milestones: steps at which "steps" multiplies the rate by 0.1.
+        milestone_epochs, milestones: epochs, or steps, at which "steps" multiplies the rate by 0.1; the steps win if
+            both are given.
     """
 
     kind: str = "cosine"
@@ -88,9 +89,12 @@ class ScheduleSettings:
     warmup_epochs: float = 0.0
     warmup_steps: int | None = None
     warmup_lr: float = 0.0
+    milestone_epochs: tuple[float, ...] = ()
     milestones: tuple[int, ...] = ()
 
     def __post_init__(self):
+        for key in ("milestone_epochs", "milestones"):
+            object.__setattr__(self, key, tuple(getattr(self, key) or ()))
         _one_of("schedule.kind", self.kind, ("cosine", "linear", "steps"))
         both = (self.base_lr is not None) + (self.peak_lr is not None)
         _require(
@@ -105,14 +109,16 @@ class ScheduleSettings:
         if self.warmup_steps is not None:
             _finite("schedule.warmup_steps", self.warmup_steps, 0)
         _require(
-            (self.kind == "steps") == bool(self.milestones),
+            (self.kind == "steps") == bool(self.milestones or self.milestone_epochs),
             f"schedule.milestones is {self.milestones}; schedule.kind={self.kind!r} "
             + ("needs at least one" if self.kind == "steps" else "has none"),
         )
-        _require(
-            list(self.milestones) == sorted(set(self.milestones)) and all(step > 0 for step in self.milestones),
-            f"schedule.milestones is {self.milestones}; steps must be positive and increasing",
-        )
+        for key in ("milestones", "milestone_epochs"):
+            values = getattr(self, key)
+            _require(
+                list(values) == sorted(set(values)) and all(value > 0 for value in values),
+                f"schedule.{key} is {values}; they must be positive and increasing",
+            )
 
     def peak(self, batch_size: int) -> float:
         """The learning rate at the end of the warm-up for this global batch size."""

@@ -30,9 +30,9 @@ class Evaluation:
 
     Attributes:
         name: prefix of what it reports, as in "knn/accuracy".
-        batches: () -> this host's batches, none larger than the first. Every host yields equally many, each with a
-            bool "valid" [b] that is False for padding (left out, all are valid); over all hosts each example is there
-            once. The engine pads further where the devices cannot share a batch.
+        batches: () -> this host's batches, none with more examples than the first. Every host yields equally many, each
+            with a bool "valid" [b] that is False for padding (left out, all are valid); over all hosts each example is
+            there once. The engine pads further where the devices cannot share a batch.
         predict: (model, batch) -> outputs, traced under jit with the global batch (without its "id"); a pytree whose
             leaves have the example axis first.
         make_metric: () -> a fresh Metric.
@@ -63,7 +63,8 @@ class Task:
             model_state is `params.model_state_of(model)` after the forward pass.
         train_batches: (first_step) -> this host's batches from that step on: a pure function of (seed, step). Each has
             an "id" int64 [b] that names its examples and stays on the host; the hosts' batches one after the other are
-            the global one.
+            the global one. Their other axes may change from step to step, alike on every host: each new shape is
+            compiled once.
         batch_size: global.
         num_steps: length of the whole run.
         steps_per_epoch: float, for reporting.

@@ -18,3 +18,12 @@ FINETUNE = (
     (r"(^|/)(kernel|relative_position_bias)$", True),
     (r"(^|/)(bias|scale|class_token|position_embedding)$", False),
 )
+
+# mmdetection's recipe for Swin: neither norms nor bias tables, but the biases of layers are decayed.
+_NORM = r"(^|/)\w*norm\w*(/\d+)?/(scale|bias)$"
+DETECT = (
+    (_NORM, False),
+    (r"(^|/)(relative_position_bias|class_token|position_embedding)$", False),
+    (r"(^|/)kernel$", True),
+    (rf"^(?!.*{_NORM}).*(^|/)bias$", True),
+)

@@ -15,6 +15,7 @@ from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fo
 from localmim_jax.engine.checkpoint import find_checkpoint, load_params
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import ClassifierConfig
+from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
 from localmim_jax.localmim import LocalMIMConfig
 from localmim_jax.params import Tree, flatten
 from localmim_jax.tasks import settings
@@ -23,7 +24,7 @@ CONVERTED = "model.json"  # stands in the place of config.json in what `commands
 
 
 def initialiser(
-    config: ConfigDict, model: LocalMIMConfig | ClassifierConfig
+    config: ConfigDict, model: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig
 ) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
     """`Task.init_from` for a config: None for a fresh start.
 
@@ -92,8 +93,10 @@ def run_config(place: Path) -> ConfigDict:
     )
 
 
-def model_config(config: ConfigDict) -> LocalMIMConfig | ClassifierConfig:
+def model_config(config: ConfigDict) -> LocalMIMConfig | ClassifierConfig | MaskRCNNConfig:
     """The model of a run's config, whatever its task."""
+    if config.task == "detect":
+        return settings.detector_config(config)
     if config.task != "pretrain":
         return settings.classifier_config(config)
     bias = config.model.target.hog_bias

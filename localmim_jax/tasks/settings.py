@@ -11,6 +11,8 @@ from localmim_jax.backbones import swin, vit
 from localmim_jax.engine import settings as engine
 from localmim_jax.errors import ConfigError
 from localmim_jax.heads.classifier import ClassifierConfig
+from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
+from localmim_jax.heads.pyramid import dense_encoder
 from localmim_jax.localmim import LocalMIMConfig
 from localmim_jax.targets import TargetConfig
 
@@ -107,6 +109,11 @@ def classifier_config(config: ConfigDict) -> ClassifierConfig:
         encoder=encoder,
         **{name: config.model[name] for name in ("num_classes", "pool", "head_order", "head_std", "batch_norm")},
     )
+
+
+def detector_config(config: ConfigDict) -> MaskRCNNConfig:
+    """The detector; its encoder is changed to what dense features need."""
+    return fill(MaskRCNNConfig, ConfigDict(config.model.to_dict() | {"encoder": dense_encoder(encoder_config(config))}))
 
 
 def localmim_config(config: ConfigDict) -> LocalMIMConfig:

@@ -1,0 +1,342 @@
+"""Images with objects: any dataset in COCO's format, and a fake one.
+
+A dataset is a folder with `annotations/instances_<split>.json` and the images of a split in `<split>/`,
+`images/<split>/` or `images/`. Category ids may have gaps and any order: labels number them from 0 by increasing id.
+"""
+
+import abc
+import collections
+import contextlib
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from localmim_jax.data.decode import DecodeError
+from localmim_jax.errors import DataError
+
+_LEAST_SIDE = 1.0  # pixels; narrower boxes are annotation errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """The objects of one image that a detector can learn from.
+
+    Attributes:
+        boxes: float32 [n, 4], left, top, right, bottom in pixels.
+        labels: int32 [n], from 0.
+        segmentations: of each object, COCO's polygons or run lengths.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    segmentations: tuple[Any, ...]
+
+
+class DetectionSource(abc.ABC):
+    """Images with objects, each with an index from 0 to len - 1. Safe to read from several threads.
+
+    Attributes:
+        name: as in the config, with the split, for messages.
+        class_names: of the labels.
+        category_ids: COCO's id of each label.
+        max_objects: the most that one image has.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    max_objects: int
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(h, w) in pixels, without reading the image."""
+
+    @abc.abstractmethod
+    def objects(self, index: int) -> Objects: ...
+
+    @abc.abstractmethod
+    def read(self, index: int) -> bytes | np.ndarray:
+        """The encoded image, or uint8 [h, w, 3].
+
+        Raises:
+            DecodeError: it cannot be read.
+        """
+
+    @abc.abstractmethod
+    def image_id(self, index: int) -> int:
+        """COCO's id of the image."""
+
+    @abc.abstractmethod
+    def name_of(self, index: int) -> str:
+        """What a person would look for: the file's path."""
+
+    @abc.abstractmethod
+    def dataset(self) -> dict[str, Any]:
+        """The whole split as COCO's JSON has it."""
+
+
+class CocoSource(DetectionSource):
+    """A split of a dataset in COCO's format.
+
+    Objects are left out, and counted in the log, where they are crowds, have no area within the image, or no mask.
+
+    Args:
+        root: folder of the dataset.
+        split: "train2017", for example.
+        skip_empty: leave out images without a usable object.
+
+    Raises:
+        DataError: a file is missing or is not what COCO's format says; names the place.
+    """
+
+    def __init__(self, root: str, split: str, skip_empty: bool = False):
+        self.name = f"coco:{root}[{split}]"
+        self._root = Path(root).expanduser()
+        self._file = self._root / "annotations" / f"instances_{split}.json"
+        dataset = self.dataset()
+        with _well_formed(self._file):
+            categories = sorted(dataset["categories"], key=lambda category: category["id"])
+            self.category_ids = tuple(int(category["id"]) for category in categories)
+            self.class_names = tuple(str(category["name"]) for category in categories)
+            self._images = [
+                (int(image["id"]), str(image["file_name"]), int(image["height"]), int(image["width"]))
+                for image in dataset["images"]
+            ]
+        if not self.category_ids:
+            raise DataError(f"{self._file} names no category: there is nothing to detect")
+        if len(set(self.category_ids)) < len(categories) or len({image[0] for image in self._images}) < len(
+            self._images
+        ):
+            raise DataError(f"{self._file} gives an id to two images or to two categories: make ids unique")
+        self._folder = self._find_folder(split)
+        self._objects = self._sort(dataset["annotations"])
+        if skip_empty:
+            used = [image for image in self._images if len(self._objects[image[0]].labels)]
+            if len(used) < len(self._images):
+                empty = len(self._images) - len(used)
+                logging.info("%s: %d images without a usable object are left out", self.name, empty)
+            self._images = used
+        if not self._images:
+            raise DataError(f"{self.name} has no image{' with an object' if skip_empty else ''}: choose another split")
+        self.max_objects = max(len(objects.labels) for objects in self._objects.values())
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        return self._images[index][2:]
+
+    def objects(self, index: int) -> Objects:
+        return self._objects[self._images[index][0]]
+
+    def read(self, index: int) -> bytes:
+        path = self._path(index)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DecodeError(error.strerror or type(error).__name__) from error
+
+    def image_id(self, index: int) -> int:
+        return self._images[index][0]
+
+    def name_of(self, index: int) -> str:
+        return str(self._path(index))
+
+    def _path(self, index: int) -> Path:
+        return self._folder / self._images[index][1]
+
+    def dataset(self) -> dict[str, Any]:
+        try:
+            dataset = json.loads(self._file.read_bytes())
+        except OSError as error:
+            folder = self._file.parent
+            found = sorted(path.name for path in folder.glob("instances_*.json")) if folder.is_dir() else []
+            there = f"; there is {', '.join(found)}" if found else ""
+            raise DataError(f"{self._file} cannot be read ({error.strerror}){there}") from error
+        except ValueError as error:
+            raise DataError(f"{self._file} is no JSON ({error}): download it again") from error
+        missing = [
+            key
+            for key in ("images", "annotations", "categories")
+            if not isinstance(dataset, dict) or key not in dataset
+        ]
+        if missing:
+            raise DataError(f"{self._file} lacks {', '.join(missing)}: it must be COCO's instances format")
+        return dataset
+
+    def _find_folder(self, split: str) -> Path:
+        places = [self._root / split, self._root / "images" / split, self._root / "images"]
+        for place in places:
+            if place.is_dir():
+                return place
+        raise DataError(
+            f"{self._root} has no folder with the images of {split}: it may be {', '.join(map(str, places))}"
+        )
+
+    def _sort(self, annotations: list[dict[str, Any]]) -> dict[int, Objects]:
+        """The usable objects of every image by its id."""
+        sizes = {image[0]: image[2:] for image in self._images}
+        label_of = {category: label for label, category in enumerate(self.category_ids)}
+        found: dict[int, list[tuple[Any, int, Any]]] = {image: [] for image in sizes}
+        left_out: dict[str, int] = collections.defaultdict(int)
+        with _well_formed(self._file):
+            for annotation in annotations:
+                image, category = annotation["image_id"], annotation["category_id"]
+                for kind, key, known in (("image", image, sizes), ("category", category, label_of)):
+                    if key not in known:
+                        raise DataError(
+                            f"{self._file}: annotation {annotation.get('id')} is of {kind} {key}, which is not listed"
+                        )
+                reason = _unusable(annotation, *sizes[image])
+                if reason:
+                    left_out[reason] += 1
+                else:
+                    found[image].append((_corners(annotation["bbox"]), label_of[category], annotation["segmentation"]))
+        number = sum(map(len, found.values()))
+        counts = "".join(f"; left out: {count} {reason}" for reason, count in sorted(left_out.items()))
+        logging.info("%s: %d images, %d objects of %d classes%s", self.name, len(sizes), number, len(label_of), counts)
+        return {image: _objects(entries) for image, entries in found.items()}
+
+
+class FakeDetection(DetectionSource):
+    """Noise with rectangles for objects, landscape and portrait: measures everything but the reading of images."""
+
+    def __init__(self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str):
+        self.name = f"fake[{split}]"
+        self.class_names = tuple(f"fake {i}" for i in range(num_classes))
+        self.category_ids = tuple(range(1, num_classes + 1))
+        self.max_objects = 4
+        self._num_examples, self._image_size = num_examples, image_size
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        return self._image_size if index % 3 else self._image_size[::-1]
+
+    def objects(self, index: int) -> Objects:
+        rng = np.random.default_rng((1, index))
+        (h, w), count = self.size_of(index), index % (self.max_objects + 1)
+        side = rng.uniform(0.2, 0.5, (count, 2)) * (w, h)
+        corner = rng.uniform(0, 1, (count, 2)) * ((w, h) - side)
+        boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+        labels = rng.integers(0, len(self.class_names), count).astype(np.int32)
+        return Objects(boxes, labels, tuple([[a, b, c, b, c, d, a, d]] for a, b, c, d in boxes.tolist()))
+
+    def read(self, index: int) -> np.ndarray:
+        return np.random.default_rng((2, index)).integers(0, 256, (*self.size_of(index), 3), np.uint8)
+
+    def image_id(self, index: int) -> int:
+        return index + 1
+
+    def name_of(self, index: int) -> str:
+        return f"{self.name}/{index}"
+
+    def dataset(self) -> dict[str, Any]:
+        images, annotations = [], []
+        for index in range(len(self)):
+            (h, w), objects, image = self.size_of(index), self.objects(index), self.image_id(index)
+            images.append({"id": image, "file_name": str(index), "height": h, "width": w})
+            for box, label, polygons in zip(objects.boxes.tolist(), objects.labels, objects.segmentations, strict=True):
+                width, height = box[2] - box[0], box[3] - box[1]
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image,
+                        "category_id": self.category_ids[label],
+                        "bbox": [*box[:2], width, height],
+                        "area": width * height,
+                        "iscrowd": 0,
+                        "segmentation": polygons,
+                    }
+                )
+        named = zip(self.category_ids, self.class_names, strict=True)
+        categories = [{"id": number, "name": name} for number, name in named]
+        return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+def open_detection(
+    name: str,
+    split: str,
+    data_dir: str = "",
+    *,
+    skip_empty: bool = False,
+    image_size: tuple[int, int] = (800, 1344),
+    fake_examples: int = 117266,
+    fake_classes: int = 80,
+) -> DetectionSource:
+    """The dataset that a config names: "coco:<folder>", "shapes" (generated on first use) or "fake".
+
+    Raises:
+        DataError: it is missing, empty or not in COCO's format.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "coco" and rest:
+        return CocoSource(rest, split, skip_empty)
+    if name == "shapes":
+        from localmim_jax.data.builders import shapes
+
+        return CocoSource(str(shapes.prepare(data_dir)), split, skip_empty)
+    if name == "fake":
+        return FakeDetection(fake_examples, fake_classes, image_size, split)
+    raise DataError(f'data.name is {name!r}; detection reads "coco:<folder>", "shapes" or "fake"')
+
+
+def require_known_classes(train: DetectionSource, other: DetectionSource) -> None:
+    """Raises `DataError` where `other` has a category that training has not, or calls it by another name."""
+    known = dict(zip(train.category_ids, train.class_names, strict=True))
+    wrong = [
+        f"{number} ({name})"
+        for number, name in zip(other.category_ids, other.class_names, strict=True)
+        if known.get(number) != name
+    ]
+    if wrong:
+        raise DataError(f"{other.name} has categories that {train.name} does not have so: {', '.join(wrong[:5])}")
+
+
+def _unusable(annotation: dict[str, Any], height: int, width: int) -> str:
+    """Why an object cannot be learned from; "" where it can."""
+    if annotation.get("iscrowd", 0):
+        return "crowds"
+    left, top, right, bottom = _corners(annotation["bbox"])
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        return "without a finite box"
+    inside = min(right, width) > max(left, 0) and min(bottom, height) > max(top, 0)
+    if right - left < _LEAST_SIDE or bottom - top < _LEAST_SIDE or annotation.get("area", 1) <= 0 or not inside:
+        return "without area"
+    mask = annotation.get("segmentation")
+    if isinstance(mask, dict):
+        return (
+            "" if "counts" in mask and list(mask.get("size", ())) == [height, width] else "with a mask of another size"
+        )
+    drawn = isinstance(mask, list) and any(len(polygon) >= 6 for polygon in mask)
+    return "" if drawn else "without a mask"
+
+
+def _corners(box: list[float]) -> tuple[float, float, float, float]:
+    left, top, width, height = map(float, box)
+    return left, top, left + width, top + height
+
+
+def _objects(entries: list[tuple[Any, int, Any]]) -> Objects:
+    boxes = np.array([box for box, _, _ in entries], np.float32).reshape(-1, 4)
+    labels = np.array([label for _, label, _ in entries], np.int32)
+    return Objects(boxes, labels, tuple(mask for _, _, mask in entries))
+
+
+@contextlib.contextmanager
+def _well_formed(file: Path):
+    """Whatever a damaged file makes Python raise means the same to its owner."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{file} is not in COCO's instances format ({reason})") from error
