@@ -1,0 +1,137 @@
+import json
+import logging as std_logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from localmim_jax.data import coco
+from localmim_jax.data.coco import CocoSource, FakeDetection, open_detection, require_known_classes
+from localmim_jax.data.decode import DecodeError
+from localmim_jax.errors import DataError
+
+SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]
+
+
+def annotation(number, image, category=7, box=(10, 10, 20, 20), **changes):
+    fields = {"id": number, "image_id": image, "category_id": category, "bbox": list(box), "area": 400, "iscrowd": 0}
+    return fields | {"segmentation": SQUARE} | changes
+
+
+def write(root, dataset=None, split="val"):
+    """A dataset of four 40 x 60 images; the fourth is missing on disk."""
+    (root / split).mkdir(parents=True)
+    (root / "annotations").mkdir()
+    images = [{"id": 10 * i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (3, 1, 2, 4)]
+    for i in (1, 2, 3):
+        Image.fromarray(np.full((40, 60, 3), 50 * i, np.uint8)).save(root / split / f"{i}.png")
+    run_lengths = {"size": [40, 60], "counts": [0, 2400]}
+    annotations = [
+        annotation(1, 10),
+        annotation(2, 10, category=90, segmentation=run_lengths),
+        annotation(3, 10, iscrowd=1, segmentation=run_lengths),
+        annotation(4, 20, box=(10, 10, 0, 20)),
+        annotation(5, 20, box=(70, 10, 20, 20)),
+        annotation(6, 20, segmentation=[]),
+        annotation(7, 20, segmentation={"size": [9, 9], "counts": [81]}),
+        annotation(8, 40),
+    ]
+    categories = [{"id": 90, "name": "last"}, {"id": 7, "name": "first"}, {"id": 13, "name": "absent"}]
+    whole = {"images": images, "annotations": annotations, "categories": categories} | (dataset or {})
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(whole))
+    return root
+
+
+def test_categories_are_numbered_by_id_and_objects_belong_to_their_images(tmp_path):
+    source = CocoSource(str(write(tmp_path)), "val")
+    assert (source.category_ids, source.class_names) == ((7, 13, 90), ("first", "absent", "last"))
+    assert [source.image_id(i) for i in range(len(source))] == [30, 10, 20, 40]
+    objects = source.objects(1)
+    np.testing.assert_array_equal(objects.boxes, [[10, 10, 30, 30]] * 2)
+    np.testing.assert_array_equal(objects.labels, [0, 2])
+    assert objects.segmentations[0] == SQUARE
+    assert source.max_objects == 2
+    assert source.size_of(0) == (40, 60)
+    assert source.objects(0).boxes.shape == (0, 4)
+    assert Image.open(source.name_of(0)).size == (60, 40)
+
+
+def test_what_cannot_be_learned_from_is_left_out_and_counted(tmp_path, caplog):
+    with caplog.at_level(std_logging.INFO, logger="absl"):
+        source = CocoSource(str(write(tmp_path)), "val", skip_empty=True)
+    assert [source.image_id(i) for i in range(len(source))] == [10, 40]
+    text = caplog.text
+    for part in ("1 crowds", "2 without area", "1 without a mask", "1 with a mask of another size"):
+        assert part in text
+    assert "4 images, 3 objects of 3 classes" in text
+    assert "2 images without a usable object are left out" in text
+
+
+def test_an_image_that_is_missing_is_named_when_it_is_read(tmp_path):
+    source = CocoSource(str(write(tmp_path)), "val")
+    with pytest.raises(DecodeError, match="No such file"):
+        source.read(3)
+    assert source.name_of(3).endswith("val/4.png")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ({"categories": []}, "names no category"),
+        ({"images": []}, "which is not listed"),
+        ({"images": [], "annotations": []}, "has no image"),
+        ({"annotations": [annotation(5, 10, category=8)]}, "annotation 5 is of category 8, which is not listed"),
+        ({"annotations": [annotation(5, 99)]}, "annotation 5 is of image 99"),
+        ({"annotations": [{"image_id": 10, "category_id": 7}]}, "not in COCO's instances format .KeyError: 'bbox'"),
+        ({"annotations": [annotation(1, 10, box=("a", 1, 2, 3))]}, "not in COCO's instances format .ValueError"),
+        ({"categories": [{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]}, "gives an id to two"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path, dataset, message):
+    with pytest.raises(DataError, match=message) as error:
+        CocoSource(str(write(tmp_path, dataset)), "val")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files_say_what_is_there(tmp_path):
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"instances_train.json cannot be read .*there is instances_val.json"):
+        CocoSource(str(tmp_path), "train")
+    (tmp_path / "annotations" / "instances_train.json").write_text("{")
+    with pytest.raises(DataError, match="is no JSON"):
+        CocoSource(str(tmp_path), "train")
+    (tmp_path / "annotations" / "instances_train.json").write_text("{}")
+    with pytest.raises(DataError, match="lacks images, annotations, categories"):
+        CocoSource(str(tmp_path), "train")
+    whole = (tmp_path / "annotations" / "instances_val.json").read_text()
+    (tmp_path / "annotations" / "instances_train.json").write_text(whole)
+    with pytest.raises(DataError, match="no folder with the images of train"):
+        CocoSource(str(tmp_path), "train")
+    with pytest.raises(DataError, match='reads "coco:<folder>"'):
+        open_detection("photos", "train")
+
+
+def test_other_classes_are_refused_and_absent_ones_are_not(tmp_path):
+    train = CocoSource(str(write(tmp_path / "a")), "val")
+    fewer = [{"id": 7, "name": "first"}]
+    require_known_classes(
+        train, CocoSource(str(write(tmp_path / "b", {"categories": fewer, "annotations": []})), "val")
+    )
+    renamed = [{"id": 7, "name": "other"}]
+    other = CocoSource(str(write(tmp_path / "c", {"categories": renamed, "annotations": []})), "val")
+    with pytest.raises(DataError, match=r"does not have so: 7 \(other\)"):
+        require_known_classes(train, other)
+
+
+def test_the_fake_source_agrees_with_its_own_json():
+    source = FakeDetection(6, 3, (32, 64), "train")
+    dataset = source.dataset()
+    assert source.size_of(1) == (32, 64)
+    assert source.size_of(0) == (64, 32)
+    counts = [len(source.objects(index).labels) for index in range(6)]
+    assert counts == [0, 1, 2, 3, 4, 0]
+    assert len(dataset["annotations"]) == sum(counts)
+    first = dataset["annotations"][0]
+    box = source.objects(1).boxes[0]
+    np.testing.assert_allclose(first["bbox"], [box[0], box[1], box[2] - box[0], box[3] - box[1]], rtol=1e-5)
+    assert coco._corners(first["bbox"])[2] <= 64
