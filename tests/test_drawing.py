@@ -121,3 +121,17 @@ def test_grid_has_every_panel_and_its_heading():
 def test_ragged_grid_is_refused():
     with pytest.raises(ValueError, match=r"rows of \[1\] pictures under 2 headings"):
         drawing.labelled_grid([[np.zeros((2, 2, 3), np.uint8)]], ["a", "b"], panel=(4, 4))
+
+
+def test_grid_with_sides_and_a_caption():
+    rows = [[np.full((4, 4, 3), colour, np.uint8)] for colour in ((250, 0, 0), (0, 250, 0))]
+    plain = drawing.labelled_grid(rows, ["x"], panel=(80, 80))
+    grid = drawing.labelled_grid(rows, ["x"], (80, 80), ["above", "below"], "a caption\nof two lines")
+    for colour in ((250, 0, 0), (0, 250, 0)):
+        assert (grid == np.uint8(colour)).all(-1).sum() == 80 * 80
+    wider = grid.shape[1] - plain.shape[1]
+    ink = (grid < 100).all(-1)
+    assert ink[: plain.shape[0] // 2, :wider].any()
+    assert ink[plain.shape[0] // 2 : plain.shape[0], :wider].any()
+    assert ink[plain.shape[0] :].any()
+    assert not ink[plain.shape[0] // 2 : plain.shape[0], wider + drawing.GAP : -drawing.GAP].any()

@@ -9,7 +9,13 @@ from skimage import data
 
 from localmim_jax.errors import DataError
 from localmim_jax.evals import drawing
-from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription, draw_examples, panel_size
+from localmim_jax.evals.reconstruction import (
+    Reconstruction,
+    TargetDescription,
+    draw_examples,
+    draw_one,
+    panel_size,
+)
 from localmim_jax.targets import TargetConfig, make_targets
 
 CELLS = (4, 8, 16, 32)
@@ -107,3 +113,35 @@ def test_no_example_is_an_error():
     _, _, description = example_batch("hog", (64, 64), 3)
     with pytest.raises(DataError, match="no example to draw"):
         Reconstruction(description, num_images=2).compute()
+
+
+@pytest.mark.parametrize("kind", ["hog", "pixels"])
+def test_one_example_large(kind):
+    """Targets above predictions; a perfect prediction of pixels, restored, is the image itself."""
+    size, mean, std = (64, 64), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    images = photographs(size, 3)[:1]
+    targets = make_targets(
+        (jnp.asarray(images) / 255.0 - jnp.array([[[mean]]])) / jnp.array([[[std]]]), TargetConfig(kind, CELLS, 9)
+    )
+    example = {"image": images[0], "mask": np.float32([[1, 1, 0, 0]] * 4)}
+    for scale, target in enumerate(targets):
+        example |= {f"target/{scale}": np.asarray(target[0]), f"prediction/{scale}": np.asarray(target[0])}
+    grid = draw_one(example, TargetDescription(kind, 9, CELLS, 3), (2, 4, 10, 12), mean, std)
+    side, _ = panel_size(size, TargetDescription(kind, 9, CELLS, 3))
+    tops = np.flatnonzero((grid == drawing.resize(images[0], (side, side))[0, 0]).all(-1).any(1))
+    top = tops[0]
+    left = np.flatnonzero((grid[top] != 255).any(-1))[0]
+
+    def panel_at(row: int, column: int) -> np.ndarray:
+        y, x = top + row * (side + drawing.GAP), left + column * (side + drawing.GAP)
+        return grid[y : y + side, x : x + side]
+
+    picture = drawing.resize(images[0], (side, side))
+    np.testing.assert_array_equal(panel_at(0, 0), picture)
+    assert (panel_at(1, 0)[:, : side // 2] == 128).all()
+    for column in range(1, 5):
+        target, prediction = panel_at(0, column), panel_at(1, column)
+        np.testing.assert_array_equal(prediction[:, : side // 2], target[:, : side // 2])
+        np.testing.assert_array_equal(prediction[:, side // 2 :], (target[:, side // 2 :] * 0.35).astype(np.uint8))
+        if kind == "pixels":
+            assert np.abs(panel_at(2, column).astype(int) - picture).max() <= 1

@@ -19,7 +19,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags, logging
@@ -27,6 +27,9 @@ from ml_collections import ConfigDict
 
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.params import Tree
+
+if TYPE_CHECKING:
+    from localmim_jax.convert.weights import Weights
 
 KINDS = ("features", "tokens")
 
@@ -138,6 +141,13 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
     Raises:
         ConfigError, DataError, StorageError: the checkpoint cannot be read or does not fill the model.
     """
+    from localmim_jax.tasks import initialise
+
+    return fill_model(config, initialise.read(checkpoint, standard_merging))
+
+
+def fill_model(config: ConfigDict, weights: "Weights") -> tuple[Any, Tree, Tree]:
+    """The same with weights that have been read already. Raises ConfigError where they do not fill the model."""
     from localmim_jax import params as trees
     from localmim_jax.convert.load import check, transfer
     from localmim_jax.convert.weights import describe
@@ -156,7 +166,7 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
 
     graphdef, *abstract = trees.split(make_model)
     params, model_state = (trees.map_with_path(begin, tree) for tree in abstract)
-    params, report = transfer(initialise.read(checkpoint, standard_merging), params, describe(model))
+    params, report = transfer(weights, params, describe(model))
     logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
     check(report)
     return graphdef, params, model_state

@@ -106,8 +106,21 @@ def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((w, h), method))
 
 
-def labelled_grid(rows: Sequence[Sequence[np.ndarray]], headings: Sequence[str], panel: tuple[int, int]) -> np.ndarray:
+def labelled_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    headings: Sequence[str],
+    panel: tuple[int, int],
+    sides: Sequence[str] = (),
+    caption: str = "",
+) -> np.ndarray:
     """Pictures side by side under their column's heading, one row per list, every panel at (h, w) pixels.
+
+    Args:
+        rows: uint8 pictures.
+        headings: one a column.
+        panel: (h, w) of every picture.
+        sides: one a row, written upwards at its left; none for no such column.
+        caption: lines below the grid.
 
     Returns:
         uint8 [h, w, 3].
@@ -119,14 +132,23 @@ def labelled_grid(rows: Sequence[Sequence[np.ndarray]], headings: Sequence[str],
         raise ValueError(f"rows of {sorted({len(row) for row in rows})} pictures under {len(headings)} headings")
     h, w = panel
     font_size = max(9, min(18, w // 11))
-    font = ImageFont.load_default(font_size)
-    lines = max(heading.count("\n") + 1 for heading in headings)
-    top = GAP + lines * round(font_size * 1.3)
-    canvas = Image.new("RGB", (GAP + len(headings) * (w + GAP), top + GAP + len(rows) * (h + GAP)), _BACKGROUND)
+    font, line = ImageFont.load_default(font_size), round(font_size * 1.3)
+    top = GAP + max(heading.count("\n") + 1 for heading in headings) * line
+    left = GAP + (line if sides else 0)
+    bottom = top + GAP + len(rows) * (h + GAP)
+    size = left + len(headings) * (w + GAP), bottom + ((caption.count("\n") + 1) * line + GAP if caption else 0)
+    canvas = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for column, heading in enumerate(headings):
-        left = GAP + column * (w + GAP)
-        draw.multiline_text((left + w / 2, top), heading, _INK, font, anchor="md", align="center", spacing=2)
+        middle = left + column * (w + GAP) + w / 2
+        draw.multiline_text((middle, top), heading, _INK, font, anchor="md", align="center", spacing=2)
         for row, pictures in enumerate(rows):
-            canvas.paste(Image.fromarray(resize(pictures[column], panel)), (left, top + GAP + row * (h + GAP)))
+            place = left + column * (w + GAP), top + GAP + row * (h + GAP)
+            canvas.paste(Image.fromarray(resize(pictures[column], panel)), place)
+    for row, text in enumerate(sides):
+        strip = Image.new("RGB", (h, line), _BACKGROUND)
+        ImageDraw.Draw(strip).text((h / 2, line / 2), text, _INK, font, anchor="mm")
+        canvas.paste(strip.transpose(Image.Transpose.ROTATE_90), (GAP // 2, top + GAP + row * (h + GAP)))
+    if caption:
+        draw.multiline_text((left, bottom), caption, _INK, font, spacing=2)
     return np.asarray(canvas)

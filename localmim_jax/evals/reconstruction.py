@@ -1,7 +1,7 @@
 """A picture of what a pre-training model reconstructs: input, masked input, and each scale's target and prediction."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from localmim_jax.evals import drawing
 
 _SMALLEST_PANEL = 160  # pixels of a panel's shorter side
 _SMALLEST_GLYPH = 6  # pixels of a drawn HOG cell
+VARIANCE_EPSILON = 1e-6  # of `targets`, which this room does without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,69 @@ def draw_examples(examples: list[dict[str, np.ndarray]], description: TargetDesc
     for scale in range(len(description.cells)):
         headings += [f"{description.heading(scale)}\ntarget", f"{description.heading(scale)}\nprediction"]
     return drawing.labelled_grid([_row(example, description, panel) for example in examples], headings, panel)
+
+
+def draw_one(
+    example: dict[str, np.ndarray],
+    description: TargetDescription,
+    layers: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> np.ndarray:
+    """One example large: a column for every tap, its target above its prediction.
+
+    Of pixel targets, a third row shows the predictions with every patch's mean and deviation put back. These are the
+    target's own, which no model predicts, and the caption says so.
+
+    Args:
+        example: as in `draw_examples`.
+        description: of the targets.
+        layers: the tap of every scale, for the headings.
+        mean, std: of the normalisation that the model's input had, a value a channel, for pixels in 0..1.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    panel = panel_size(example["image"].shape[:2], description)
+    panels = _row(example, description, panel)
+    rows, sides = [panels[0::2], panels[1::2]], ["input, targets", "masked, predictions"]
+    headings = ["image"] + [f"layer {layer}\n{description.heading(scale)}" for scale, layer in enumerate(layers)]
+    caption = "Darkened: visible to the encoder, so not predicted."
+    if description.kind == "pixels":
+        scales = range(len(description.cells))
+        rows.append([panels[0], *(_in_colour(example, scale, description, mean, std) for scale in scales)])
+        sides.append("predictions, restored")
+        caption += (
+            "\nLowest row: each predicted patch with the mean and the deviation of its target, which are not predicted:"
+            "\nan empty prediction, too, would show the mean colour of every patch."
+        )
+    return drawing.labelled_grid(rows, headings, panel, sides, caption)
+
+
+def _in_colour(
+    example: dict[str, np.ndarray],
+    scale: int,
+    description: TargetDescription,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> np.ndarray:
+    """The image with its masked cells predicted: normalised pixels under their target's own mean and deviation."""
+    image, cell = example["image"], description.cells[scale]
+    h, w, c = image.shape
+    grid = h // cell, w // cell
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+    def patches(picture: np.ndarray) -> np.ndarray:
+        return picture.reshape(grid[0], cell, grid[1], cell, c).transpose(0, 2, 1, 3, 4).reshape(*grid, -1)
+
+    own = patches((image.astype(np.float32) / 255 - mean) / std)
+    deviation = np.sqrt(own.var(axis=-1, keepdims=True, ddof=1) + VARIANCE_EPSILON)
+    predicted = example[f"prediction/{scale}"].astype(np.float32).reshape(own.shape)
+    restored = predicted * deviation + own.mean(axis=-1, keepdims=True)
+    picture = restored.reshape(*grid, cell, cell, c).transpose(0, 2, 1, 3, 4).reshape(h, w, c)
+    picture = np.rint(np.clip((picture * std + mean) * 255, 0, 255)).astype(np.uint8)
+    masked = drawing.enlarge(_coarsen_or_repeat(example["mask"], grid), (h, w)) > 0
+    return drawing.rgb(np.where(masked[..., None], picture, image))
 
 
 def _row(example: dict[str, np.ndarray], description: TargetDescription, panel: tuple[int, int]) -> list[np.ndarray]:

@@ -81,21 +81,24 @@ def evaluations(
             at_start=True,
         )
     if pictures.num_images:
-        target = model.target
-        description = TargetDescription(target.kind, target.bins, target.cells, model.encoder.in_channels)
         yield Evaluation(
             name="reconstruction",
             batches=functools.partial(train.examples, pictures.num_images, pictures.resize),
             predict=lambda model, batch: reconstruct(model, normalise(batch["image"])),
-            make_metric=functools.partial(Reconstruction, description, pictures.num_images),
+            make_metric=functools.partial(Reconstruction, describe_targets(model), pictures.num_images),
             every_steps=settings.interval(pictures.every_epochs, steps_per_epoch),
         )
 
 
-def reconstruct(model: LocalMIM, images: jax.Array) -> dict[str, Any]:
+def describe_targets(model: LocalMIMConfig) -> TargetDescription:
+    """What the arrays of `reconstruct` mean."""
+    return TargetDescription(model.target.kind, model.target.bins, model.target.cells, model.encoder.in_channels)
+
+
+def reconstruct(model: LocalMIM, images: jax.Array, mask_seed: int = _PICTURE_MASK_SEED) -> dict[str, Any]:
     """Mask, targets and predictions of normalised images, as `evals.reconstruction` draws them."""
     one_each = dataclasses.replace(model.config, num_masks=None)
-    mask = draw_mask(jax.random.key(_PICTURE_MASK_SEED), one_each, images.shape[0])
+    mask = draw_mask(jax.random.key(mask_seed), one_each, images.shape[0])
     outputs = {"mask": mask.dense}
     targets = make_targets(images, model.config.target)
     for i, (target, prediction) in enumerate(zip(targets, model.predict(images, mask), strict=True)):

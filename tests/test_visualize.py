@@ -1,0 +1,115 @@
+"""`python -m localmim_jax.visualize`: one picture an image, under the mask that was asked for."""
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from configs import common
+from localmim_jax.commands import cli, visualize
+from localmim_jax.commands.convert import convert
+from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.localmim import LocalMIM
+from localmim_jax.tasks import settings
+from tests.test_convert_command import save_run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two files with the same name and different content, one of them not square."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for folder, size in (("a", (48, 40)), ("b", (32, 32))):
+        (root / folder).mkdir()
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / folder / "x.png")
+    return [str(root / folder / "x.png") for folder in "ab"]
+
+
+def tiny(swin: bool, kind: str):
+    config = common.shrink(common.pretrain_swin("swin_t") if swin else common.pretrain())
+    config.model.dtype = "float32"
+    config.model.target.kind = kind
+    if not swin:
+        config.model.update({"depth": 2, "taps": (1, 2)})
+        config.model.target.cells = (8, 16)
+    return config
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A ViT with HOG targets and a Swin with pixels, untrained."""
+    made = {}
+    for name, config in (("vit", tiny(False, "hog")), ("swin", tiny(True, "pixels"))):
+        made[name] = tmp_path_factory.mktemp(name)
+        model = settings.localmim_config(config)
+        save_run(made[name], config, lambda rngs, model=model: LocalMIM(model, rngs=rngs))
+    return made
+
+
+def parsed(arguments: list[str]) -> flags.FlagValues:
+    return cli.parse(arguments, visualize.define_flags, "images")
+
+
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_a_picture_an_image(runs, photos, tmp_path, capsys, name):
+    visualize.main(parsed([f"--checkpoint={runs[name]}", f"--output={tmp_path}/new", *photos]))
+    written = capsys.readouterr().out.split()
+    assert written == [f"{tmp_path}/new/x.png", f"{tmp_path}/new/x_2.png"]
+    first, second = (np.asarray(Image.open(path)) for path in written)
+    (alone,) = visualize.visualize(str(runs[name]), photos[1:])
+    np.testing.assert_array_equal(second, alone)  # whatever was drawn before it
+    assert first.shape == second.shape
+    assert (first != second).any()
+
+
+def masked_share(picture: np.ndarray) -> float:
+    """The share of the masked panel, below the image, that is the grey of a masked patch, in patches."""
+    left = np.flatnonzero((picture != 255).any(axis=(0, 2)) & ((picture == 128).all(-1).sum(0) > 8))
+    return (picture[:, left] == 128).all(-1).sum() / 160**2
+
+
+def test_mask_seed_and_ratio(runs, photos):
+    def draw(**changes):
+        return next(visualize.visualize(str(runs["vit"]), photos[:1], **changes))
+
+    default = draw()
+    assert (draw(mask_seed=1) != default).any()
+    assert masked_share(default) == pytest.approx(0.75, abs=0.03)
+    assert masked_share(draw(mask_ratio=0.5)) == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_cannot_be_done(runs, photos, tmp_path):
+    vit = str(runs["vit"])
+    for arguments, message in (
+        ({"mask_ratio": 1.0}, "mask_ratio 1.0 keeps 0 of the 4"),
+        ({"mask_seed": -1}, "must be from 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            next(visualize.visualize(vit, photos, **arguments))
+    with pytest.raises(DataError, match="is a folder: name the images in it"):
+        next(visualize.visualize(vit, [str(tmp_path)]))
+    with pytest.raises(DataError, match=r"none\.png cannot be read \(No such file"):
+        next(visualize.visualize(vit, [photos[0], "none.png"]))
+    (tmp_path / "x.png").write_bytes(b"<html>")
+    with pytest.raises(DataError, match=r"x\.png: not an image"):
+        next(visualize.visualize(vit, [str(tmp_path / "x.png")]))
+    convert(vit, str(tmp_path / "encoder.npz"), part="encoder")
+    with pytest.raises(ConfigError, match="give --config too"):
+        next(visualize.visualize(str(tmp_path / "encoder.npz"), photos))
+    with pytest.raises(ConfigError, match=r"holds no decoders \(encoder\)"):
+        next(visualize.visualize(str(tmp_path / "encoder.npz"), photos, tiny(False, "hog")))
+    finetune = common.finetune(common.vit("vit_b"))
+    with pytest.raises(ConfigError, match="is a finetune model, which reconstructs nothing"):
+        next(visualize.visualize(vit, photos, finetune))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["x.png"], "no --checkpoint given"), (["--checkpoint=c"], "no image given")]
+)
+def test_flags(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        visualize.main(parsed(arguments))
+
+
+def test_images_with_and_without_the_flag():
+    assert parsed(["--checkpoint=c", "a.png", "--images=b.png", "c.png"]).images == ["b.png", "a.png", "c.png"]
