@@ -1,6 +1,6 @@
 """A small ViT pre-trained on tiles of photographs that installed packages carry: minutes on two CPU cores.
 
-    python main.py --config=configs/quickstart_photos.py --workdir=runs/photos
+    python main.py --config=configs/quickstart_photos.py --workdir=runs/quickstart_photos
 
 Published: nothing. What to look for: the loss of every scale falls, and the picture of reconstructions (of photographs
 that are not trained on: python -m localmim_jax.visualize) shows edges that continue into the masked patches.

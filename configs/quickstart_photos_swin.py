@@ -1,6 +1,6 @@
 """The same photographs with a small Swin: minutes on two CPU cores.
 
-    python main.py --config=configs/quickstart_photos_swin.py --workdir=runs/photos_swin
+    python main.py --config=configs/quickstart_photos_swin.py --workdir=runs/quickstart_photos_swin
 
 Published: nothing. What to look for: as in quickstart_photos.py.
 2 px patches, three stages of 32, 16 and 8 tokens a side, mask units of 8 px, HOG with cells of 4, 8 and 8 px.

@@ -73,7 +73,7 @@ def test_mask_seed_and_ratio(runs, photos):
         return next(visualize.visualize(str(runs["vit"]), photos[:1], **changes))
 
     default = draw()
-    assert (draw(mask_seed=1) != default).any()
+    assert (draw(mask_seed=3) != default).any()
     assert masked_share(default) == pytest.approx(0.75, abs=0.03)
     assert masked_share(draw(mask_ratio=0.5)) == pytest.approx(0.5, abs=0.03)
 
