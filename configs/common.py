@@ -132,7 +132,7 @@ def coco() -> ConfigDict:
 
 
 def _encoder_only(model: ConfigDict) -> None:
-    for key in ("taps", "mask_ratio", "num_masks", "target", "decoder", "sparse_attention"):
+    for key in ("taps", "fusion", "mask_ratio", "num_masks", "target", "decoder", "sparse_attention"):
         if key in model:
             del model[key]
 
@@ -194,7 +194,8 @@ def vit(variant: str) -> ConfigDict:
     model.num_heads = placeholder(int)
     model.mlp_ratio = 4.0
     model.drop_path = 0.0
-    model.taps = placeholder(tuple)  # 1-based blocks; None: 2, 4, depth - 2, depth
+    model.taps = placeholder(tuple)  # 1-based blocks; None: 2, 4, depth - 2, depth; one may be named several times
+    model.fusion = placeholder(tuple)  # layers fused into the one tap before its decoder; None: no fusion
     model.mask_ratio = 0.75
     model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax, targets and loss are float32
     model.remat = False
@@ -227,6 +228,31 @@ def pretrain_swin(variant: str) -> ConfigDict:
     config = pretrain()
     config.model = swin(variant)
     config.schedule.base_lr = 1e-4
+    return config
+
+
+def reconstruct(
+    config: ConfigDict, method: str, taps: tuple[int, ...], cells: tuple[int, ...], native: int
+) -> ConfigDict:
+    """The pre-training config with the reconstruction of Tables 1 and 2 that `method` names. Changes it and returns it.
+
+    `global_single` is one decoder on the top layer for the native top grid, and `global_fusion` the same for the features
+    of all taps, fused. `global_multi` has a decoder for every scale, all on the top layer; `local_single` one on every tap,
+    all for the native top grid; `local_multi` is the method itself.
+
+    Args:
+        taps: the layers that reconstruct locally, the top one last.
+        cells: their targets' cells in pixels.
+        native: cell of the top layer's own grid.
+    """
+    top, count = taps[-1], len(taps)
+    config.model.taps, config.model.target.cells, config.model.fusion = {
+        "global_single": ((top,), (native,), None),
+        "global_multi": ((top,) * count, cells, None),
+        "local_single": (taps, (native,) * count, None),
+        "local_multi": (taps, cells, None),
+        "global_fusion": ((top,), (native,), taps),
+    }[method]
     return config
 
 
@@ -286,8 +312,14 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.task == "detect":
         return _shrink_detector(config)
     if config.task == "pretrain":
-        config.model.taps = (1, 2, 3, 4)
-        config.model.decoder.update({"width": (8, 16, 16, 16) if is_swin else 16, "num_heads": 2})
+        taps, fusion = config.model.taps or (1, 2, 3, 4), config.model.fusion or ()
+        layers = sorted({*taps, *fusion})  # the same pattern over four layers, the highest on top
+        new = {layer: max(4 - i, 1) for i, layer in enumerate(reversed(layers))}
+        config.model.taps = tuple(new[tap] for tap in taps)
+        if fusion:
+            config.model.fusion = tuple(new[layer] for layer in fusion)
+        widths = tuple(8 if tap == 1 else 16 for tap in config.model.taps)
+        config.model.decoder.update({"width": widths if is_swin else 16, "num_heads": 2})
         config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": 2 * patch})
         config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
         config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})

@@ -12,6 +12,7 @@ from localmim_jax.backbones.swin import Swin, SwinConfig
 from localmim_jax.backbones.vit import ViT, ViTConfig
 from localmim_jax.decoders import Decoder, DecoderConfig
 from localmim_jax.errors import ConfigError
+from localmim_jax.heads.fusion import Fusion
 from localmim_jax.losses import multi_scale_loss
 from localmim_jax.masking import Mask, check_num_masks, num_visible, random_mask
 from localmim_jax.targets import TargetConfig, make_targets
@@ -29,6 +30,8 @@ class LocalMIMConfig:
         decoder_num_heads, decoder_depth: of every decoder.
         mask_ratio: masked share of the mask units.
         num_masks: masks a batch, each shared by a slice of it; None gives every image its own.
+        fusion: layers that are fused into the tap before its decoder reads it (supplement, A.2); empty for none. There
+            is then one tap, and no layer above it among these.
     """
 
     encoder: ViTConfig | SwinConfig = ViTConfig()
@@ -39,11 +42,17 @@ class LocalMIMConfig:
     decoder_depth: int = 1
     mask_ratio: float = 0.75
     num_masks: int | None = None
+    fusion: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         encoder, cells = self.encoder, self.target.cells
         if not self.taps or any(not 1 <= tap <= encoder.num_layers for tap in self.taps):
             raise ConfigError(f"model.taps {self.taps}: name at least one layer from 1 to {encoder.num_layers}")
+        if self.fusion and (len(self.taps) != 1 or not all(1 <= layer <= self.taps[0] for layer in self.fusion)):
+            raise ConfigError(
+                f"model.fusion {self.fusion} with model.taps {self.taps}: fusing feeds one decoder, so name one tap, and "
+                "layers from 1 to it"
+            )
         if len(cells) != len(self.taps):
             raise ConfigError(
                 f"model.target.cells {cells} has {len(cells)} scales for the {len(self.taps)} taps {self.taps}: "
@@ -108,10 +117,15 @@ class LocalMIM(nnx.Module):
         make_encoder = ViT if isinstance(config.encoder, ViTConfig) else Swin
         self.encoder = make_encoder(config.encoder, rngs=rngs)
         self.decoders = nnx.List([Decoder(decoder, rngs=rngs) for decoder in config.decoders()])
+        if config.fusion:
+            self.fusion = Fusion(config.encoder, config.fusion, config.taps[0], rngs=rngs)
 
     def predict(self, images: jax.Array, mask: Mask) -> list[jax.Array]:
         """One prediction [b, cells, channels] a tap, for visible and masked cells alike."""
-        features = self.encoder(images, mask=mask, taps=self.config.taps)
+        config = self.config
+        features = self.encoder(images, mask=mask, taps=config.fusion or config.taps)
+        if config.fusion:
+            features = (self.fusion(features),)
         mask = mask.per_image(images.shape[0])
         return [decode(feature, mask) for decode, feature in zip(self.decoders, features, strict=True)]
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,16 @@ from localmim_jax.heads.classifier import Classifier
 from localmim_jax.tasks import settings
 
 CONFIGS = Path(common.__file__).parent
-RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
+FILES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
+
+
+def runs_of(file: str) -> list[str]:
+    """A recipe, or "file:argument" for every run of one that takes arguments."""
+    sweep = getattr(importlib.import_module(f"configs.{file}"), "sweep", None)
+    return [file] if sweep is None else [f"{file}:{argument}" for argument in sweep()]
+
+
+RECIPES = [run for file in FILES for run in runs_of(file)]
 
 
 def schema(config: ConfigDict) -> ConfigDict:
@@ -33,7 +43,9 @@ def schema(config: ConfigDict) -> ConfigDict:
 
 
 def recipe(name: str) -> ConfigDict:
-    return importlib.import_module(f"configs.{name}").get_config()
+    file, _, argument = name.partition(":")
+    get_config = importlib.import_module(f"configs.{file}").get_config
+    return get_config(argument) if argument else get_config()
 
 
 def keys(config: ConfigDict) -> set[str]:
@@ -66,14 +78,18 @@ def test_recipe_builds_and_is_complete(name):
     assert json.loads(json.dumps(config.to_dict()))["task"] == config.task
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FILES)
 def test_recipe_header_has_its_command_and_its_result(name):
     header = inspect.getdoc(importlib.import_module(f"configs.{name}"))
-    assert f"python main.py --config=configs/{name}.py --workdir=runs/{name}" in header
+    if hasattr(importlib.import_module(f"configs.{name}"), "sweep"):
+        argument = re.search(rf"python main.py --config=configs/{name}.py:(\S+) --workdir=runs/\S+", header)[1]
+        assert f"{name}:{argument}" in RECIPES
+    else:
+        assert f"python main.py --config=configs/{name}.py --workdir=runs/{name}" in header
     assert "Published:" in header
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", FILES)
 def test_overrides_named_in_a_header_exist(name):
     header = inspect.getdoc(importlib.import_module(f"configs.{name}"))
     named = {word.removeprefix("--config.").split("=")[0] for word in header.split() if word.startswith("--config.")}

@@ -11,6 +11,7 @@ import pytest
 from configs import common, vit_b_100ep
 from localmim_jax.commands import dry_run
 from localmim_jax.errors import ConfigError
+from tests.test_configs import RECIPES, recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,14 +91,20 @@ def test_what_could_not_run_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
-def test_every_recipe(path):
-    if path.stem in ("__init__", "common"):
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe(name):
+    config = recipe(name).lock()
+    if config.task == "linear_probe":  # one without an encoder has nothing to run
+        with pytest.raises(ConfigError, match="set checkpoint.init_from"):
+            dry_run.report(config)
         return
-    command = [sys.executable, "main.py", f"--config=configs/{path.name}", "--dry_run"]
+    assert {"length", "rate", "parameters", "work", "memory"} <= report(config).keys()
+
+
+@pytest.mark.slow
+def test_a_recipe_with_an_argument_from_the_shell():
+    command = [sys.executable, "main.py", "--config=configs/table1.py:swin_b_global_multi", "--dry_run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if "set checkpoint.init_from" in done.stderr:  # a probe without an encoder has nothing to run
-        assert done.returncode == 2
-    else:
-        assert done.returncode == 0, done.stderr
-        assert "memory " in done.stdout
+    assert done.returncode == 0, done.stderr
+    assert "model.taps = (4, 4, 4, 4)" in done.stdout
+    assert "memory " in done.stdout

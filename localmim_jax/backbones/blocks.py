@@ -5,13 +5,20 @@ whatever the dtype. Randomness is an explicit key, and `None` means deterministi
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from localmim_jax.backbones.positions import grid_bias, relative_rows
+
+# (weights, group, coordinates) -> anything small. Weights are attention maps, float32 [b, windows, heads, n, n], query
+# by key, rows summing to 1. `group` int32 [windows, n]: places with equal numbers attend to one another; -1 is no place
+# of the image (class token, padding). `coordinates` int32 [windows, n, 2]: (row, column) of a place in tokens.
+Measure = Callable[[jax.Array, np.ndarray, np.ndarray], Any]
 
 xavier_uniform = nnx.initializers.xavier_uniform()
 
@@ -72,6 +79,20 @@ def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
 
 
+def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
+    """softmax(q k / sqrt(width) + bias) over the keys.
+
+    Args:
+        q, k: [..., n, heads, width].
+        bias: float32, broadcastable to [..., heads, n, n], query by key.
+
+    Returns:
+        float32 [..., heads, n, n]; logits and softmax are float32 whatever the dtype of q and k.
+    """
+    logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(logits * q.shape[-1] ** -0.5 + bias, axis=-1)
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention over [b, n, d] with one fused qkv projection."""
 
@@ -106,6 +127,11 @@ class Attention(nnx.Module):
             bias = bias.astype(q.dtype)  # which the kernel asks for
         out = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=self.implementation)
         return self.proj(out.reshape(x.shape))
+
+    def weights(self, x: jax.Array) -> jax.Array:
+        """The attention maps of a whole sequence, float32 [b, heads, n, n], query by key: what `__call__` weighs by."""
+        q, k, _ = self.queries_keys_values(x)
+        return attention_weights(q, k)
 
 
 class Mlp(nnx.Module):

@@ -169,10 +169,19 @@ class WindowAttention(blocks.Attention):
 
     def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
         """[b, n, d] -> [b, n, d]."""
+        q, k, v = self._packed(x, layout)
+        return self.proj(layout.unpack(attend(q, k, v, layout.bias(self.relative_position_bias[...]))))
+
+    def window_weights(self, x: jax.Array, layout: DenseWindows) -> jax.Array:
+        """The attention maps of every window, float32 [b, windows, heads, window^2, window^2], query by key."""
+        q, k, _ = self._packed(x, layout)
+        return blocks.attention_weights(q, k, layout.bias(self.relative_position_bias[...]))[0]
+
+    def _packed(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[b, n, d] -> queries, keys and values in the layout's groups, [m, b / m, g, s, heads, d / heads] each."""
         qkv = layout.pack(self.qkv(x), self.qkv.bias[...].astype(x.dtype))
         qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
-        q, k, v = qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
-        return self.proj(layout.unpack(attend(q, k, v, layout.bias(self.relative_position_bias[...]))))
+        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
 
 class SwinBlock(nnx.Module):
@@ -273,6 +282,30 @@ class Swin(nnx.Module):
             before, x = x, self._merge(index, x, grids[index], mask)
             features[index + 1] = x if config.tap_after_merging else before
         return tuple(features[tap] for tap in taps)
+
+    def attention(self, images: jax.Array, measure: blocks.Measure) -> list[jax.Array]:
+        """What `measure` makes of every block's attention maps, of whole images, within windows.
+
+        The maps of one block at a time exist, so `measure` should return something small.
+
+        Args:
+            images: [b, h, w, c], normalised.
+            measure: (weights, group, coordinates), see `blocks.Measure`; a shifted window that the edge of the image
+                cuts is several groups.
+
+        Returns:
+            One result a block, through the stages.
+        """
+        x, results = self._embed(images, None), []
+        for index, (stage, grid) in enumerate(zip(self.stages, self.config.grids(images.shape[1:3]), strict=True)):
+            layouts = self._layouts(index, grid, None)
+            for i, block in enumerate(stage.blocks):
+                layout = layouts[i % 2]
+                assert isinstance(layout, DenseWindows)
+                results.append(measure(block.attention.window_weights(block.norm1(x), layout), *layout.places()))
+                x = block(x, layout)
+            x = self._merge(index, x, grid, None)
+        return results
 
     def _embed(self, images: jax.Array, mask: Mask | None) -> jax.Array:
         (b, h, w, _), p = images.shape, self.config.patch_size

@@ -185,6 +185,37 @@ class ViT(nnx.Module):
         Raises:
             ValueError: a mask, and a relative position bias, which is between all patches of the grid.
         """
+        x = self._embed(images, mask)
+        features = {}
+        for number, block in enumerate(list(self.blocks)[: max(taps, default=0)], start=1):
+            block_key = None if key is None else jax.random.fold_in(key, number)
+            x = blocks.run_block(block, self.config.remat, x, None, None, block_key)
+            features[number] = x
+        return tuple(features[tap] for tap in taps)
+
+    def attention(self, images: jax.Array, measure: blocks.Measure) -> list[jax.Array]:
+        """What `measure` makes of every block's attention maps, of whole images.
+
+        The maps of one block at a time exist, so `measure` should return something small.
+
+        Args:
+            images: [b, h, w, c], normalised.
+            measure: (weights, group, coordinates), see `blocks.Measure`; there is one group, without the class token.
+
+        Returns:
+            One result a block.
+        """
+        rows, columns = np.meshgrid(*map(np.arange, self.config.grid), indexing="ij")
+        coordinates = np.stack([rows.ravel(), columns.ravel()], axis=-1).astype(np.int32)
+        coordinates = np.concatenate([np.full((1, 2), -1, np.int32), coordinates])[None]
+        group = np.minimum(coordinates[..., 0], 0)
+        x, results = self._embed(images, None), []
+        for block in self.blocks:
+            results.append(measure(block.attention.weights(block.norm1(x))[:, None], group, coordinates))
+            x = block(x)
+        return results
+
+    def _embed(self, images: jax.Array, mask: Mask | None) -> jax.Array:
         config = self.config
         if mask is not None and config.relative_position_bias:
             raise ValueError("relative_position_bias is for whole images: leave the mask out")
@@ -195,11 +226,4 @@ class ViT(nnx.Module):
         class_position, positions = table[0].astype(config.dtype), table[1:].astype(config.dtype)
         x = x + (positions[None] if keep is None else positions[keep])
         class_token = self.class_token[...].astype(config.dtype) + class_position
-        x = jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)
-
-        features = {}
-        for number, block in enumerate(list(self.blocks)[: max(taps, default=0)], start=1):
-            block_key = None if key is None else jax.random.fold_in(key, number)
-            x = blocks.run_block(block, config.remat, x, None, None, block_key)
-            features[number] = x
-        return tuple(features[tap] for tap in taps)
+        return jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)

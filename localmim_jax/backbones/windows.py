@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from localmim_jax.backbones.blocks import attention_weights
 from localmim_jax.backbones.positions import relative_position_index
 
 _NEVER = -1e30  # a logit whose softmax weight is exactly 0 in float32
@@ -71,11 +72,28 @@ class DenseWindows:
         """[(2 window - 1)^2, heads] -> float32 [1, 1, windows or 1, heads, window^2, window^2] to add to the logits."""
         bias = window_bias(table, self.window)[None]
         if self.shift:
-            regions = [self._regions(size) for size in self._padded]
-            region = 3 * regions[0][:, None, :, None] + regions[1][None, :, None, :]
-            region = jnp.asarray(region.reshape(-1, 1, self.window**2))
+            region = jnp.asarray(self._region()[:, None])
             bias = jnp.where(region[:, :, :, None] == region[:, :, None, :], bias, _NEVER)
         return bias[None, None]
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens of each group lie: (group, coordinates), for whoever reads attention maps.
+
+        Returns:
+            int32 [windows, window^2], places with equal numbers attend to one another, -1 for padding; and
+            int32 [windows, window^2, 2], (row, column) on the grid, -1 for padding.
+        """
+        rows, columns = np.meshgrid(*map(np.arange, self.grid), indexing="ij")
+        with jax.ensure_compile_time_eval():
+            tokens = jnp.asarray(np.stack([rows.ravel(), columns.ravel()], axis=-1)[None])
+            coordinates = np.asarray(self.pack(tokens, jnp.full(2, -1, tokens.dtype)), np.int32)[0, 0]
+        region = self._region() if self.shift else np.zeros(coordinates.shape[:2], np.int32)
+        return np.where(coordinates[..., 0] < 0, np.int32(-1), region), coordinates
+
+    def _region(self) -> np.ndarray:
+        """Which part of the rolled grid each place of each window lies in: int32 [windows, window^2]."""
+        rows, columns = (self._regions(size) for size in self._padded)
+        return (3 * rows[:, None, :, None] + columns[None, :, None, :]).reshape(-1, self.window**2)
 
     def _regions(self, size: int) -> np.ndarray:
         """Which part of the grid each place of each window lies in after rolling, along one axis: [windows, window]."""
@@ -269,7 +287,6 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Arr
     Returns:
         [m, r, g, s, heads * width] in the dtype of v; logits and softmax are float32.
     """
-    logits = jnp.einsum("mrgqhd,mrgkhd->mrghqk", q, k, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5 + bias, axis=-1).astype(v.dtype)
+    weights = attention_weights(q, k, bias).astype(v.dtype)
     out = jnp.einsum("mrghqk,mrgkhd->mrgqhd", weights, v)
     return out.reshape(*out.shape[:-2], -1)

@@ -133,6 +133,23 @@ class RunLock:
                 logging.warning("%s cannot be touched: %s", self._path, error)
 
 
+def holder(workdir: Path) -> str | None:
+    """Who is running in a directory, by the signature in its lock; None if nobody is. Takes no lock itself."""
+    try:
+        descriptor = os.open(Path(workdir) / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        signature = _signature(descriptor)
+        if signature.get("host") == socket.gethostname():
+            alive = _started(signature.get("pid"))
+            return _describe(signature) if alive and alive == signature.get("process_start") else None
+        silent = time.time() - os.fstat(descriptor).st_mtime
+        return _describe(signature) if signature and silent < DEAD_AFTER_SECONDS else None
+    finally:
+        os.close(descriptor)
+
+
 def _sign(descriptor: int) -> None:
     pid = os.getpid()
     signature = {

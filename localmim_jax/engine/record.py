@@ -84,12 +84,15 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Each key that may not differ but does, as "key: old -> new". Numbers are JSON's: 1 equals 1.0, not true."""
+    """Each key that may not differ but does, as "key: old -> new". Numbers are JSON's: 1 equals 1.0, not true.
+
+    A key that is null is as one that is absent: so runs go on after an update that brought a new key.
+    """
     before, after = _flatten(_as_json(old)), _flatten(_as_json(new))
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not any(_covers(rule, key) for rule in MAY_CHANGE)
+        if before.get(key, "null") != after.get(key, "null") and not any(_covers(rule, key) for rule in MAY_CHANGE)
     ]
 
 

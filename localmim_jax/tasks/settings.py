@@ -145,6 +145,7 @@ def localmim_config(config: ConfigDict) -> LocalMIMConfig:
         decoder_depth=model.decoder.depth,
         mask_ratio=model.mask_ratio,
         num_masks=model.get("num_masks"),
+        fusion=tuple(model.get("fusion") or ()),
     )
 
 

@@ -1,0 +1,68 @@
+"""Every method of Tables 1 and 2, and every axis of ablations.py, in seconds on two CPU cores: small models, real digits.
+
+    python main.py --config=configs/small.py:vit_global_multi --workdir=runs/small/vit_global_multi
+    python -m localmim_jax.tables table1 --scale=small --run
+
+Published: nothing. It proves that every path works, from pre-training through fine-tuning to the tables and figures;
+it says nothing about which method is better.
+"""
+
+from configs import common, quickstart, quickstart_swin
+
+METHODS = ("global_single", "global_multi", "local_single", "local_multi", "global_fusion")
+AXES = {
+    "taps": {
+        "4": {"model.taps": (4,), "model.target.cells": (8,)},
+        "2-4": {"model.taps": (2, 4), "model.target.cells": (4, 8)},
+        "1-2-3-4": {"model.taps": (1, 2, 3, 4), "model.target.cells": (2, 4, 8, 16)},
+    },
+    "scales": {
+        "8-8-8-8": {"model.target.cells": (8, 8, 8, 8)},
+        "2-4-8-16": {"model.target.cells": (2, 4, 8, 16)},
+        "16-8-4-2": {"model.target.cells": (16, 8, 4, 2)},
+    },
+    "target": {"hog9": {"model.target.bins": 9}, "hog18": {}, "pixels": {"model.target.kind": "pixels"}},
+    "decoder_depth": {str(depth): {"model.decoder.depth": depth} for depth in (1, 2)},
+    "decoder_width": {str(width): {"model.decoder.width": width} for width in (16, 32)},
+    "mask_ratio": {str(ratio): {"model.mask_ratio": ratio} for ratio in (0.5, 0.75)},
+}
+
+
+def sweep():
+    """The arguments of `get_config`, one a run."""
+    methods = [f"{backbone}_{method}" for backbone in ("vit", "swin") for method in METHODS]
+    return methods + [f"vit_{run}" for run in ablations()]
+
+
+def ablations():
+    """The runs of the ablations, as configs/ablations.py names them."""
+    return [f"{axis}={value}" for axis, values in AXES.items() for value in values]
+
+
+def get_config(run="vit_local_multi"):
+    backbone, _, method = run.partition("_")
+    config = (quickstart if backbone == "vit" else quickstart_swin).get_config()
+    config.batch_size = 50
+    config.num_epochs = 8.0
+    config.schedule.base_lr = 8e-3
+    config.schedule.warmup_epochs = 2.0
+    config.checkpoint.every_epochs = 4.0
+    config.checkpoint.keep_every_steps = 120  # the middle epoch's, for Figure 1
+    config.log.every_steps = 60
+    config.eval.knn.update({"raw_pixels": False, "every_epochs": 2.0})
+    config.eval.reconstruction.num_images = 0
+    if backbone == "vit":
+        config.model.update({"width": 64, "depth": 4, "num_heads": 4})
+        config.model.decoder.width = 32
+        layers = {"taps": (1, 2, 3, 4), "cells": (2, 4, 8, 16), "native": 8}
+    else:
+        config.model.update({"width": 16, "depths": (2, 2, 2), "num_heads": (2, 4, 8)})
+        config.model.decoder.width = None
+        config.model.num_masks = 10
+        layers = {"taps": (1, 2, 3), "cells": (4, 8, 8), "native": 8}
+    if "=" not in method:
+        return common.reconstruct(config, method, **layers)
+    axis, _, value = method.partition("=")
+    common.reconstruct(config, "local_multi", **layers)
+    config.update_from_flattened_dict(AXES[axis][value])
+    return config
