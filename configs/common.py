@@ -234,11 +234,11 @@ def pretrain_swin(variant: str) -> ConfigDict:
 def reconstruct(
     config: ConfigDict, method: str, taps: tuple[int, ...], cells: tuple[int, ...], native: int
 ) -> ConfigDict:
-    """The pre-training config with the reconstruction of Tables 1 and 2 that `method` names. Changes it and returns it.
+    """The pre-training config with the reconstruction of Tables 1 and 2 that `method` names. Changes and returns it.
 
-    `global_single` is one decoder on the top layer for the native top grid, and `global_fusion` the same for the features
-    of all taps, fused. `global_multi` has a decoder for every scale, all on the top layer; `local_single` one on every tap,
-    all for the native top grid; `local_multi` is the method itself.
+    `global_single` is one decoder on the top layer for the native top grid, and `global_fusion` the same for the
+    features of all taps, fused. `global_multi` has a decoder for every scale, all on the top layer; `local_single` one
+    on every tap, all for the native top grid; `local_multi` is the method itself.
 
     Args:
         taps: the layers that reconstruct locally, the top one last.

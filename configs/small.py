@@ -1,4 +1,4 @@
-"""Every method of Tables 1 and 2, and every axis of ablations.py, in seconds on two CPU cores: small models, real digits.
+"""Every method of Tables 1 and 2 and every axis of ablations.py, in seconds on two CPU cores: small models, digits.
 
     python main.py --config=configs/small.py:vit_global_multi --workdir=runs/small/vit_global_multi
     python -m localmim_jax.tables table1 --scale=small --run
@@ -43,20 +43,20 @@ def get_config(run="vit_local_multi"):
     backbone, _, method = run.partition("_")
     config = (quickstart if backbone == "vit" else quickstart_swin).get_config()
     config.batch_size = 50
-    config.num_epochs = 8.0
+    config.num_epochs = 6.0
     config.schedule.base_lr = 8e-3
-    config.schedule.warmup_epochs = 2.0
-    config.checkpoint.every_epochs = 4.0
-    config.checkpoint.keep_every_steps = 120  # the middle epoch's, for Figure 1
-    config.log.every_steps = 60
-    config.eval.knn.update({"raw_pixels": False, "every_epochs": 2.0})
+    config.schedule.warmup_epochs = 1.0
+    config.checkpoint.every_epochs = 3.0
+    config.checkpoint.keep_every_steps = 90  # the middle epoch's, for Figure 1
+    config.log.every_steps = 30
+    config.eval.knn.update({"raw_pixels": False, "every_epochs": 3.0})
     config.eval.reconstruction.num_images = 0
     if backbone == "vit":
         config.model.update({"width": 64, "depth": 4, "num_heads": 4})
         config.model.decoder.width = 32
         layers = {"taps": (1, 2, 3, 4), "cells": (2, 4, 8, 16), "native": 8}
     else:
-        config.model.update({"width": 16, "depths": (2, 2, 2), "num_heads": (2, 4, 8)})
+        config.model.update({"width": 16, "depths": (2, 1, 1), "num_heads": (2, 4, 8)})
         config.model.decoder.width = None
         config.model.num_masks = 10
         layers = {"taps": (1, 2, 3), "cells": (4, 8, 8), "native": 8}

@@ -1,4 +1,4 @@
-"""Table 1 of the supplement: {global, local} x {single-scale, multi-scale}, ViT-B and Swin-B, 100 epochs of ImageNet-1K.
+"""Table 1 of the supplement: {global, local} x {single-scale, multi-scale}, ViT-B and Swin-B, 100 epochs, ImageNet-1K.
 
     python main.py --config=configs/table1.py:vit_b_global_multi --workdir=runs/table1/vit_b_global_multi
     python -m localmim_jax.tables table1
@@ -10,10 +10,10 @@ The second lists all eight runs with their fine-tuning. Published: ImageNet-1K t
     vit_b_local_single    83.0      swin_b_local_single   83.6
     vit_b_local_multi     83.3      swin_b_local_multi    83.8
 
-Everything but the reconstruction is as in vit_b_100ep.py and swin_b_hog_100ep.py, whose method is local_multi. Fine-tune
-with vit_b_100ep_finetune.py and swin_b_hog_100ep_finetune.py. The checkpoint of the middle epoch, 50, is kept for
-Figure 1, and the k-NN accuracy of every tenth, with a tenth of the training set as its memory, is logged for the figure
-of convergence (--config.eval.knn.enabled=false does without).
+Everything but the reconstruction is as in vit_b_100ep.py and swin_b_hog_100ep.py, whose method is local_multi.
+Fine-tune with vit_b_100ep_finetune.py and swin_b_hog_100ep_finetune.py. The checkpoint of the middle epoch, 50, is kept
+for Figure 1, and the k-NN accuracy of every tenth, with a tenth of the training set as its memory, is logged for the
+figure of convergence (--config.eval.knn.enabled=false does without).
 """
 
 from configs import common, swin_b_hog_100ep, vit_b_100ep

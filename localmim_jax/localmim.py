@@ -50,8 +50,8 @@ class LocalMIMConfig:
             raise ConfigError(f"model.taps {self.taps}: name at least one layer from 1 to {encoder.num_layers}")
         if self.fusion and (len(self.taps) != 1 or not all(1 <= layer <= self.taps[0] for layer in self.fusion)):
             raise ConfigError(
-                f"model.fusion {self.fusion} with model.taps {self.taps}: fusing feeds one decoder, so name one tap, and "
-                "layers from 1 to it"
+                f"model.fusion {self.fusion} with model.taps {self.taps}: fusing feeds one decoder, so name one tap, "
+                "and layers from 1 to it"
             )
         if len(cells) != len(self.taps):
             raise ConfigError(

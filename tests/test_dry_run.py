@@ -95,7 +95,7 @@ def test_what_could_not_run_is_refused():
 def test_every_recipe(name):
     config = recipe(name).lock()
     if config.task == "linear_probe":  # one without an encoder has nothing to run
-        with pytest.raises(ConfigError, match="set checkpoint.init_from"):
+        with pytest.raises(ConfigError, match=r"set checkpoint\.init_from"):
             dry_run.report(config)
         return
     assert {"length", "rate", "parameters", "work", "memory"} <= report(config).keys()
