@@ -43,13 +43,13 @@ def get_config(run="vit_local_multi"):
     backbone, _, method = run.partition("_")
     config = (quickstart if backbone == "vit" else quickstart_swin).get_config()
     config.batch_size = 50
-    config.num_epochs = 6.0
+    config.num_epochs = 4.0
     config.schedule.base_lr = 8e-3
     config.schedule.warmup_epochs = 1.0
-    config.checkpoint.every_epochs = 3.0
-    config.checkpoint.keep_every_steps = 90  # the middle epoch's, for Figure 1
+    config.checkpoint.every_epochs = 2.0
+    config.checkpoint.keep_every_steps = 60  # the middle epoch's, for Figure 1
     config.log.every_steps = 30
-    config.eval.knn.update({"raw_pixels": False, "every_epochs": 3.0})
+    config.eval.knn.update({"raw_pixels": False, "every_epochs": 2.0, "max_train": 500})
     config.eval.reconstruction.num_images = 0
     if backbone == "vit":
         config.model.update({"width": 64, "depth": 4, "num_heads": 4})

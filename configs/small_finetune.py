@@ -19,6 +19,6 @@ def get_config(backbone="vit"):
     config.model = common.classifier(small.get_config(f"{backbone}_local_multi").model)
     config.model.update({"num_classes": 10, "drop_path": 0.1})
     config.data.split = "train[:300]"
-    config.num_epochs = 10.0
-    config.schedule.warmup_epochs = 2.0
+    config.num_epochs = 8.0
+    config.schedule.warmup_epochs = 1.0
     return config
