@@ -85,6 +85,8 @@ def encoder_config(config: ConfigDict) -> vit.ViTConfig | swin.SwinConfig:
         for name in ("width", "depth", "depths", "num_heads", "window", "sparse_attention")
         if model.get(name) is not None
     }
+    if "depths" in chosen:  # fine-tuning sets no form, which only matters with a mask; it is one a stage
+        chosen.setdefault("sparse_attention", ("packed",) * len(chosen["depths"]))
     return (vit.ViTConfig if is_vit else swin.SwinConfig)(
         image_size=tuple(config.image_size),
         patch_size=model.patch_size,
