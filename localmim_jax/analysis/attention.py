@@ -71,7 +71,7 @@ def _mutual_information(p: jax.Array, minus_entropy: jax.Array, group: np.ndarra
 
 
 def measure(config: ConfigDict, checkpoint: Path, images: int, split: str = "") -> Values:
-    """"kl", "nmi" and "distance" (in pixels) of every block, [blocks] each, averaged over images.
+    """ "kl", "nmi" and "distance" (in pixels) of every block, [blocks] each, averaged over images.
 
     One block's maps exist at a time, of one batch of images.
 

@@ -81,7 +81,9 @@ def measure(config: ConfigDict, checkpoint: Path, k: int = 20, max_train: int = 
     return {"knn": np.array(accuracy)}
 
 
-def compare(first: tuple[ConfigDict, Path], second: tuple[ConfigDict, Path], images: int, split: str = "") -> np.ndarray:
+def compare(
+    first: tuple[ConfigDict, Path], second: tuple[ConfigDict, Path], images: int, split: str = ""
+) -> np.ndarray:
     """CKA of every layer of one run (rows) with every layer of another, on the same images: [layers, layers].
 
     Args:

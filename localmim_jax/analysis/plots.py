@@ -49,7 +49,7 @@ def lines(
     return _save(path, figure, title, note, table)
 
 
-def grid(path: Path, values: np.ndarray, names: Sequence[str], label: str, title: str = "", note: str = "") -> list[str]:
+def grid(path: Path, values: np.ndarray, names: Sequence[str], label: str, title: str = "") -> list[str]:
     """A matrix of numbers in 0..1, layers of one run by layers of another. Returns the files written."""
     figure, (axis,) = _figure(1)
     picture = axis.imshow(values, origin="lower", vmin=0, vmax=1, cmap="magma")
@@ -60,14 +60,14 @@ def grid(path: Path, values: np.ndarray, names: Sequence[str], label: str, title
     figure.colorbar(picture, ax=axis, label=label)
     table: list[Sequence[Any]] = [(f"layer of {names[0]}", f"layer of {names[1]}", label)]
     table += [(i + 1, j + 1, f"{values[i, j]:.6g}") for i, j in np.ndindex(values.shape)]
-    return _save(path, figure, title, note, table)
+    return _save(path, figure, title, "", table)
 
 
 def _figure(panels: int) -> tuple[Any, Any]:
     try:
         import matplotlib
     except ImportError as error:
-        raise ConfigError("plots are drawn by matplotlib, which is missing: pip install 'localmim-jax[demo]'") from error
+        raise ConfigError("plots need matplotlib: pip install 'localmim-jax[demo]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -87,7 +87,7 @@ TABLES = {
         finetuned=False,
     ),
     "layers": Table(
-        "What each layer knows, how far it looks, and how alike the layers of two methods are",
+        "What each layer knows, and how far it looks",
         ("backbone", "method"),
         _rows(_FIGURE2, {"vit": (None,) * 2, "swin": (None,) * 2}),
         finetuned=False,

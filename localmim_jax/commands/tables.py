@@ -4,8 +4,8 @@
     python -m localmim_jax.tables table2 --scale=small --run       # makes what is missing first
     python -m localmim_jax.tables table1 table2 figure1 figure2 --scale=small --run
 
-Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean attention
-distance, CKA), convergence; none: all of them but the ablations. Runs are shared between them. With --run everything
+Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean
+attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run everything
 missing is run in this process, one after the other; stop it at any time, and the same command goes on where it was.
 Long runs are better made by their listed commands, on the machines that suit them. To be called at the root of the
 repository. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
@@ -52,7 +52,7 @@ def main(options: flags.FlagValues) -> None:
         make(list(needed.values()), Path(options.root))
     print(listing(list(needed.values())))
     for name, table in tables.items():
-        text = show(name, table, options.scale, seeds, options.root, results)
+        text = show(name, table, options.scale, seeds, options.root, results, options.run)
         print(f"\n{text}")
 
 
@@ -95,12 +95,12 @@ def listing(runs: list[Run]) -> str:
     return "\n".join(f"{state:{width}}  {run.command()}" for state, run in zip(states, runs, strict=True))
 
 
-def show(name: str, table: Table, scale: str, seeds: int, root: str, results: Path) -> str:
+def show(name: str, table: Table, scale: str, seeds: int, root: str, results: Path, run: bool) -> str:
     """Draws a figure, or renders a table and writes it as Markdown and CSV; the text for the console."""
     if name in FIGURES:
         from localmim_jax.commands import figures
 
-        return figures.draw(name, table, scale, seeds, root, results)
+        return figures.draw(name, table, scale, seeds, root, results, run)
     rows = [measure(row, scale, seeds, root) for row in table.rows]
     head = [*table.columns, "published" if scale == "full" else "published, full scale", "measured", "seeds"]
     heading = [f"# {table.title}", "", "ImageNet-1K top-1 after fine-tuning, %, 100 epochs of pre-training."]
