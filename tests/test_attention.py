@@ -1,4 +1,4 @@
-"""Attention statistics, CKA and gradient norms against closed forms and plain numpy loops; maps are the encoder's own."""
+"""Attention statistics, CKA and gradient norms against closed forms and loops; maps are the encoder's own."""
 
 import jax
 import jax.numpy as jnp

@@ -39,18 +39,20 @@ def statistics(weights: jax.Array, group: np.ndarray, coordinates: np.ndarray) -
         "kl", "nmi", "distance" (in tokens), float32 [b] each: means over the heads. 0 where no window has two places.
     """
     same = (group[:, :, None] == group[:, None, :]) & (group >= 0)[:, :, None]  # [windows, n, n]
-    p = jnp.where(same[:, None], weights.astype(jnp.float32), 0.0)
+    p = jnp.where(same[None, :, None], weights.astype(jnp.float32), 0.0)
     p = p / jnp.maximum(p.sum(axis=-1, keepdims=True), _TINY)
     log = jnp.log(jnp.maximum(p, _TINY))
     minus_entropy = (p * log).sum(axis=-1)  # of every query, [b, windows, heads, n]
     exact = jax.lax.Precision.HIGHEST
     cross = jnp.einsum("bghqk,bghrk->bghqr", p, log, precision=exact)
     pairs = same & ~np.eye(group.shape[1], dtype=bool)
-    kl = (jnp.where(pairs[:, None], minus_entropy[..., None] - cross, 0.0)).sum(axis=(1, 3, 4)) / max(pairs.sum(), 1)
+    kl = (jnp.where(pairs[None, :, None], minus_entropy[..., None] - cross, 0.0)).sum(axis=(1, 3, 4)) / max(
+        pairs.sum(), 1
+    )
 
     offset = coordinates[:, :, None].astype(np.float32) - coordinates[:, None, :]
     far = np.where(same, np.sqrt((offset**2).sum(axis=-1)), 0).astype(np.float32)
-    distance = (p * far[:, None]).sum(axis=(1, 3, 4)) / max((group >= 0).sum(), 1)
+    distance = (p * far[None, :, None]).sum(axis=(1, 3, 4)) / max((group >= 0).sum(), 1)
     nmi = _mutual_information(p, minus_entropy, group)
     return {name: value.mean(axis=1) for name, value in {"kl": kl, "nmi": nmi, "distance": distance}.items()}
 
@@ -62,7 +64,7 @@ def _mutual_information(p: jax.Array, minus_entropy: jax.Array, group: np.ndarra
     share = jnp.asarray(members[:, None, :, None] / np.maximum(count, 1)[..., None])  # [m, 1, windows, 1, n]
     marginal = jnp.einsum("mxgyq,bghqk->mbghk", share, p, precision=jax.lax.Precision.HIGHEST)
     entropy = -(marginal * jnp.log(jnp.maximum(marginal, _TINY))).sum(axis=-1)  # H(k), [m, b, windows, heads]
-    information = entropy + (share * minus_entropy).sum(axis=-1)
+    information = entropy + (share * minus_entropy[None]).sum(axis=-1)
     size = np.sqrt(np.log(np.maximum(count, 1))) * jnp.sqrt(jnp.maximum(entropy, 0.0))
     # Where every query attends to one and the same key, nothing is to be known of it.
     nmi = jnp.where(size > 1e-6, information / jnp.maximum(size, 1e-6), 0.0)

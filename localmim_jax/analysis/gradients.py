@@ -3,9 +3,9 @@
     python -m localmim_jax.analysis.gradients --runs=runs/global,runs/fusion,runs/local --labels=Global,Fusion,Local \\
         --output=figure1
 
-For each block of the encoder: the L2 norm of the gradient of all its parameters together, for one batch of the run's own
-task, averaged over batches; by default at the middle of the schedule. A Swin's patch merging counts to the last block of
-its stage, as in layer-wise learning-rate decay.
+For each block of the encoder: the L2 norm of the gradient of all its parameters together, for one batch of the run's
+own task, averaged over batches; by default at the middle of the schedule. A Swin's patch merging counts to the last
+block of its stage, as in layer-wise learning-rate decay.
 """
 
 import itertools
