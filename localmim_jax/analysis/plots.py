@@ -1,6 +1,7 @@
 """Plots of the analyses: PNG and PDF, beside the CSV that they were drawn from."""
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _save(path: Path, figure: Any, title: str, note: str, table: list[Sequence[A
     from matplotlib import pyplot
 
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(textwrap.fill(title, 56 * len(figure.axes)), fontsize="medium")
     if note:
         figure.supxlabel(note, fontsize="small", color="0.35")
     files = [path.with_name(path.name + ending) for ending in (".png", ".pdf", ".csv")]

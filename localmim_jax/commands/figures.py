@@ -7,7 +7,7 @@ import numpy as np
 
 from localmim_jax.analysis import attention, gradients, layers, plots, runs
 from localmim_jax.commands import published
-from localmim_jax.commands.published import NAMES, Row, Table
+from localmim_jax.commands.published import NAMES, SMALL_NAMES, Row, Table
 from localmim_jax.commands.runs import State, metrics
 from localmim_jax.tasks import initialise
 
@@ -25,7 +25,7 @@ def draw(name: str, table: Table, scale: str, seeds: int, root: str, results: Pa
     written = []
     for backbone in dict.fromkeys(row.backbone for row in table.rows):
         rows = [row for row in table.rows if row.backbone == backbone]
-        title = f"{table.title} ({NAMES[backbone] if scale == 'full' else f'small {backbone}'})"
+        title = f"{table.title} ({NAMES[backbone] if scale == 'full' else SMALL_NAMES[NAMES[backbone]]})"
         for ending, (labels, x_label, values) in parts_of(name, scale, measure).items():
             series = collect(rows, scale, seeds, root, values)
             if series:

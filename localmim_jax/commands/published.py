@@ -7,6 +7,7 @@ from localmim_jax.commands.runs import Run
 SCALES = ("full", "small")
 BACKBONES = {"full": {"vit": "vit_b", "swin": "swin_b"}, "small": {"vit": "vit", "swin": "swin"}}
 NAMES = {"vit": "ViT-B", "swin": "Swin-B"}
+SMALL_NAMES = {"ViT-B": "small ViT", "Swin-B": "small Swin"}
 SMALL_HEADING = "Small scale, on handwritten digits: proves the path and not the ranking."
 
 

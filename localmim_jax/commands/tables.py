@@ -123,7 +123,8 @@ def measure(row: Row, scale: str, seeds: int, root: str) -> list[str]:
     shown = f"{statistics.mean(percent):.1f}" if percent else "-"
     if len(percent) > 1:
         shown += f" ± {statistics.stdev(percent):.1f}"
-    return [*row.label, "-" if row.published is None else f"{row.published:.1f}", shown, str(len(percent))]
+    label = row.label if scale == "full" else [published.SMALL_NAMES.get(cell, cell) for cell in row.label]
+    return [*label, "-" if row.published is None else f"{row.published:.1f}", shown, str(len(percent))]
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
