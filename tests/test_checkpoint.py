@@ -341,8 +341,19 @@ def test_a_passing_failure_is_retried_with_the_state_as_it_was(tmp_path, monkeyp
 def test_a_vanished_directory_is_a_storage_error(tmp_path):
     checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(StorageError, match="is gone; step 1 is not saved"):
+    with pytest.raises(StorageError, match="step 1 is not saved: .* was removed while the run went on"):
         checkpointer.save(1, make_state(1))
+
+
+def test_a_directory_put_in_the_place_of_a_removed_one_is_not_written_to(tmp_path):
+    directory = tmp_path / "checkpoints"
+    checkpointer = Checkpointer(directory, CheckpointSettings())
+    shutil.rmtree(directory)
+    directory.mkdir()
+    with pytest.raises(StorageError, match="step 1 is not saved"):
+        checkpointer.save(1, make_state(1))
+    checkpointer.close()
+    assert not list(directory.iterdir())
 
 
 def test_a_directory_under_a_file_is_a_storage_error(tmp_path):

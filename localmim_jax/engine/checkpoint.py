@@ -60,6 +60,8 @@ class Checkpointer:
             if self._writer:
                 self._remove_leftovers()
                 self._warn_of_strangers()
+            # Held open, so that it is known again: orbax would make a removed directory anew, with all above it.
+            self._opened = os.open(self._directory, os.O_RDONLY)
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be used: {error.strerror}") from error
 
@@ -84,8 +86,7 @@ class Checkpointer:
         if step in self._saved:
             return
         faults.crash_at("before_save", step)
-        if not self._directory.is_dir():
-            raise StorageError(f"{self._directory} is gone; step {step} is not saved")
+        self._require_directory(step)
         if self._several:
             try:
                 self._begin(step, state)
@@ -108,6 +109,9 @@ class Checkpointer:
         """Waits for the save in flight, if any. Raises StorageError if it failed."""
         self._join()
         self._orbax.close()
+        if self._opened >= 0:
+            os.close(self._opened)
+            self._opened = -1
         self.check()
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
@@ -170,11 +174,23 @@ class Checkpointer:
                 self._require_space(state)
                 self._begin(step, state)
                 return self._commit(step, score)
+            except StorageError:
+                raise  # the directory is another one: nothing of ours is in it
             except Exception as error:
+                self._require_directory(step)
                 self._remove_leftovers()
                 if last:
                     raise
                 logging.warning("saving step %d failed, trying once more: %s", step, orbax_io.reason(error))
+
+    def _require_directory(self, step: int) -> None:
+        """Raises StorageError if the directory was removed, even if there is another of its name."""
+        try:
+            same = os.path.samestat(os.fstat(self._opened), os.stat(self._directory))
+        except OSError:
+            same = False
+        if not same:
+            raise StorageError(f"step {step} is not saved: {self._directory} was removed while the run went on")
 
     def _require_space(self, state: Any) -> None:
         """Raises OSError where the file system says that the state does not fit, before anything is written."""
@@ -187,6 +203,7 @@ class Checkpointer:
     def _commit(self, step: int, score: float | None) -> None:
         """Waits for orbax's rename, which follows the last write of every process; then publishes."""
         self._orbax.wait_until_finished()
+        self._require_directory(step)
         faults.crash_at("after_write", step)
         if self._writer:
             manifest.publish(self._directory / str(step), step, score)
