@@ -127,7 +127,6 @@ def _seconds(function: Callable[..., Any], arguments: tuple, steps: int) -> floa
 
 
 def main(options: flags.FlagValues) -> None:
-    cli.hide_accelerators_from_tensorflow()
     config = options.config
     spec, batches = prepare(config)
     height, width = config.image_size
