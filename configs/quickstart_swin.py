@@ -18,6 +18,6 @@ def get_config():
     config.model.dtype = "float32"
     config.model.decoder.width = (32, 64, 64)
     config.model.target.cells = (4, 8, 16)  # the last stage sees the whole image: let it reconstruct coarsely
-    config.model.update({"mask_ratio": 0.5, "num_masks": 32})  # of 16 mask units, four would be too little to learn from
+    config.model.update({"mask_ratio": 0.5, "num_masks": 32})  # four of 16 mask units would be too few
     config.schedule.base_lr = 1.6e-2
     return config

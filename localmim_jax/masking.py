@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from localmim_jax.errors import ConfigError
+from localmim_jax.ops.move import move
 
 
 @jax.tree_util.register_dataclass
@@ -132,9 +133,10 @@ def to_grid(tokens: jax.Array, mask: Mask, fill: jax.Array) -> jax.Array:
     b, n, d = tokens.shape
     (rows, columns), keep = mask.grid, mask.keep.shape[1]
     s = round((n // keep) ** 0.5)
-    units = tokens.reshape(b, keep, s * s * d)
-    filler = jnp.broadcast_to(jnp.tile(fill.astype(tokens.dtype), s * s), (b, 1, s * s * d))
-    units = jnp.concatenate([units, filler], axis=1)
-    units = jnp.take_along_axis(units, jnp.minimum(mask.restore, keep)[:, :, None], axis=1)
+    # Not one gather of the visible and the filler: its gradient would add up the filler's in any order, atomically.
+    units = move(tokens.reshape(b, 1, keep, s * s * d), mask.restore, mask.keep)[:, 0]
+    units = units.reshape(b, rows * columns, s * s, d)
+    filler = jnp.broadcast_to(fill.reshape(1, 1, 1, d), units.shape).astype(tokens.dtype)
+    units = jnp.where(mask.dense.reshape(b, -1, 1, 1) > 0, filler, units)
     grid = units.reshape(b, rows, columns, s, s, d).transpose(0, 1, 3, 2, 4, 5)
     return grid.reshape(b, rows * s, columns * s, d)

@@ -341,7 +341,7 @@ def test_a_passing_failure_is_retried_with_the_state_as_it_was(tmp_path, monkeyp
 def test_a_vanished_directory_is_a_storage_error(tmp_path):
     checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
     shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(StorageError, match="step 1 is not saved: .* was removed while the run went on"):
+    with pytest.raises(StorageError, match=r"step 1 is not saved: .* was removed while the run went on"):
         checkpointer.save(1, make_state(1))
 
 

@@ -79,6 +79,20 @@ def test_to_grid_puts_every_visible_token_back(side):
     np.testing.assert_array_equal(restored, np.where(hidden == 1, fill, picture))
 
 
+def test_gradients_of_to_grid_reach_tokens_and_fill_without_a_scatter():
+    mask = random_mask(jax.random.key(0), 2, (2, 3), 0.5)
+    weights = np.random.default_rng(0).standard_normal((2, 4, 6, 5)).astype(np.float32)
+    tokens, fill = jnp.ones((2, 12, 5)), jnp.ones(5)
+    gradients = jax.grad(lambda tokens, fill: (to_grid(tokens, mask, fill) * weights).sum(), argnums=(0, 1))
+    of_tokens, of_fill = gradients(tokens, fill)
+
+    units = weights.reshape(2, 2, 2, 3, 2, 5).transpose(0, 1, 3, 2, 4, 5).reshape(2, 6, 4, 5)
+    visible = np.take_along_axis(units, np.asarray(mask.keep)[:, :, None, None], axis=1)
+    np.testing.assert_array_equal(of_tokens, visible.reshape(2, 12, 5))
+    np.testing.assert_allclose(of_fill, weights.sum((0, 1, 2)) - visible.sum((0, 1, 2)), rtol=1e-5, atol=1e-5)
+    assert "scatter" not in str(jax.make_jaxpr(gradients)(tokens, fill))
+
+
 def test_a_mask_depends_on_its_key_and_number_alone():
     few = random_mask(jax.random.key(0), 2, (6, 6), 0.75)
     many = random_mask(jax.random.key(0), 8, (6, 6), 0.75)

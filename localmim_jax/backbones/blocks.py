@@ -93,6 +93,46 @@ def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | float = 0.0)
     return jax.nn.softmax(logits * q.shape[-1] ** -0.5 + bias, axis=-1)
 
 
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    implementation: Literal["xla", "cudnn"] = "xla",
+) -> jax.Array:
+    """softmax(q k / sqrt(width) + bias) v, with float32 softmax.
+
+    Args:
+        q, k, v: [b, n, heads, width].
+        bias: broadcastable to [b, heads, n, n], query by key, or None.
+        mask: bool, True where a query may attend to a key, broadcastable alike, or None.
+        implementation: "cudnn" is the fused kernel: bf16 or fp16 on an NVIDIA GPU, width a multiple of 8.
+
+    Returns:
+        [b, n, heads, width] in the dtype of v.
+    """
+    b, n = q.shape[:2]
+    lengths = None
+    if implementation == "cudnn":
+        bias = None if bias is None else bias.astype(q.dtype)  # which the kernel asks for
+        if n % 2:  # it trains on even lengths only: a last place that nobody attends to
+            q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+            bias, mask = (None if x is None else jnp.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1))) for x in (bias, mask))
+            lengths = jnp.full((b,), n, jnp.int32)
+    out = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        bias=bias,
+        mask=mask,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+    return out[:, :n]
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention over [b, n, d] with one fused qkv projection."""
 
@@ -123,10 +163,7 @@ class Attention(nnx.Module):
         if self.relative_grid is not None:
             own = grid_bias(self.relative_position_bias[...], self.relative_grid)[None]
             bias = own if bias is None else bias + own
-        if bias is not None and self.implementation == "cudnn":
-            bias = bias.astype(q.dtype)  # which the kernel asks for
-        out = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=self.implementation)
-        return self.proj(out.reshape(x.shape))
+        return self.proj(attend(q, k, v, bias, mask, self.implementation).reshape(x.shape))
 
     def weights(self, x: jax.Array) -> jax.Array:
         """The attention maps of a whole sequence, float32 [b, heads, n, n], query by key: what `__call__` weighs by."""

@@ -1,0 +1,77 @@
+"""The training step of one config under several settings, side by side: what each change gives on this device.
+
+    python -m localmim_jax.bench.variants --config=configs/fake_data_benchmark.py --config.batch_size=256 \\
+        [--steps=10] as-is model.attention=cudnn "model.remat=true batch_size=512"
+
+Each argument is one or several key=value, separated by spaces, that change the config; `as-is` is the config itself.
+One line a setting: images/s, the rate against the first line's, model FLOP/s and their share of what a large matrix
+product reaches on this device, memory. A setting that does not fit in memory says so and the others go on.
+"""
+
+import copy
+import gc
+from collections.abc import Iterable
+
+import jax
+from absl import flags
+
+from localmim_jax.bench import peak
+from localmim_jax.bench.step_time import measure, prepare
+from localmim_jax.commands import cli
+from localmim_jax.errors import ConfigError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("config", None, "recipe; --config.a.b=value changes a key", flag_values=values)
+    flags.DEFINE_integer("steps", 10, "timed steps, after two that are not", flag_values=values, lower_bound=1)
+    flags.DEFINE_list("settings", [], "settings; may also be given without the flag's name", flag_values=values)
+
+
+COLUMNS = {"images/s": 9, "ratio": 6, "ms/step": 8, "TFLOP/s": 8, "share": 6, "GiB": 6, "compile s": 9}
+
+
+def main(options: flags.FlagValues) -> None:
+    if not options.settings:
+        raise ConfigError("no settings to compare; for example: as-is model.attention=cudnn")
+    configs = {
+        setting: cli.override(copy.deepcopy(options.config), [] if setting == "as-is" else setting.split())
+        for setting in options.settings
+    }
+    dtype = options.config.model.dtype
+    most = peak.matmul_flops(dtype, 8192 if jax.default_backend() != "cpu" else 512)
+    print(f"{jax.devices()[0].device_kind}: a large {dtype} matrix product reaches {most / 1e12:.4g} TFLOP/s")
+    _print_row(COLUMNS, "setting")
+    first = None
+    for setting, config in configs.items():
+        try:
+            spec, batches = prepare(config)
+            result = measure(spec, batches, options.steps)
+        except Exception as error:
+            if cli.out_of_memory_hint(error) is None:
+                raise
+            _print_row(["-"] * len(COLUMNS), f"{setting}: does not fit")
+            continue
+        first = first or result["images/s"]
+        memory = result["step GiB/device"]
+        row = (
+            f"{result['images/s']:.5g}",
+            f"{result['images/s'] / first:.3f}",
+            f"{result['step seconds (median)'] * 1e3:.4g}",
+            f"{result['model TFLOP/s/device']:.4g}",
+            f"{result['model TFLOP/s/device'] * 1e12 / most:.3f}",
+            "-" if memory is None else f"{memory:.3g}",
+            f"{result['compile seconds']:.3g}",
+        )
+        _print_row(row, setting)
+        del spec, batches
+        gc.collect()
+
+
+def _print_row(cells: Iterable[str], setting: str) -> None:
+    print(
+        " ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)), setting, flush=True
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, usage=__doc__, positional="settings")
