@@ -199,7 +199,7 @@ def vit(variant: str) -> ConfigDict:
     model.mask_ratio = 0.75
     model.dtype = "bfloat16"  # of the computation; parameters, norms, softmax, targets and loss are float32
     model.remat = False
-    model.attention = "xla"
+    model.attention = "auto"  # cuDNN's fused kernel where there is one (NVIDIA, 16-bit dtype), else XLA's
     model.target = ConfigDict({"kind": "hog", "bins": 18})
     model.target.cells = placeholder(tuple)  # pixels, one per tap; None: patch_size / 4, / 2, * 1, * 2
     model.target.hog_bias = placeholder(str)  # npz with the release's frozen gradient bias; None: no bias

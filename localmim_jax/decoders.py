@@ -153,7 +153,7 @@ class Decoder(nnx.Module):
         for i, upsample in enumerate(self.upsamples):
             x = upsample(x)
             if i < len(self.upsample_norms):
-                x = jax.nn.gelu(self.upsample_norms[i](x), approximate=False)
+                x = blocks.gelu(self.upsample_norms[i](x))
         factor = 2 ** max(-self.config.octaves, 0)
         if factor > 1:
             b, rows, columns, d = x.shape

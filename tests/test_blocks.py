@@ -1,6 +1,9 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from localmim_jax.backbones import blocks
@@ -41,6 +44,21 @@ def test_layer_norm_keeps_its_digits_far_from_zero():
     x = 3000 + np.random.default_rng(0).standard_normal((1, 64))
     expected = (x - x.mean()) / x.std()
     np.testing.assert_allclose(norm(jnp.asarray(x, jnp.float32)), expected, atol=5e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gelu_is_the_exact_one_and_so_is_its_gradient(dtype):
+    x = np.linspace(-9, 9, 1001).astype(np.float32)
+    exact = np.array([0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x])
+    slope = np.array(
+        [0.5 * math.erfc(-v / math.sqrt(2)) + v * math.exp(-v * v / 2) / math.sqrt(2 * math.pi) for v in x]
+    )
+    y, pull = jax.vjp(blocks.gelu, jnp.asarray(x, dtype))
+    (gradient,) = pull(jnp.ones_like(y))
+    assert y.dtype == gradient.dtype == dtype
+    tolerance = 1e-6 if dtype == jnp.float32 else 0.04
+    np.testing.assert_allclose(np.asarray(y, np.float32), exact, atol=tolerance, rtol=tolerance)
+    np.testing.assert_allclose(np.asarray(gradient, np.float32), slope, atol=tolerance, rtol=tolerance)
 
 
 def test_drop_path():

@@ -62,7 +62,7 @@ class ViTPyramid(nnx.Module):
         """
         del image_size
         first, second, third, fourth = (x[:, 1:].reshape(x.shape[0], *self.grid, x.shape[-1]) for x in features)
-        first = jax.nn.gelu(self.up4_norm(self.up4_first(first), train), approximate=False)
+        first = blocks.gelu(self.up4_norm(self.up4_first(first), train))
         (b, _, _, d), (rows, columns) = fourth.shape, (side // 2 for side in self.grid)
         fourth = fourth[:, : 2 * rows, : 2 * columns].reshape(b, rows, 2, columns, 2, d)
         return self.up4_second(first), self.up2(second), third, fourth.mean(axis=(2, 4))

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, TypeVar, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -95,9 +96,24 @@ def encoder_config(config: ConfigDict) -> vit.ViTConfig | swin.SwinConfig:
         drop_path=model.drop_path,
         dtype=DTYPES[model.dtype],
         remat=model.remat,
-        attention=model.attention,
+        attention=_attention(model.attention, model.dtype),
         **(variants[model.variant] | chosen),
     )
+
+
+def _attention(name: str, dtype: str) -> str:
+    """ "xla" or "cudnn"; "auto" is the fused kernel where this machine's devices have it for the dtype."""
+    if name not in ("auto", "xla", "cudnn"):
+        raise ConfigError(f"model.attention is {name!r}; it must be one of auto, xla, cudnn")
+    device = jax.devices()[0]
+    capability = getattr(device, "compute_capability", "") if "NVIDIA" in device.device_kind else ""
+    fused = dtype != "float32" and capability != "" and float(capability) >= 8.0
+    if name == "cudnn" and not fused:
+        raise ConfigError(
+            "model.attention=cudnn needs an NVIDIA GPU of compute capability 8.0 or more and a 16-bit model.dtype, but "
+            f"here are {device.device_kind} and {dtype}; auto takes cuDNN where it can"
+        )
+    return ("cudnn" if fused else "xla") if name == "auto" else name
 
 
 def classifier_config(config: ConfigDict) -> ClassifierConfig:
