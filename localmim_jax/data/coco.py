@@ -207,13 +207,18 @@ class CocoSource(DetectionSource):
 
 
 class FakeDetection(DetectionSource):
-    """Noise with rectangles for objects, landscape and portrait: measures everything but the reading of images."""
+    """Noise with rectangles for objects, landscape and portrait: measures everything but the reading of images.
 
-    def __init__(self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str):
+    An image has up to four objects, and `max_objects` places for them.
+    """
+
+    def __init__(
+        self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str, max_objects: int = 4
+    ):
         self.name = f"fake[{split}]"
         self.class_names = tuple(f"fake {i}" for i in range(num_classes))
         self.category_ids = tuple(range(1, num_classes + 1))
-        self.max_objects = 4
+        self.max_objects = max_objects
         self._num_examples, self._image_size = num_examples, image_size
 
     def __len__(self) -> int:
@@ -224,7 +229,7 @@ class FakeDetection(DetectionSource):
 
     def objects(self, index: int) -> Objects:
         rng = np.random.default_rng((1, index))
-        (h, w), count = self.size_of(index), index % (self.max_objects + 1)
+        (h, w), count = self.size_of(index), index % (min(self.max_objects, 4) + 1)
         side = rng.uniform(0.2, 0.5, (count, 2)) * (w, h)
         corner = rng.uniform(0, 1, (count, 2)) * ((w, h) - side)
         boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
@@ -272,6 +277,7 @@ def open_detection(
     image_size: tuple[int, int] = (800, 1344),
     fake_examples: int = 117266,
     fake_classes: int = 80,
+    fake_objects: int = 4,
 ) -> DetectionSource:
     """The dataset that a config names: "coco:<folder>", "shapes" (generated on first use) or "fake".
 
@@ -286,7 +292,7 @@ def open_detection(
 
         return CocoSource(str(shapes.prepare(data_dir)), split, skip_empty)
     if name == "fake":
-        return FakeDetection(fake_examples, fake_classes, image_size, split)
+        return FakeDetection(fake_examples, fake_classes, image_size, split, max(1, fake_objects))
     raise DataError(f'data.name is {name!r}; detection reads "coco:<folder>", "shapes" or "fake"')
 
 

@@ -123,6 +123,7 @@ def open_split(config: ConfigDict, split: str, skip_empty: bool = False) -> Dete
         image_size=tuple(config.image_size),
         fake_examples=data.fake_examples,
         fake_classes=config.model.num_classes,
+        fake_objects=data.fake_objects,
     )
 
 
