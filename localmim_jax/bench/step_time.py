@@ -3,9 +3,9 @@
     python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
 
 The step is the one that trains: forward, backward, optimiser, all metrics. Batches lie on the device already, so that
-nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. A detector's step is timed for each
-shape of its batches, lying and standing. `--parts` also times what a pre-training step is made of, each part compiled
-on its own (their sum is not the step, which is fused as a whole).
+nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. A detector's step is timed for
+each shape of its batches, lying and standing. `--parts` also times what a pre-training step is made of, each part
+compiled on its own (their sum is not the step, which is fused as a whole).
 """
 
 import itertools
@@ -135,7 +135,7 @@ def _seconds(function: Callable[..., Any], arguments: tuple, steps: int) -> floa
 def main(options: flags.FlagValues) -> None:
     config = options.config
     if options.parts and config.task != "pretrain":
-        raise ConfigError(f"--parts: only a pre-training step is timed in parts, and this config's task is {config.task}")
+        raise ConfigError(f"--parts: only a pre-training step is timed in parts, and this task is {config.task}")
     spec, shapes = prepare(config)
     for batches in shapes:
         height, width = batches[0]["image"].shape[1:3]

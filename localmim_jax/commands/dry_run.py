@@ -149,8 +149,8 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str)
     kind = spec.mesh.devices.flat[0].device_kind
     lines = [
         f"work        {which}{work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward",
-        f"memory      {which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images at a "
-        f"time: {shown} (estimated from the traced step; XLA's fusion may need less)",
+        f"memory      {which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images "
+        f"at a time: {shown} (estimated from the traced step; XLA's fusion may need less)",
     ]
     if jax.default_backend() != "cpu":  # XLA's CPU compiler undoes remat, so its number would mislead
         needed = compile_step(spec, whole).bytes_per_device

@@ -43,11 +43,9 @@ class Buckets:
     def of(cls, source: DetectionSource, image_size: Size) -> "Buckets":
         """Lying images in `image_size`, standing ones in that turned by a quarter; one bucket where it is a square."""
         shapes = tuple(dict.fromkeys((tuple(image_size), tuple(image_size)[::-1])))
-        lies_down = image_size[1] > image_size[0]
         members: list[list[int]] = [[] for _ in shapes]
         for index in range(len(source)):
-            height, width = source.size_of(index)
-            members[0 if len(shapes) == 1 or (width >= height) == lies_down else 1].append(index)
+            members[shapes.index(shape_for(source.size_of(index), image_size))].append(index)
         used = [i for i, found in enumerate(members) if found]
         return cls(tuple(shapes[i] for i in used), tuple(tuple(members[i]) for i in used))
 
@@ -62,6 +60,11 @@ class Buckets:
 
         before = of_second(step)
         return (1, before) if of_second(step + 1) > before else (0, step - before)
+
+
+def shape_for(size: Size, image_size: Size) -> Size:
+    """(h, w) of the bucket for an image of `size`: `image_size`, which lies, or that turned by a quarter."""
+    return tuple(image_size) if size[1] >= size[0] else tuple(image_size)[::-1]
 
 
 def train_batches(

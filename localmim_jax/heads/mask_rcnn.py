@@ -100,7 +100,7 @@ class MaskRCNN(PyramidBackbone):
 
         Returns:
             (scalar float32, metrics): five losses by name with equal weights, and "count/..." of an image's mean number
-            of proposals and positives.
+            of objects, proposals and positives.
         """
         config = self.config
         drop_key, rpn_key, roi_key = jax.random.split(key, 3)
@@ -144,6 +144,7 @@ class MaskRCNN(PyramidBackbone):
         total = sum(metrics.values())
         count = jnp.float32(len(images))
         return total, metrics | {
+            "count/objects": real.sum() / count,
             "count/proposals": valid.sum() / count,
             "count/rpn_positives": rpn_positives,
             "count/roi_positives": positive.sum() / count,
