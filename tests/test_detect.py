@@ -23,7 +23,7 @@ from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.tasks import detect, settings
 
-SIZE = (48, 64)
+SIZE = (60, 80)
 NAMES = {3: "never there", 5: "block", 9: "dot"}
 
 
@@ -39,7 +39,7 @@ def odd_annotations(image):
     return {
         1: [],
         2: [(5, (0, 0, 64, 48), crowd)],
-        3: [(5, (10, 10, 0, 20), {"area": 0}), (5, (70, 10, 9, 9), {})],
+        3: [(5, (10, 10, 0, 20), {"area": 0}), (5, (90, 10, 9, 9), {})],
         4: dots,
         5: [(5, (8, 8, 24, 20), {}), (9, (40, 30, 9, 9), {}), (5, (0, 0, 64, 48), crowd)],
         6: [(5, (8, 8, 24, 20), {})],
