@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from configs import common, quickstart_detect
+from localmim_jax import params as trees
 from localmim_jax import tasks
 from localmim_jax.commands import cli
 from localmim_jax.commands import detect as command
@@ -21,7 +22,9 @@ from localmim_jax.data.builders.photos import photographs
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.heads.mask_rcnn import MaskRCNN
 from localmim_jax.tasks import detect, settings
+from tests.test_convert_command import save_run
 
 SIZE = (60, 80)
 NAMES = {3: "never there", 5: "block", 9: "dot"}
@@ -88,6 +91,7 @@ def run(tmp_path_factory):
     return workdir, summary, root
 
 
+@pytest.mark.slow
 def test_odd_images_are_trained_through_and_the_missing_one_is_named(run):
     workdir, summary, _ = run
     assert int(summary.state["step"]) == 3
@@ -98,6 +102,7 @@ def test_odd_images_are_trained_through_and_the_missing_one_is_named(run):
     ]
 
 
+@pytest.mark.slow
 def test_every_image_is_evaluated_once_as_pycocotools_does_it_by_hand(run):
     workdir, summary, root = run
     results = json.loads((workdir / "detections.json").read_text())
@@ -115,7 +120,7 @@ def test_every_image_is_evaluated_once_as_pycocotools_does_it_by_hand(run):
     assert np.asarray(Image.open(picture)).ndim == 3
 
 
-def test_an_image_missing_from_the_evaluation_is_told_before_the_first_step(run, tmp_path):
+def test_an_image_missing_from_the_evaluation_is_told_before_the_first_step(tmp_path):
     write_split(tmp_path, "train", [5])
     write_split(tmp_path, "val", [5, 6])
     with pytest.raises(DataError, match=r"lacks .*6.png; an evaluation needs every image"):
@@ -126,6 +131,7 @@ def parsed(*arguments) -> flags.FlagValues:
     return cli.parse(arguments, command.define_flags, "images")
 
 
+@pytest.mark.slow
 def test_the_command_finds_what_the_evaluation_found(run, tmp_path, capsys):
     """The same detections as in the run's own results, drawn and as a file that pycocotools reads."""
     workdir, _, root = run
@@ -152,9 +158,56 @@ def test_the_command_finds_what_the_evaluation_found(run, tmp_path, capsys):
     assert len(whole.loadCats(whole.getCatIds())) == 3
 
 
-def test_what_the_command_cannot_do_is_told_in_one_line(run, tmp_path):
-    workdir, _, root = run
-    checkpoint, image = f"--checkpoint={workdir}", str(root / "val" / "1.png")
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A run directory as training leaves it, with parameters as they begin."""
+    workdir = tmp_path_factory.mktemp("untrained")
+    config = config_for(workdir)
+    model = settings.detector_config(config)
+
+    def make_model(rngs):
+        return MaskRCNN(model, rngs=rngs)
+
+    def begin(path, leaf):
+        if path.endswith(("bias", "scale")):
+            return np.full(leaf.shape, path.endswith("scale"), np.float32)
+        return np.random.default_rng(len(path)).normal(0, 0.1, leaf.shape).astype(np.float32)
+
+    save_run(workdir, config, make_model, params=trees.map_with_path(begin, trees.split(make_model)[1]))
+    (workdir / "categories.json").write_text(json.dumps({"categories": [{"id": i, "name": NAMES[i]} for i in NAMES]}))
+    return workdir
+
+
+def test_the_command_draws_and_writes_in_the_images_own_pixels(untrained, tmp_path, capsys):
+    image = photographs("train")["coffee"].crop((100, 60, 260, 180))
+    for name in ("wide.png", "tall.png"):
+        image.transpose(Image.Transpose.ROTATE_90 if name == "tall.png" else Image.Transpose.FLIP_LEFT_RIGHT).save(
+            tmp_path / name
+        )
+    images = [str(tmp_path / name) for name in ("wide.png", "tall.png")]
+    command.main(parsed(f"--checkpoint={untrained}", f"--output={tmp_path}/out", "--score=0", *images))
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}/out/detections.json"
+    whole = COCO(tmp_path / "out" / "detections.json")
+    assert [category["name"] for category in whole.loadCats(whole.getCatIds())] == [NAMES[i] for i in sorted(NAMES)]
+    for number, (h, w) in enumerate([(120, 160), (160, 120)], 1):
+        assert whole.loadImgs(number)[0].items() >= {"height": h, "width": w, "file_name": images[number - 1]}.items()
+        found = whole.loadAnns(whole.getAnnIds(number))
+        edges = np.array([[x, y, x + across, y + down] for x, y, across, down in (entry["bbox"] for entry in found)])
+        assert edges.min() >= 0
+        # They reach to the image's border or nearly, far beyond the 64 pixels that the model sees.
+        reach = edges[:, 2:].max(axis=0) / (w, h)
+        assert reach.min() > 0.9
+        assert reach.max() <= 1 + 1e-6
+        assert all(coco_mask.decode(entry["segmentation"]).shape == (h, w) for entry in found)
+        assert all(0.05 < entry["score"] <= 1 for entry in found)
+        drawn = np.asarray(Image.open(tmp_path / "out" / Path(images[number - 1]).name))
+        assert drawn.shape == (h, w, 3)
+        assert (drawn != np.asarray(Image.open(images[number - 1]))).any()
+
+
+def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):
+    checkpoint, image = f"--checkpoint={untrained}", str(tmp_path / "1.png")
+    photographs("train")["coffee"].crop((0, 0, 80, 60)).save(image)
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"categories": [{"id": 1, "name": "a"}]}))
     for arguments, error, message in (
@@ -164,8 +217,8 @@ def test_what_the_command_cannot_do_is_told_in_one_line(run, tmp_path):
         ([checkpoint, f"--categories={other}", image], ConfigError, "tells 3 classes apart, and its categories name 1"),
         ([checkpoint, "--categories=nowhere", image], DataError, "nowhere is no file"),
         ([checkpoint, f"--categories={image}", image], DataError, "cannot be read as JSON"),
-        ([checkpoint, str(root)], DataError, "is a folder: name the images"),
-        ([checkpoint, str(root / "val" / "6.png")], DataError, "6.png cannot be read"),
+        ([checkpoint, str(tmp_path)], DataError, "is a folder: name the images"),
+        ([checkpoint, str(tmp_path / "6.png")], DataError, "6.png cannot be read"),
         ([checkpoint, str(other)], DataError, "other.json: "),
         ([checkpoint, "--config=configs/quickstart.py", image], ConfigError, "pretrain model, which finds no objects"),
     ):
@@ -197,8 +250,10 @@ def test_impossible_settings_are_refused(changes, message):
         tasks.build(config, "")
 
 
-def test_other_classes_than_the_models_are_refused(run):
-    config = config_for(run[2])
+def test_other_classes_than_the_models_are_refused(tmp_path):
+    write_split(tmp_path, "train", [5])
+    write_split(tmp_path, "val", [5])
+    config = config_for(tmp_path)
     config.model.num_classes = 7
     with pytest.raises(DataError, match=r"has 3 classes, and the model 7: set --config.model.num_classes=3"):
         tasks.build(config, "")

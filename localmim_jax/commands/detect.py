@@ -52,9 +52,9 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.evals.coco_ap import to_results
     from localmim_jax.evals.detections import draw
 
-    detector = Detector(options.checkpoint, options.config, options.categories)
     for image in options.images:  # before the first is drawn, every one is known to be readable
         read(image)
+    detector = Detector(options.checkpoint, options.config, options.categories)
     directory = Path(options.output).expanduser()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
