@@ -5,10 +5,10 @@
     python -m localmim_jax.detect --checkpoint=weights.npz --config=configs/swin_b_hog_400ep_coco.py \\
         --categories=coco/annotations/instances_val2017.json photo.jpg
 
-Pictures have the images' own size and show what scores at least --score. `detections.json` holds every detection of the
-model (config.model.score_threshold and up) in COCO's format: "images" numbered from 1, "categories", and "annotations"
-with box, mask as run lengths, and score; its "annotations" alone are COCO's results format. Images are resized as for
-the evaluation of the config.
+Pictures show what scores at least --score; they are as large as the images, or 640 pixels long where those are smaller.
+`detections.json` holds every detection of the model (config.model.score_threshold and up) in COCO's format: "images"
+numbered from 1, "categories", and "annotations" with box, mask as run lengths, and score; its "annotations" alone are
+COCO's results format. Images are resized as for the evaluation of the config.
 """
 
 from collections.abc import Iterable, Iterator
@@ -50,7 +50,7 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.commands.visualize import free_names
     from localmim_jax.engine.record import write_json
     from localmim_jax.evals.coco_ap import to_results
-    from localmim_jax.evals.detections import draw
+    from localmim_jax.evals.detections import LEGIBLE, draw
 
     for image in options.images:  # before the first is drawn, every one is known to be readable
         read(image)
@@ -67,7 +67,8 @@ def main(options: flags.FlagValues) -> None:
             annotations.append({"id": len(annotations) + 1, **entry})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw(pixels, found, detector.class_names, least_score=options.score)).save(path)
+            picture = draw(pixels, found, detector.class_names, max(LEGIBLE, *size), options.score)
+            Image.fromarray(picture).save(path)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
         print(f"{path}: {found['scores'].size} found, {int((found['scores'] >= options.score).sum())} drawn")

@@ -17,7 +17,6 @@ from localmim_jax.evals.paste import paste
 
 _NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # the first six of pycocotools' twelve numbers
 _KINDS = {"box": "bbox", "mask": "segm"}
-_LARGEST_PICTURE = 640  # pixels of a drawn image's long side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ class CocoAP:
                 h, w = (round(float(side)) for side in size)
                 image = batch["image"][row][:h, :w]
                 at_size = found | {"boxes": to_original(found["boxes"], original, (h, w))}
-                self._pictures.append(drawing.draw(image, at_size, self._categories.names, _LARGEST_PICTURE))
+                self._pictures.append(drawing.draw(image, at_size, self._categories.names, drawing.LEGIBLE))
 
     def compute(self) -> dict[str, Any]:
         """{"box/AP", "box/AP50", ..., "mask/AP", ...} in 0..1 (NaN where no object has that size), "images",
