@@ -108,3 +108,11 @@ def test_a_recipe_with_an_argument_from_the_shell():
     assert done.returncode == 0, done.stderr
     assert "model.taps = (4, 4, 4, 4)" in done.stdout
     assert "memory " in done.stdout
+
+
+def test_a_detectors_two_shapes_are_both_traced():
+    config = common.shrink(common.detect(common.swin("swin_t")))
+    lines = dry_run.report(config)
+    for what in ("work", "memory"):
+        shapes = [line.split(maxsplit=1)[1].split(":")[0] for line in lines if line.startswith(what)]
+        assert shapes == ["64 x 96 px", "96 x 64 px"]

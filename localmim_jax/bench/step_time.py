@@ -40,7 +40,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def prepare(config: ConfigDict) -> tuple[StateSpec, list[list[dict[str, jax.Array]]]]:
-    """The state of a config's task, and for each shape of its batches two of generated images on the devices."""
+    """The state of a config's task, and for each shape of its batches up to two of generated images, on the devices."""
     config.data.name = "fake"
     task, settings = tasks.build(config, workdir="")
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
@@ -61,7 +61,7 @@ def measure(spec: StateSpec, batches: list[dict[str, jax.Array]], steps: int) ->
     state, seconds = spec.create(), []
     for i in range(steps + 2):
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(program.run(state, batches[i % 2]))
+        state, metrics = jax.block_until_ready(program.run(state, batches[i % len(batches)]))
         seconds.append(time.perf_counter() - start)
     if not np.isfinite(float(metrics["loss"])):
         raise FloatingPointError("the loss of the last timed step is not finite")
