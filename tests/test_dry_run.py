@@ -110,6 +110,14 @@ def test_a_recipe_with_an_argument_from_the_shell():
     assert "memory " in done.stdout
 
 
+def test_a_detectors_batches_have_two_shapes():
+    config = common.shrink(common.detect(common.swin("swin_t")))
+    examples = dry_run._batch_shapes(config)
+    assert [example["image"].shape for example in examples] == [(64, 96, 3), (96, 64, 3)]
+    assert len(dry_run._batch_shapes(small())) == 1
+
+
+@pytest.mark.slow
 def test_a_detectors_two_shapes_are_both_traced():
     config = common.shrink(common.detect(common.swin("swin_t")))
     lines = dry_run.report(config)
