@@ -9,7 +9,7 @@ from localmim_jax.errors import ConfigError
 def test_a_detectors_step_is_timed_lying_and_standing():
     config = common.shrink(common.detect(common.swin("swin_t")))
     config.num_steps = 6
-    spec, shapes = step_time.prepare(config)
+    spec, shapes = step_time.prepare_shapes(config)
     assert spec.task.name == "detect"
     assert [[batch["image"].shape for batch in batches] for batches in shapes] == [
         [(8, 64, 96, 3)] * 2,
@@ -19,8 +19,10 @@ def test_a_detectors_step_is_timed_lying_and_standing():
 
 
 def test_other_steps_have_one_shape():
-    _, shapes = step_time.prepare(common.shrink(common.pretrain()))
+    _, shapes = step_time.prepare_shapes(common.shrink(common.pretrain()))
     assert [[batch["image"].shape for batch in batches] for batches in shapes] == [[(8, 32, 32, 3)] * 2]
+    _, batches = step_time.prepare(common.shrink(common.pretrain()))
+    assert [batch["image"].shape for batch in batches] == [(8, 32, 32, 3)] * 2
 
 
 def test_parts_of_a_detectors_step_are_refused():

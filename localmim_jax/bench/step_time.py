@@ -39,8 +39,14 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("parts", False, "also time the parts of a pre-training step", flag_values=values)
 
 
-def prepare(config: ConfigDict) -> tuple[StateSpec, list[list[dict[str, jax.Array]]]]:
-    """The state of a config's task, and for each shape of its batches up to two of generated images, on the devices."""
+def prepare(config: ConfigDict) -> tuple[StateSpec, list[dict[str, jax.Array]]]:
+    """The state of a config's task and two batches of one shape, of generated images on the devices."""
+    spec, shapes = prepare_shapes(config)
+    return spec, shapes[0]
+
+
+def prepare_shapes(config: ConfigDict) -> tuple[StateSpec, list[list[dict[str, jax.Array]]]]:
+    """The same with two batches for each shape that the task's batches have."""
     config.data.name = "fake"
     task, settings = tasks.build(config, workdir="")
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
@@ -136,7 +142,7 @@ def main(options: flags.FlagValues) -> None:
     config = options.config
     if options.parts and config.task != "pretrain":
         raise ConfigError(f"--parts: only a pre-training step is timed in parts, and this task is {config.task}")
-    spec, shapes = prepare(config)
+    spec, shapes = prepare_shapes(config)
     for batches in shapes:
         height, width = batches[0]["image"].shape[1:3]
         print(
