@@ -62,9 +62,9 @@ def report(config: ConfigDict) -> list[str]:
         _learning_rate(task, settings),
         _parameters(spec),
     ]
-    examples = _batch_shapes(config)
-    for example in examples:
-        lines += _cost(spec, example, _shape(example) if len(examples) > 1 else "")
+    shapes = _batch_shapes(config)
+    for example in shapes:
+        lines += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
     return lines
 
 

@@ -128,7 +128,7 @@ class DetectionEvalTransform:
         return {"image": image, "size": np.array(size, np.float32), "original": np.array([height, width], np.int32)}
 
 
-def read(source: DetectionSource, index: int) -> Image.Image:
+def read(source: DetectionSource, index: int) -> Picture:
     """The decoded image.
 
     Raises:

@@ -48,7 +48,8 @@ class FakeDetection(DetectionSource):
         return f"{self.name}/{index}"
 
     def dataset(self) -> dict[str, Any]:
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index in range(len(self)):
             (h, w), objects, image = self.size_of(index), self.objects(index), self.image_id(index)
             images.append({"id": image, "file_name": str(index), "height": h, "width": w})

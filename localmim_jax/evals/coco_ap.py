@@ -65,7 +65,7 @@ class CocoAP:
             image_id = self._image_ids(int(index))
             self._images.append(image_id)
             self._crowded += int(outputs["survivors"][row] > len(valid))
-            entries = to_results(found, image_id, self._categories.ids, tuple(map(int, original)))
+            entries = to_results(found, image_id, self._categories.ids, (int(original[0]), int(original[1])))
             self.results += entries
             if len(self._pictures) < self._num_pictures and "image" in batch:
                 h, w = (round(float(side)) for side in size)
@@ -129,7 +129,9 @@ def average_precision(
     return {name: value if value >= 0 else float("nan") for name, value in zip(_NAMES, numbers, strict=True)}
 
 
-def to_original(boxes: np.ndarray, size: Sequence[float], original: Sequence[float]) -> np.ndarray:
+def to_original(
+    boxes: np.ndarray, size: Sequence[float] | np.ndarray, original: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Boxes [n, 4] of an image resized to `size` (h, w), in pixels of the `original` (h, w); float32."""
     across, down = float(original[1]) / float(size[1]), float(original[0]) / float(size[0])
     return (np.asarray(boxes, np.float64) * (across, down, across, down)).astype(np.float32)
