@@ -128,6 +128,7 @@ def coco() -> ConfigDict:
     data.prefetch_batches = 2
     data.max_bad_fraction = 0.01  # share of unusable images above which the run stops
     data.fake_examples = 117266  # size of the "fake" source
+    data.fake_objects = 100  # places for objects in each of its images; COCO's fullest images have nearly as many
     return data
 
 
@@ -331,7 +332,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
 
 def _shrink_detector(config: ConfigDict) -> ConfigDict:
     config.image_size = (64, 96)
-    config.data.fake_examples = 12
+    config.data.update({"fake_examples": 12, "fake_objects": 4})
     config.data.update({"short_sides": (48, 64), "long_side": 96, "crop_sides": (50, 60), "crop_range": (40, 60)})
     config.data.mask_size = 14
     config.model.update({"channels": 8, "hidden": 16, "mask_convs": 1, "rpn_samples": 16, "roi_samples": 16})

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from localmim_jax.data import coco
-from localmim_jax.data.coco import CocoSource, FakeDetection, open_detection, require_known_classes
+from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.detection_sources import FakeDetection, open_detection, require_known_classes
 from localmim_jax.errors import DataError
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]

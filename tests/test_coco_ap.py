@@ -119,3 +119,8 @@ def test_nothing_found_is_zero_and_no_image_is_an_error(source, tmp_path):
         empty.compute()
     with pytest.raises(StorageError, match="cannot be written"):
         evaluate(source, results=tmp_path / "missing" / "results.json")
+
+
+def test_boxes_go_back_to_the_original_image():
+    boxes = to_original(np.float32([[16, 12, 32, 60]]), size=(120, 160), original=(96, 320))
+    np.testing.assert_allclose(boxes, [[32, 9.6, 64, 48]])

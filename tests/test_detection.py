@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from localmim_jax.data import detection
-from localmim_jax.data.coco import CocoSource, FakeDetection
+from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.detection import Buckets, eval_batches, train_batches
 from localmim_jax.data.detection_augment import DetectionEvalTransform
+from localmim_jax.data.detection_sources import FakeDetection
 from localmim_jax.errors import DataError
 from tests.test_coco import write
 from tests.test_detection_augment import PLAIN

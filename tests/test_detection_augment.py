@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.decode import DecodeError
@@ -75,6 +75,26 @@ def test_crops_and_flips_move_box_mask_and_pixels_together(source):
     assert 10 < whole < 50, "some crops cut the object, some do not"
     again = transform(source, 1, (96, 160), np.random.default_rng(59))
     np.testing.assert_array_equal(again["image"], example["image"])
+
+
+def test_a_flip_mirrors_the_mask_as_it_does_the_pixels(tmp_path):
+    """An object that leans: the right angle of a triangle is at its left before, at its right afterwards."""
+    triangle = [[20.0, 10.0, 50.0, 30.0, 20.0, 30.0]]
+    only = annotation(1, 10, box=(20, 10, 30, 20), segmentation=triangle)
+    root = write(tmp_path, {"annotations": [only]})
+    image = Image.new("L", (60, 40))
+    ImageDraw.Draw(image).polygon([(20, 10), (50, 30), (20, 30)], fill=255)
+    image.save(root / "val" / "1.png")
+    source, sides = CocoSource(str(root), "val"), set()
+    transform = dataclasses.replace(PLAIN, flip=True, short_sides=(40,))
+    for seed in range(10):
+        example = transform(source, 1, (96, 160), np.random.default_rng(seed))
+        left, top, right, bottom = example["boxes"][0].round().astype(int)
+        pixels = example["image"][top:bottom, left:right, 0] > 127
+        mask = np.asarray(Image.fromarray(example["masks"][0]).resize((right - left, bottom - top), 0)) > 0
+        assert (mask == pixels).mean() > 0.9
+        sides.add(left)
+    assert sides == {20, 10}
 
 
 def test_a_crop_that_stands_is_made_to_fit_a_lying_bucket():

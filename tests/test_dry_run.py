@@ -108,3 +108,19 @@ def test_a_recipe_with_an_argument_from_the_shell():
     assert done.returncode == 0, done.stderr
     assert "model.taps = (4, 4, 4, 4)" in done.stdout
     assert "memory " in done.stdout
+
+
+def test_a_detectors_batches_have_two_shapes():
+    config = common.shrink(common.detect(common.swin("swin_t")))
+    examples = dry_run._batch_shapes(config)
+    assert [example["image"].shape for example in examples] == [(64, 96, 3), (96, 64, 3)]
+    assert len(dry_run._batch_shapes(small())) == 1
+
+
+@pytest.mark.slow
+def test_a_detectors_two_shapes_are_both_traced():
+    config = common.shrink(common.detect(common.swin("swin_t")))
+    lines = dry_run.report(config)
+    for what in ("work", "memory"):
+        shapes = [line.split(maxsplit=1)[1].split(":")[0] for line in lines if line.startswith(what)]
+        assert shapes == ["64 x 96 px", "96 x 64 px"]

@@ -3,10 +3,12 @@
     python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
 
 The step is the one that trains: forward, backward, optimiser, all metrics. Batches lie on the device already, so that
-nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. `--parts` also times what a
-pre-training step is made of, each part compiled on its own (their sum is not the step, which is fused as a whole).
+nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. A detector's step is timed for
+each shape of its batches, lying and standing. `--parts` also times what a pre-training step is made of, each part
+compiled on its own (their sum is not the step, which is fused as a whole).
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
+from localmim_jax.errors import ConfigError
 from localmim_jax.localmim import LocalMIMConfig, draw_mask, pretrain_loss
 from localmim_jax.params import merge
 from localmim_jax.targets import make_targets
@@ -37,12 +40,21 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def prepare(config: ConfigDict) -> tuple[StateSpec, list[dict[str, jax.Array]]]:
-    """The state of a config's task and two batches of generated images on the devices."""
+    """The state of a config's task and two batches of one shape, of generated images on the devices."""
+    spec, shapes = prepare_shapes(config)
+    return spec, shapes[0]
+
+
+def prepare_shapes(config: ConfigDict) -> tuple[StateSpec, list[list[dict[str, jax.Array]]]]:
+    """The same with two batches for each shape that the task's batches have."""
     config.data.name = "fake"
     task, settings = tasks.build(config, workdir="")
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
-    batches = task.train_batches(0)
-    return spec, [meshes.place_batch(spec.mesh, next(batches)) for _ in range(2)]
+    found: dict[tuple[int, ...], list[dict[str, jax.Array]]] = {}
+    # A third of the generated images to detect on stand.
+    for batch in itertools.islice(task.train_batches(0), 6 if config.task == "detect" else 2):
+        found.setdefault(batch["image"].shape, []).append(meshes.place_batch(spec.mesh, batch))
+    return spec, [batches[:2] for batches in found.values()]
 
 
 def measure(spec: StateSpec, batches: list[dict[str, jax.Array]], steps: int) -> dict[str, float | None]:
@@ -55,7 +67,7 @@ def measure(spec: StateSpec, batches: list[dict[str, jax.Array]], steps: int) ->
     state, seconds = spec.create(), []
     for i in range(steps + 2):
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(program.run(state, batches[i % 2]))
+        state, metrics = jax.block_until_ready(program.run(state, batches[i % len(batches)]))
         seconds.append(time.perf_counter() - start)
     if not np.isfinite(float(metrics["loss"])):
         raise FloatingPointError("the loss of the last timed step is not finite")
@@ -128,17 +140,20 @@ def _seconds(function: Callable[..., Any], arguments: tuple, steps: int) -> floa
 
 def main(options: flags.FlagValues) -> None:
     config = options.config
-    spec, batches = prepare(config)
-    height, width = config.image_size
-    print(
-        f"{spec.mesh.size} x {spec.mesh.devices.flat[0].device_kind}, {config.model.variant}, batch "
-        f"{config.batch_size}, {height} x {width} px, {config.model.dtype}, {options.steps} steps"
-    )
-    for name, value in measure(spec, batches, options.steps).items():
-        print(f"  {name:24} {'not known' if value is None else f'{value:.4g}'}")
+    if options.parts and config.task != "pretrain":
+        raise ConfigError(f"--parts: only a pre-training step is timed in parts, and this task is {config.task}")
+    spec, shapes = prepare_shapes(config)
+    for batches in shapes:
+        height, width = batches[0]["image"].shape[1:3]
+        print(
+            f"{spec.mesh.size} x {spec.mesh.devices.flat[0].device_kind}, {config.model.variant}, batch "
+            f"{config.batch_size}, {height} x {width} px, {config.model.dtype}, {options.steps} steps"
+        )
+        for name, value in measure(spec, batches, options.steps).items():
+            print(f"  {name:24} {'not known' if value is None else f'{value:.4g}'}", flush=True)
     if options.parts:
         print(f"\n  {'part':24} {'seconds':>10} {'GFLOP':>10}")
-        for name, seconds, work in measure_parts(spec, localmim_config(config), batches[0], options.steps):
+        for name, seconds, work in measure_parts(spec, localmim_config(config), shapes[0][0], options.steps):
             print(f"  {name:24} {seconds:10.4g} {work:10.4g}")
 
 

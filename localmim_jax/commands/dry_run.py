@@ -4,6 +4,7 @@ The model is traced, never allocated, so this works for the largest recipe on a 
 """
 
 import copy
+import itertools
 from typing import Any
 
 import jax
@@ -60,8 +61,10 @@ def report(config: ConfigDict) -> list[str]:
         f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps",
         _learning_rate(task, settings),
         _parameters(spec),
-        *_cost(spec, _batch_shapes(config)),
     ]
+    shapes = _batch_shapes(config)
+    for example in shapes:
+        lines += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
     return lines
 
 
@@ -74,19 +77,28 @@ def _on_fake_data(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def _batch_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays of one training example that go to the device."""
+def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """The arrays of one training example that go to the device, for each shape that batches have."""
     small = _on_fake_data(config)
     small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
     if "num_classes" in small.model:
         small.model.num_classes = 1000  # those of the fake data; no shape of a batch depends on it
     task, _ = tasks.build(small, workdir="")
-    batch = next(iter(task.train_batches(0)))
-    return {
-        name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
-        for name, array in batch.items()
-        if name != "id"
-    }
+    batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # lying and standing images
+    found = [
+        {
+            name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
+            for name, array in batch.items()
+            if name != "id"
+        }
+        for batch in batches
+    ]
+    return list({_shape(example): example for example in found}.values())
+
+
+def _shape(example: dict[str, jax.ShapeDtypeStruct]) -> str:
+    h, w, *_ = example["image"].shape
+    return f"{h} x {w} px: "
 
 
 def _learning_rate(task: Task, settings: RunSettings) -> str:
@@ -105,8 +117,8 @@ def _parameters(spec: StateSpec) -> str:
     return f"parameters  {flops.parameter_count(trained) / 1e6:.2f} M trained, {still / 1e6:.2f} M frozen: {shown}"
 
 
-def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct]) -> list[str]:
-    """FLOPs and memory of a step."""
+def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str) -> list[str]:
+    """FLOPs and memory of a step on examples of one shape, which `which` tells where there are several."""
     task, devices = spec.task, spec.mesh.size
 
     def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -136,9 +148,9 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct]) -> list[str
     shown = " + ".join(f"{name} {size / _GIB:.3g}" for name, size in parts.items())
     kind = spec.mesh.devices.flat[0].device_kind
     lines = [
-        f"work        {work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward",
-        f"memory      about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images at a "
-        f"time: {shown} (estimated from the traced step; XLA's fusion may need less)",
+        f"work        {which}{work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward",
+        f"memory      {which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images "
+        f"at a time: {shown} (estimated from the traced step; XLA's fusion may need less)",
     ]
     if jax.default_backend() != "cpu":  # XLA's CPU compiler undoes remat, so its number would mislead
         needed = compile_step(spec, whole).bytes_per_device

@@ -143,6 +143,8 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
     """
     from localmim_jax.tasks import initialise
 
+    if config.task == "detect":
+        raise ConfigError(f"{checkpoint} is a detector, which has no such features: give what it was initialised from")
     return fill_model(config, initialise.read(checkpoint, standard_merging))
 
 
@@ -152,12 +154,15 @@ def fill_model(config: ConfigDict, weights: "Weights") -> tuple[Any, Tree, Tree]
     from localmim_jax.convert.load import check, transfer
     from localmim_jax.convert.weights import describe
     from localmim_jax.heads.classifier import Classifier, ClassifierConfig
+    from localmim_jax.heads.mask_rcnn import MaskRCNN, MaskRCNNConfig
     from localmim_jax.localmim import LocalMIM
     from localmim_jax.tasks import initialise
 
     model = initialise.model_config(config)
 
     def make_model(rngs: Any) -> Any:
+        if isinstance(model, MaskRCNNConfig):
+            return MaskRCNN(model, rngs=rngs)
         return Classifier(model, rngs=rngs) if isinstance(model, ClassifierConfig) else LocalMIM(model, rngs=rngs)
 
     # What a checkpoint may lack are norms, which begin like this, and decoders and heads, which features do not read.

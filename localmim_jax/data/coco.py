@@ -1,4 +1,4 @@
-"""Images with objects: any dataset in COCO's format, and a fake one.
+"""Images with objects: any dataset in COCO's format.
 
 A dataset is a folder with `annotations/instances_<split>.json` and the images of a split in `<split>/`,
 `images/<split>/` or `images/`. Category ids may have gaps and any order: labels number them from 0 by increasing id.
@@ -78,9 +78,17 @@ class DetectionSource(abc.ABC):
     def name_of(self, index: int) -> str:
         """What a person would look for: the file's path."""
 
+    def missing(self) -> list[str]:
+        """Names of the images whose files are not there."""
+        return []
+
     @abc.abstractmethod
     def dataset(self) -> dict[str, Any]:
         """The whole split as COCO's JSON has it."""
+
+    def categories(self) -> list[dict[str, Any]]:
+        """COCO's list of categories, in the order of the labels."""
+        return [{"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)]
 
 
 class CocoSource(DetectionSource):
@@ -102,20 +110,14 @@ class CocoSource(DetectionSource):
         self._root = Path(root).expanduser()
         self._file = self._root / "annotations" / f"instances_{split}.json"
         dataset = self.dataset()
+        self.category_ids, self.class_names = categories_of(dataset, self._file)
         with _well_formed(self._file):
-            categories = sorted(dataset["categories"], key=lambda category: category["id"])
-            self.category_ids = tuple(int(category["id"]) for category in categories)
-            self.class_names = tuple(str(category["name"]) for category in categories)
             self._images = [
                 (int(image["id"]), str(image["file_name"]), int(image["height"]), int(image["width"]))
                 for image in dataset["images"]
             ]
-        if not self.category_ids:
-            raise DataError(f"{self._file} names no category: there is nothing to detect")
-        if len(set(self.category_ids)) < len(categories) or len({image[0] for image in self._images}) < len(
-            self._images
-        ):
-            raise DataError(f"{self._file} gives an id to two images or to two categories: make ids unique")
+        if len({image[0] for image in self._images}) < len(self._images):
+            raise DataError(f"{self._file} gives an id to two images: make ids unique")
         self._folder = self._find_folder(split)
         self._objects = self._sort(dataset["annotations"])
         if skip_empty:
@@ -149,6 +151,9 @@ class CocoSource(DetectionSource):
 
     def name_of(self, index: int) -> str:
         return str(self._path(index))
+
+    def missing(self) -> list[str]:
+        return [self.name_of(index) for index in range(len(self)) if not self._path(index).is_file()]
 
     def _path(self, index: int) -> Path:
         return self._folder / self._images[index][1]
@@ -206,100 +211,21 @@ class CocoSource(DetectionSource):
         return {image: _objects(entries) for image, entries in found.items()}
 
 
-class FakeDetection(DetectionSource):
-    """Noise with rectangles for objects, landscape and portrait: measures everything but the reading of images."""
-
-    def __init__(self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str):
-        self.name = f"fake[{split}]"
-        self.class_names = tuple(f"fake {i}" for i in range(num_classes))
-        self.category_ids = tuple(range(1, num_classes + 1))
-        self.max_objects = 4
-        self._num_examples, self._image_size = num_examples, image_size
-
-    def __len__(self) -> int:
-        return self._num_examples
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        return self._image_size if index % 3 else self._image_size[::-1]
-
-    def objects(self, index: int) -> Objects:
-        rng = np.random.default_rng((1, index))
-        (h, w), count = self.size_of(index), index % (self.max_objects + 1)
-        side = rng.uniform(0.2, 0.5, (count, 2)) * (w, h)
-        corner = rng.uniform(0, 1, (count, 2)) * ((w, h) - side)
-        boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
-        labels = rng.integers(0, len(self.class_names), count).astype(np.int32)
-        return Objects(boxes, labels, tuple([[a, b, c, b, c, d, a, d]] for a, b, c, d in boxes.tolist()))
-
-    def read(self, index: int) -> np.ndarray:
-        return np.random.default_rng((2, index)).integers(0, 256, (*self.size_of(index), 3), np.uint8)
-
-    def image_id(self, index: int) -> int:
-        return index + 1
-
-    def name_of(self, index: int) -> str:
-        return f"{self.name}/{index}"
-
-    def dataset(self) -> dict[str, Any]:
-        images, annotations = [], []
-        for index in range(len(self)):
-            (h, w), objects, image = self.size_of(index), self.objects(index), self.image_id(index)
-            images.append({"id": image, "file_name": str(index), "height": h, "width": w})
-            for box, label, polygons in zip(objects.boxes.tolist(), objects.labels, objects.segmentations, strict=True):
-                width, height = box[2] - box[0], box[3] - box[1]
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image,
-                        "category_id": self.category_ids[label],
-                        "bbox": [*box[:2], width, height],
-                        "area": width * height,
-                        "iscrowd": 0,
-                        "segmentation": polygons,
-                    }
-                )
-        named = zip(self.category_ids, self.class_names, strict=True)
-        categories = [{"id": number, "name": name} for number, name in named]
-        return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-
-
-def open_detection(
-    name: str,
-    split: str,
-    data_dir: str = "",
-    *,
-    skip_empty: bool = False,
-    image_size: tuple[int, int] = (800, 1344),
-    fake_examples: int = 117266,
-    fake_classes: int = 80,
-) -> DetectionSource:
-    """The dataset that a config names: "coco:<folder>", "shapes" (generated on first use) or "fake".
+def categories_of(dataset: Any, file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """(ids, names) of the labels, by increasing id, from COCO's JSON. `file` is where it is from, for messages.
 
     Raises:
-        DataError: it is missing, empty or not in COCO's format.
+        DataError: there are none, they are not as COCO has them, or two have one id.
     """
-    kind, _, rest = name.partition(":")
-    if kind == "coco" and rest:
-        return CocoSource(rest, split, skip_empty)
-    if name == "shapes":
-        from localmim_jax.data.builders import shapes
-
-        return CocoSource(str(shapes.prepare(data_dir)), split, skip_empty)
-    if name == "fake":
-        return FakeDetection(fake_examples, fake_classes, image_size, split)
-    raise DataError(f'data.name is {name!r}; detection reads "coco:<folder>", "shapes" or "fake"')
-
-
-def require_known_classes(train: DetectionSource, other: DetectionSource) -> None:
-    """Raises `DataError` where `other` has a category that training has not, or calls it by another name."""
-    known = dict(zip(train.category_ids, train.class_names, strict=True))
-    wrong = [
-        f"{number} ({name})"
-        for number, name in zip(other.category_ids, other.class_names, strict=True)
-        if known.get(number) != name
-    ]
-    if wrong:
-        raise DataError(f"{other.name} has categories that {train.name} does not have so: {', '.join(wrong[:5])}")
+    with _well_formed(file):
+        categories = sorted(dataset["categories"], key=lambda category: category["id"])
+        ids = tuple(int(category["id"]) for category in categories)
+        names = tuple(str(category["name"]) for category in categories)
+    if not ids:
+        raise DataError(f"{file} names no category: there is nothing to detect")
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{file} gives an id to two categories: make ids unique")
+    return ids, names
 
 
 def _unusable(annotation: dict[str, Any], height: int, width: int) -> str:

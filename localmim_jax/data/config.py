@@ -14,7 +14,8 @@ class DataConfig:
     """Where images come from and how they are augmented.
 
     Attributes:
-        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; see `data.coco` for detection's.
+        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; for detection, see
+            `data.detection_sources`.
         image_size: (height, width) in pixels of the finished images.
         batch_size: global, over all hosts.
         seed: of order, crops and flips.

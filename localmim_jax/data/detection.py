@@ -11,6 +11,7 @@ as often as any other of its bucket, or once more.
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
@@ -23,7 +24,7 @@ from localmim_jax.data.decode import DecodeError
 from localmim_jax.data.detection_augment import Size
 from localmim_jax.errors import DataError
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]  # numpy arrays; of one example also numpy scalars
 Transform = Callable[[DetectionSource, int, Size, np.random.Generator], Batch]
 
 
@@ -42,12 +43,11 @@ class Buckets:
     @classmethod
     def of(cls, source: DetectionSource, image_size: Size) -> "Buckets":
         """Lying images in `image_size`, standing ones in that turned by a quarter; one bucket where it is a square."""
-        shapes = tuple(dict.fromkeys((tuple(image_size), tuple(image_size)[::-1])))
-        lies_down = image_size[1] > image_size[0]
+        h, w = image_size
+        shapes = tuple(dict.fromkeys(((h, w), (w, h))))
         members: list[list[int]] = [[] for _ in shapes]
         for index in range(len(source)):
-            height, width = source.size_of(index)
-            members[0 if len(shapes) == 1 or (width >= height) == lies_down else 1].append(index)
+            members[shapes.index(shape_for(source.size_of(index), image_size))].append(index)
         used = [i for i, found in enumerate(members) if found]
         return cls(tuple(shapes[i] for i in used), tuple(tuple(members[i]) for i in used))
 
@@ -62,6 +62,12 @@ class Buckets:
 
         before = of_second(step)
         return (1, before) if of_second(step + 1) > before else (0, step - before)
+
+
+def shape_for(size: Size, image_size: Size) -> Size:
+    """(h, w) of the bucket for an image of `size`: `image_size`, which lies, or that turned by a quarter."""
+    h, w = image_size
+    return (h, w) if size[1] >= size[0] else (w, h)
 
 
 def train_batches(

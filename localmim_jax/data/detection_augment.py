@@ -13,7 +13,7 @@ from PIL import Image
 
 from localmim_jax.data.augment import BILINEAR, mirror, resize
 from localmim_jax.data.coco import DetectionSource
-from localmim_jax.data.decode import DecodeError, decode, size_of, to_array
+from localmim_jax.data.decode import DecodeError, Picture, decode, size_of, to_array
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Size = tuple[int, int]  # height, width
@@ -118,14 +118,17 @@ class DetectionEvalTransform:
     def __call__(
         self, source: DetectionSource, index: int, bucket: Size, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        picture = read(source, index)
+        return self.of(read(source, index), bucket)
+
+    def of(self, picture: Picture, bucket: Size) -> dict[str, np.ndarray]:
+        """The same for a picture that is of no dataset."""
         height, width = size_of(picture)
         size = fitted(height, width, self.short_side, self.long_side, bucket)
         image = pad(to_array(resize(picture, size, None, BILINEAR)), bucket)
         return {"image": image, "size": np.array(size, np.float32), "original": np.array([height, width], np.int32)}
 
 
-def read(source: DetectionSource, index: int) -> Image.Image:
+def read(source: DetectionSource, index: int) -> Picture:
     """The decoded image.
 
     Raises:

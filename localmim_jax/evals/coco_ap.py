@@ -17,7 +17,6 @@ from localmim_jax.evals.paste import paste
 
 _NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # the first six of pycocotools' twelve numbers
 _KINDS = {"box": "bbox", "mask": "segm"}
-_LARGEST_PICTURE = 640  # pixels of a drawn image's long side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +65,13 @@ class CocoAP:
             image_id = self._image_ids(int(index))
             self._images.append(image_id)
             self._crowded += int(outputs["survivors"][row] > len(valid))
-            entries = to_results(found, image_id, self._categories.ids, tuple(map(int, original)))
+            entries = to_results(found, image_id, self._categories.ids, (int(original[0]), int(original[1])))
             self.results += entries
             if len(self._pictures) < self._num_pictures and "image" in batch:
                 h, w = (round(float(side)) for side in size)
                 image = batch["image"][row][:h, :w]
                 at_size = found | {"boxes": to_original(found["boxes"], original, (h, w))}
-                self._pictures.append(drawing.draw(image, at_size, self._categories.names, _LARGEST_PICTURE))
+                self._pictures.append(drawing.draw(image, at_size, self._categories.names, drawing.LEGIBLE))
 
     def compute(self) -> dict[str, Any]:
         """{"box/AP", "box/AP50", ..., "mask/AP", ...} in 0..1 (NaN where no object has that size), "images",
@@ -130,7 +129,9 @@ def average_precision(
     return {name: value if value >= 0 else float("nan") for name, value in zip(_NAMES, numbers, strict=True)}
 
 
-def to_original(boxes: np.ndarray, size: Sequence[float], original: Sequence[float]) -> np.ndarray:
+def to_original(
+    boxes: np.ndarray, size: Sequence[float] | np.ndarray, original: Sequence[float] | np.ndarray
+) -> np.ndarray:
     """Boxes [n, 4] of an image resized to `size` (h, w), in pixels of the `original` (h, w); float32."""
     across, down = float(original[1]) / float(size[1]), float(original[0]) / float(size[0])
     return (np.asarray(boxes, np.float64) * (across, down, across, down)).astype(np.float32)

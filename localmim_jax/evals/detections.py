@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from localmim_jax.evals.paste import paste
 
 SCORE_SHOWN = 0.5  # least score of a detection that is drawn
+LEGIBLE = 640  # pixels of a picture's long side at which names and outlines can be read
 _GAP = 6
 _STRENGTH = 0.45  # of a mask's colour over the image
 
@@ -47,7 +48,9 @@ def draw(
         label, ink = int(found["labels"][i]), colour(int(found["labels"][i]))
         pen.rectangle(tuple(boxes[i]), outline=ink, width=max(1, max(size) // 300))
         text = f"{class_names[label]} {found['scores'][i]:.2f}"
-        left, top = max(0.0, float(boxes[i][0])), max(0.0, float(boxes[i][1]))
+        _, _, right, bottom = pen.textbbox((2, 1), text, font=font)
+        left = min(max(0.0, float(boxes[i][0])), size[1] - right)
+        top = min(max(0.0, float(boxes[i][1])), size[0] - bottom)
         pen.rectangle(pen.textbbox((left + 2, top + 1), text, font=font), fill=ink)
         pen.text((left + 2, top + 1), text, (0, 0, 0), font=font)
     return np.asarray(picture)

@@ -37,7 +37,7 @@ class FPN(nnx.Module):
         """
         levels = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
         for i in reversed(range(len(levels) - 1)):
-            levels[i] = levels[i] + _double(levels[i + 1], levels[i].shape[1:3])
+            levels[i] = levels[i] + _double(levels[i + 1], (levels[i].shape[1], levels[i].shape[2]))
         levels = [output(x) for output, x in zip(self.output, levels, strict=True)]
         return (*levels, levels[-1][:, ::2, ::2])
 

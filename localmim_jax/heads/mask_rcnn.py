@@ -100,7 +100,7 @@ class MaskRCNN(PyramidBackbone):
 
         Returns:
             (scalar float32, metrics): five losses by name with equal weights, and "count/..." of an image's mean number
-            of proposals and positives.
+            of objects, proposals and positives.
         """
         config = self.config
         drop_key, rpn_key, roi_key = jax.random.split(key, 3)
@@ -109,7 +109,7 @@ class MaskRCNN(PyramidBackbone):
         levels = self.levels(images, drop_key)
         anchors, (logits, deltas) = self.rpn.anchors(levels), self.rpn(levels)
         centres = np.concatenate(
-            [anchor_centres(x.shape[1:3], stride) for x, stride in zip(levels, STRIDES, strict=True)]
+            [anchor_centres((x.shape[1], x.shape[2]), stride) for x, stride in zip(levels, STRIDES, strict=True)]
         )
         rpn_class, rpn_box, rpn_positives = rpn.rpn_loss(
             rpn_key,
@@ -141,9 +141,10 @@ class MaskRCNN(PyramidBackbone):
             "box_box": box_box,
             "mask": roi.mask_loss(mask_logits, targets, positive),
         }
-        total = sum(metrics.values())
+        total = sum(metrics.values(), jnp.float32(0))
         count = jnp.float32(len(images))
         return total, metrics | {
+            "count/objects": real.sum() / count,
             "count/proposals": valid.sum() / count,
             "count/rpn_positives": rpn_positives,
             "count/roi_positives": positive.sum() / count,

@@ -49,7 +49,7 @@ class MaskHead(nnx.Module):
 
     def __init__(self, channels: int, num_classes: int, *, num_convs: int, sampling: int, dtype: Any, rngs: nnx.Rngs):
         self.sampling = sampling
-        settings = {"kernel_init": _he_normal, "rngs": rngs}
+        settings: dict[str, Any] = {"kernel_init": _he_normal, "rngs": rngs}
         self.convs = nnx.List([nnx.Conv(channels, channels, (3, 3), dtype=dtype, **settings) for _ in range(num_convs)])
         self.upsample = nnx.ConvTranspose(channels, channels, (2, 2), (2, 2), dtype=dtype, **settings)
         self.predict = nnx.Conv(channels, num_classes, (1, 1), dtype=jnp.float32, **settings)
@@ -198,7 +198,7 @@ def select(
     def thin(of_class: tuple[jax.Array, jax.Array]) -> jax.Array:
         boxes, scores = of_class
         usable = valid & (scores > score_threshold)
-        return jax.vmap(lambda *image: nms(*image, NMS_THRESHOLD))(boxes, scores, usable)
+        return jax.vmap(lambda b, s, u: nms(b, s, u, NMS_THRESHOLD))(boxes, scores, usable)
 
     # One class after the other, or all pairs of boxes of all classes would be in memory at once.
     keep = jax.lax.map(thin, (boxes.transpose(2, 0, 1, 3), scores.transpose(2, 0, 1))).transpose(1, 2, 0)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.data import coco, detection
+from localmim_jax.data import detection, detection_sources
 from localmim_jax.data.coco import DetectionSource
 from localmim_jax.data.detection_augment import DetectionEvalTransform, DetectionTransform
+from localmim_jax.engine.record import write_json
 from localmim_jax.engine.task import Batch, Evaluation, Task
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.evals.coco_ap import Categories, CocoAP
@@ -22,6 +23,7 @@ from localmim_jax.tasks import decay, inputs, settings
 from localmim_jax.tasks.initialise import initialiser
 
 RESULTS = "detections.json"
+CATEGORIES = "categories.json"  # COCO's ids and names of the labels, for whoever has the run and not its dataset
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -46,7 +48,8 @@ def build(config: ConfigDict, workdir: str) -> Task:
             f"{train.name} has {len(train.category_ids)} classes, and the model {model.num_classes}: set "
             f"--config.model.num_classes={len(train.category_ids)}"
         )
-    coco.require_known_classes(train, test)
+    detection_sources.require_known_classes(train, test)
+    detection_sources.require_every_image(test)
     num_steps, steps_per_epoch = settings.num_steps(config, len(train))
     transform = train_transform(config, train)
 
@@ -55,6 +58,8 @@ def build(config: ConfigDict, workdir: str) -> Task:
         return total, metrics, model_state_of(model)
 
     def train_batches(first_step: int) -> Iterator[Batch]:
+        if workdir and jax.process_index() == 0:
+            write_json(Path(workdir) / CATEGORIES, {"categories": train.categories()})
         return detection.train_batches(
             data,
             train,
@@ -115,7 +120,7 @@ def evaluation(
 def open_split(config: ConfigDict, split: str, skip_empty: bool = False) -> DetectionSource:
     """A split of the config's dataset."""
     data = config.data
-    return coco.open_detection(
+    return detection_sources.open_detection(
         data.name,
         split,
         data.data_dir,
@@ -123,6 +128,7 @@ def open_split(config: ConfigDict, split: str, skip_empty: bool = False) -> Dete
         image_size=tuple(config.image_size),
         fake_examples=data.fake_examples,
         fake_classes=config.model.num_classes,
+        fake_objects=data.fake_objects,
     )
 
 

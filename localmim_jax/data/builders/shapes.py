@@ -99,7 +99,7 @@ def draw(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, list[
     from pycocotools import mask as coco_mask
 
     height, width = image.shape[:2]
-    drawn = []
+    drawn: list[dict[str, Any]] = []
     for _ in range(rng.choice(6, p=(0.05, 0.25, 0.3, 0.2, 0.12, 0.08))):
         label, radius = int(rng.integers(len(CLASSES))), rng.uniform(10, 26)
         centre = rng.uniform(radius / 2, (width - radius / 2, height - radius / 2))
