@@ -86,14 +86,21 @@ def test_nothing_labelled_is_an_error():
 
 
 def test_predictions_are_written_as_the_datasets_masks_are(tmp_path):
-    metric = MeanIoU(NAMES, 2, tmp_path / "masks", "house/{}.jpg".format, lambda labels: labels + np.uint8(1))
+    metric = MeanIoU(
+        NAMES,
+        2,
+        tmp_path / "results.json",
+        tmp_path / "masks",
+        "house/{}.jpg".format,
+        lambda labels: labels + np.uint8(1),
+    )
     values = fill(metric, images()).compute()
     for i, (_, found) in enumerate(images()):
         picture = Image.open(tmp_path / "masks" / "house" / f"{i}.png")
         assert picture.mode == "P"
         np.testing.assert_array_equal(np.asarray(picture), found + 1)
         np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colours(4)[found])
-    text = json.loads((tmp_path / "masks.json").read_text())
+    text = json.loads((tmp_path / "results.json").read_text())
     np.testing.assert_array_equal(text["confusion"], metric.matrix)
     assert values["pictures"].ndim == 4
     (tmp_path / "file").write_text("")

@@ -52,9 +52,7 @@ class MaskSource(Source):
 
     def stored(self, labels: np.ndarray) -> np.ndarray:
         """uint8 labels as this dataset stores them in its masks."""
-        if not self.zero_ignored:
-            return labels
-        return np.where(labels == IGNORED, 0, labels + np.uint8(1)).astype(np.uint8)
+        return stored(labels, self.zero_ignored)
 
     def _labels(self, index: int, mask: bytes | np.ndarray) -> np.ndarray:
         try:
@@ -219,6 +217,13 @@ def check_examples(source: MaskSource, count: int = _CHECKED) -> None:
             continue
         if found != told:
             raise DataError(f"{source.name_of(index)}: {sizes_differ(found, told)}")
+
+
+def stored(labels: np.ndarray, zero_ignored: bool) -> np.ndarray:
+    """uint8 labels as a mask has them, `IGNORED` being 0 with `zero_ignored`, and itself without."""
+    if not zero_ignored:
+        return labels
+    return np.where(labels == IGNORED, 0, labels + np.uint8(1)).astype(np.uint8)
 
 
 def sizes_differ(image: tuple[int, ...], mask: tuple[int, ...]) -> str:

@@ -54,7 +54,8 @@ class MeanIoU:
     Args:
         class_names: one a class.
         num_pictures: images to draw, the first ones.
-        directory: where to write predictions as masks, by whoever is told one; None writes none.
+        results: file for the classes and the confusion matrix, by whoever is told one; None writes none.
+        directory: likewise for predictions as masks.
         key_of: (id) -> the image's name within its dataset.
         stored: labels -> values as the dataset's own masks have them.
     """
@@ -63,13 +64,15 @@ class MeanIoU:
         self,
         class_names: tuple[str, ...],
         num_pictures: int = 0,
+        results: Path | None = None,
         directory: Path | None = None,
         key_of: Callable[[int], str] = str,
         stored: Callable[[np.ndarray], np.ndarray] = lambda labels: labels,
     ):
         self.class_names, self.num_classes = class_names, len(class_names)
         self.matrix = np.zeros((self.num_classes,) * 2, np.int64)
-        self._directory, self._key_of, self._stored = directory, key_of, stored
+        self._results, self._directory = results, directory
+        self._key_of, self._stored = key_of, stored
         self._num_pictures, self._rows, self._images = num_pictures, [], 0
 
     def update(self, outputs: np.ndarray, batch: Batch) -> None:
@@ -100,8 +103,8 @@ class MeanIoU:
         values |= {f"class/{name}": float(iou) for name, iou, _ in named if not np.isnan(iou)}
         lines = [f"| {name} | {iou:.4f} | {accuracy:.4f} |" for name, iou, accuracy in named]
         values["table"] = "\n".join(["| class | IoU | accuracy |", "|---|---|---|", *lines])
-        if self._directory is not None:
-            self._write_confusion(self._directory.with_name(f"{self._directory.name}.json"))
+        if self._results is not None:
+            self._write_confusion(self._results)
         if self._rows:
             values["pictures"] = overlay.comparison(self._rows, self.class_names, _PICTURE)[None]
         return values

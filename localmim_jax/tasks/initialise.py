@@ -109,13 +109,18 @@ def run_config(place: Path) -> ConfigDict:
     Raises:
         DataError: there is none, or it cannot be read.
     """
+    file = run_directory(place) / "config.json"
+    try:
+        return ConfigDict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+
+
+def run_directory(place: Path) -> Path:
+    """The directory of the run that a directory is, or belongs to. Raises DataError: there is none."""
     for directory in (place, *place.parents[:2]):
-        file = directory / "config.json"
-        if file.is_file():
-            try:
-                return ConfigDict(json.loads(file.read_text()))
-            except (OSError, ValueError, TypeError) as error:
-                raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+        if (directory / "config.json").is_file():
+            return directory
     raise DataError(
         f"{place} belongs to no run: there is no config.json in it or above; give a run directory or a file"
     )

@@ -25,7 +25,7 @@ from localmim_jax.tasks import decay, inputs, settings
 from localmim_jax.tasks.initialise import initialiser
 from localmim_jax.tasks.layers import layer_of
 
-MASKS = "masks"  # predictions, in the run directory
+RESULTS, MASKS = "segmentation.json", "masks"  # classes and confusion, and predictions, in the run directory
 MODES = ("slide", "whole")
 
 
@@ -95,7 +95,7 @@ def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation
     """Mean IoU of a split at its images' original sizes."""
     transform = eval_transform(config)
     groups = functools.cache(lambda: segmentation.make_groups(test, transform))
-    writes = bool(workdir) and config.eval.write_masks and jax.process_index() == 0
+    writes = bool(workdir) and jax.process_index() == 0
     scores = score_function(config)
 
     def batches() -> Iterator[Batch]:
@@ -119,7 +119,8 @@ def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation
         make_metric=lambda: MeanIoU(
             test.class_names,
             config.eval.num_pictures,
-            Path(workdir) / MASKS if writes else None,
+            Path(workdir) / RESULTS if writes else None,
+            Path(workdir) / MASKS if writes and config.eval.write_masks else None,
             test.key_of,
             test.stored,
         ),
