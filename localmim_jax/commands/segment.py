@@ -109,8 +109,10 @@ def load_model(config: ConfigDict, checkpoint: str) -> tuple[Any, Any, Any]:
     if weights.about.kind != "segmenter":
         raise ConfigError(f"{checkpoint} segments nothing ({weights.about.kind}): train it with a segmentation recipe")
     graphdef, *shapes = trees.split(lambda rngs: Segmenter(model, rngs=rngs))
-    empty = [trees.map_with_path(lambda _, leaf: np.zeros(leaf.shape, np.float32), tree) for tree in shapes]
-    params, model_state, report = initialise.load_into(weights, *empty, model)
+    params, model_state = (
+        trees.map_with_path(lambda _, leaf: np.zeros(leaf.shape, np.float32), tree) for tree in shapes
+    )
+    params, model_state, report = initialise.load_into(weights, params, model_state, model)
     check(report)
     if missing := [row.path for row in report.rows if row.status == "initialised"]:
         raise ConfigError(f"{checkpoint} has no {', '.join(missing[:4])} for this model: its classes may be others")

@@ -18,7 +18,7 @@ from localmim_jax.data.masks import MaskSource
 from localmim_jax.data.segmentation_augment import SegmentationEvalTransform, Size
 from localmim_jax.errors import DataError
 
-Batch = dict[str, np.ndarray]
+Batch = pipeline.Batch
 
 
 @dataclasses.dataclass(frozen=True)

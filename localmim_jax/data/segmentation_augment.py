@@ -98,11 +98,12 @@ class SegmentationTransform:
         """Raises DecodeError: the image cannot be decoded, or is not as large as its mask."""
         picture, mask = read(example)
         factor = rng.uniform(*self.ratio_range)
-        whole = fitted(*mask.shape, (self.scale[0] * factor, self.scale[1] * factor))
-        rows, columns = (nearest(new, old) for new, old in zip(whole, mask.shape, strict=True))
+        (h, w), (long, short) = mask.shape, self.scale
+        whole = fitted(h, w, (long * factor, short * factor))
+        rows, columns = nearest(whole[0], h), nearest(whole[1], w)
         top, left, labels = self._crop(mask, rows, columns, rng)
         height, width = labels.shape
-        down, across = mask.shape[0] / whole[0], mask.shape[1] / whole[1]
+        down, across = h / whole[0], w / whole[1]
         box = (left * across, top * down, (left + width) * across, (top + height) * down)
         image = to_array(resize(picture, (height, width), box, BILINEAR))
         if self.flip and rng.random() < 0.5:

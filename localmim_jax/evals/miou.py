@@ -73,7 +73,8 @@ class MeanIoU:
         self.matrix = np.zeros((self.num_classes,) * 2, np.int64)
         self._results, self._directory = results, directory
         self._key_of, self._stored = key_of, stored
-        self._num_pictures, self._rows, self._images = num_pictures, [], 0
+        self._num_pictures, self._images = num_pictures, 0
+        self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def update(self, outputs: np.ndarray, batch: Batch) -> None:
         for row, (h, w) in enumerate(batch["original"]):

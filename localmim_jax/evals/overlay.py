@@ -100,8 +100,10 @@ def comparison(
             )
             row.append(paint(image, large, len(class_names)))
         counts += sum(np.bincount(x.ravel(), minlength=len(class_names))[: len(class_names)] for x in (truth, found))
-        pictures.append([_framed(picture, long_side) for picture in row])
-    sheet = drawing.labelled_grid(pictures, ("image", "truth", "prediction"), (long_side, long_side))
+        pictures.append(row)
+    panel = tuple(max(row[0].shape[axis] for row in pictures) for axis in (0, 1))
+    framed = [[_framed(picture, panel) for picture in row] for row in pictures]
+    sheet = drawing.labelled_grid(framed, ("image", "truth", "prediction"), panel)
     shown = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     return np.concatenate([sheet, legend(shown, counts / max(1, counts.sum()), class_names, sheet.shape[1])])
 
@@ -112,9 +114,9 @@ def _at(picture: np.ndarray, long_side: int, method: Image.Resampling) -> np.nda
     return np.asarray(Image.fromarray(picture).resize(size, method))
 
 
-def _framed(picture: np.ndarray, side: int) -> np.ndarray:
-    """In the middle of a white square."""
-    canvas = np.full((side, side, 3), 255, np.uint8)
-    top, left = ((side - length) // 2 for length in picture.shape[:2])
+def _framed(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """In the middle of a white panel of (h, w)."""
+    canvas = np.full((*size, 3), 255, np.uint8)
+    top, left = ((side - length) // 2 for side, length in zip(size, picture.shape[:2], strict=True))
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return canvas

@@ -41,10 +41,9 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array
         hits = labelled & (jnp.argmax(scores, axis=-1) == safe)
         return losses.sum(), hits.sum(dtype=jnp.float32), labelled.sum(dtype=jnp.float32)
 
-    def add(sums: tuple[jax.Array, ...], inputs: tuple[jax.Array, jax.Array]) -> tuple[tuple[jax.Array, ...], None]:
-        return tuple(total + new for total, new in zip(sums, strip(logits, *inputs), strict=True)), None
+    def add(sums: list[jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
+        return [total + new for total, new in zip(sums, strip(logits, *inputs), strict=True)], None
 
-    zero = jnp.zeros((), jnp.float32)
-    (loss, hits, count), _ = jax.lax.scan(add, (zero, zero, zero), (rows, labels))
+    (loss, hits, count), _ = jax.lax.scan(add, [jnp.zeros((), jnp.float32)] * 3, (rows, labels))
     count = jnp.maximum(count, 1.0)
     return loss / count, hits / count

@@ -17,7 +17,8 @@ _AT_A_TIME = 2**26  # scores that exist at their final size
 
 def whole_image(scores: Scores, images: jax.Array) -> jax.Array:
     """Scores of whole images at their own size, [b, h, w, c] -> float32 [b, h, w, k]."""
-    return resize_bilinear(scores(images).astype(jnp.float32), images.shape[1:3])
+    _, h, w, _ = images.shape
+    return resize_bilinear(scores(images).astype(jnp.float32), (h, w))
 
 
 def sliding_window(scores: Scores, images: jax.Array, window: int, stride: int) -> jax.Array:
@@ -73,12 +74,12 @@ def average(of_scale: Callable[[jax.Array], jax.Array], scales: Sequence[jax.Arr
         scales: images, alike but for their size.
         flip: whether to look at mirror images too.
     """
-    size = scales[0].shape[1:3]
+    _, h, w, _ = scales[0].shape
     found = []
     for images in scales:
-        found.append(resize_bilinear(of_scale(images), size))
+        found.append(resize_bilinear(of_scale(images), (h, w)))
         if flip:
-            found.append(resize_bilinear(of_scale(images[:, :, ::-1])[:, :, ::-1], size))
+            found.append(resize_bilinear(of_scale(images[:, :, ::-1])[:, :, ::-1], (h, w)))
     return sum(found[1:], start=found[0]) / len(found)
 
 

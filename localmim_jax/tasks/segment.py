@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from localmim_jax.backbones.vit import ViTConfig
@@ -110,7 +109,8 @@ def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation
         )
 
     def predict(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-        return sliding.labels_at(scores(model, batch), batch["original"], batch["mask"].shape[1:])
+        _, height, width = batch["mask"].shape
+        return sliding.labels_at(scores(model, batch), batch["original"], (height, width))
 
     return Evaluation(
         name=config.eval.split,
@@ -181,7 +181,7 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
             f"{data.max_class_share}: none may be negative, and contrast, saturation and share are at most 1"
         )
     # What normalisation takes to zero, as far as whole numbers can.
-    fill = tuple(int(value) for value in np.rint(255 * np.asarray(data.mean)))
+    red, green, blue = (round(255 * value) for value in data.mean)
     return SegmentationTransform(
         image_size=tuple(config.image_size),
         scale=scale,
@@ -189,7 +189,7 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
         max_class_share=data.max_class_share,
         flip=data.flip,
         distortion=Distortion(**strengths),
-        fill=fill,
+        fill=(red, green, blue),
     )
 
 

@@ -63,8 +63,8 @@ def regions(photograph: Image.Image) -> np.ndarray:
     hue, saturation, value = np.moveaxis(np.asarray(soft.convert("HSV")).astype(int), -1, 0)
     hue = hue * 360 // 256
     detail = np.abs(np.asarray(photograph.convert("L")).astype(int) - np.asarray(soft.convert("L")))
-    detail = Image.fromarray(np.minimum(8 * detail, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(6))
-    texture = np.asarray(detail).astype(int)
+    enlarged = Image.fromarray(np.minimum(8 * detail, 255).astype(np.uint8))
+    texture = np.asarray(enlarged.filter(ImageFilter.GaussianBlur(6))).astype(int)
 
     warm = (hue < _WARM[0]) | (hue >= _WARM[1])
     tone = np.select([value < _DARK, saturation < _PALE, warm], [0, 2, 4], 6)
