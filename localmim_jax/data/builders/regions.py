@@ -72,8 +72,8 @@ def regions(photograph: Image.Image) -> np.ndarray:
     unsure = np.abs(value - _DARK) < _UNSURE
     unsure |= (np.abs(saturation - _PALE) < _UNSURE) & (tone > 0)
     unsure |= (np.abs(texture - _TEXTURE) < _UNSURE) & (tone < 6)
-    mask = Image.fromarray(np.where(unsure, 0, mask).astype(np.uint8))
-    return np.asarray(mask.filter(ImageFilter.ModeFilter(5)))
+    raw = Image.fromarray(np.where(unsure, 0, mask).astype(np.uint8))
+    return np.asarray(raw.filter(ImageFilter.ModeFilter(5)))
 
 
 @contextlib.contextmanager
