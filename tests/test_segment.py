@@ -1,5 +1,6 @@
 """The segmentation task: wiring, initialisation, a real small run, and what is refused before it begins."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,9 @@ def test_a_run_evaluates_every_image_and_leaves_masks_and_pictures(run):
     assert int(summary.state["step"]) == 3
     assert values["validation/images"] == 5
     assert 0 <= values["validation/mIoU"] <= values["validation/pixel_accuracy"] <= 1
+    steps = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    for step in (step for step in steps if "loss" in step):
+        assert step["loss"] == pytest.approx(step["decode"] + 0.4 * step["auxiliary"], rel=1e-5)
     root = Path(config.data.name.removeprefix("masks:"))
     written = sorted((place / "masks").glob("*.png"))
     assert [path.name for path in written] == [f"{i:05d}.png" for i in range(5)]

@@ -209,6 +209,8 @@ def check_examples(source: MaskSource, count: int = _CHECKED) -> None:
     Raises:
         DataError: an image and its mask differ in size, or a mask names a class that does not exist.
     """
+    if isinstance(source, FakeMasks):  # right by construction, and slow to draw
+        return
     for index in sorted({int(i) for i in np.linspace(0, len(source) - 1, min(count, len(source)))}):
         try:
             example = source[index]

@@ -63,8 +63,9 @@ def turn(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:
     values = np.asarray(Image.fromarray(image).convert("HSV")).astype(np.float32)
     values[..., 0] = (values[..., 0] + hue * (256 / 360)) % 256
     values[..., 1] = np.minimum(values[..., 1] * saturation, 255)
-    turned = (np.rint(values).astype(np.int32) % (256, 257, 257)).astype(np.uint8)
-    return np.asarray(Image.fromarray(turned, "HSV").convert("RGB"))
+    turned = (np.rint(values).astype(np.int32) & 255).astype(np.uint8)  # a hue of 256 is one of 0
+    planes = [Image.fromarray(np.ascontiguousarray(turned[..., i])) for i in range(3)]
+    return np.asarray(Image.merge("HSV", planes).convert("RGB"))
 
 
 @dataclasses.dataclass(frozen=True)
