@@ -132,6 +132,78 @@ def coco() -> ConfigDict:
     return data
 
 
+def segment(model: ConfigDict) -> ConfigDict:
+    """UperNet on ADE20K for 160 K steps, as in the supplement; the recipe sets rates, decay and drop path.
+
+    `model` is a pre-training model; its encoder is used.
+    """
+    is_swin = model.variant.startswith("swin")
+    config = pretrain()
+    config.task = "segment"
+    config.image_size = (512, 512)  # of a training crop, and a ViT's window
+    config.batch_size = 16
+    config.num_steps = 160000
+    config.data = ade20k()
+    config.model = segmenter(model)
+    config.optimizer.b2 = 0.999
+    config.optimizer.layer_decay = placeholder(float)  # rate of a layer over that of the layer above; None: the same
+    config.schedule.update({"kind": "linear", "base_lr": None, "warmup_steps": 1500})
+    config.checkpoint.update({"every_steps": 8000, "every_epochs": 0.0})
+    config.eval = ConfigDict({"split": "validation", "every_steps": 16000, "num_pictures": 8})
+    config.eval.batch_size = 16  # global; whole images need more memory than crops
+    config.eval.mode = "whole" if is_swin else "slide"  # the whole image at once, or windows of image_size
+    config.eval.stride = 341  # pixels from one window to the next
+    config.eval.scale = (2048, 512)  # (long side, short side) that images are resized to, their ratio kept
+    config.eval.multiple = 32  # sides are rounded to multiples of this: few shapes to compile; 1 keeps ratios exactly
+    config.eval.ratios = (1.0,)  # of scale; several are averaged: (0.5, 0.75, 1.0, 1.25, 1.5, 1.75) is usual
+    config.eval.flip = False  # average with the mirror image
+    config.eval.write_masks = False  # predictions as indexed PNGs in WORKDIR/masks
+    return config
+
+
+def segmenter(model: ConfigDict) -> ConfigDict:
+    """The encoder's part of a pre-training model, with UperNet's heads."""
+    is_swin = model.variant.startswith("swin")
+    _encoder_only(model)
+    if not is_swin:
+        model.relative_and_scale = True  # relative position bias and layer scale, the release's; False: a plain ViT
+    model.taps = placeholder(tuple)  # four layers, counted from 1; None: the paper's
+    model.num_classes = 150
+    model.channels = 512 if is_swin else 768  # of UperNet
+    model.auxiliary_channels = 256  # of the FCN head on the map of stride 16; 0: no such head
+    model.auxiliary_weight = 0.4  # of its loss
+    model.pool_scales = (1, 2, 3, 6)
+    model.dropout = 0.1  # of channels before each classifier
+    return model
+
+
+def ade20k() -> ConfigDict:
+    """ADE20K, or any images with index masks, with OpenMMLab's augmentation."""
+    data = ConfigDict()
+    # A folder with images/<split>, annotations/<split> and a class list; or "tfds:<name>", "regions", "fake".
+    data.name = "masks:data/ADEChallengeData2016"
+    data.split = "training"
+    data.data_dir = ""  # where TFDS keeps datasets and "regions" is kept; "" is TFDS's default
+    data.zero_ignored = True  # 0 in a mask is no class, and 1 the first; False: 0 is the first. 255 is never a class
+    data.channels = 3
+    data.mean = IMAGENET_MEAN
+    data.std = IMAGENET_STD
+    data.scale = (2048, 512)  # (long side, short side) that images are resized to, times a factor, their ratio kept
+    data.ratio_range = (0.5, 2.0)  # of that factor
+    data.max_class_share = 0.75  # of a class in a crop; ten crops are tried. 1: any crop will do
+    data.flip = True
+    data.brightness = 32.0  # of 255, at most; here and below 0 turns it off
+    data.contrast = 0.5  # factors of 1 - this to 1 + this
+    data.saturation = 0.5
+    data.hue = 36.0  # degrees, at most
+    data.num_threads = 0  # 0: one per core
+    data.num_workers = 0  # processes; 0 reads in threads
+    data.prefetch_batches = 2
+    data.max_bad_fraction = 0.01  # share of unusable images above which the run stops
+    data.fake_examples = 20210  # size of the "fake" source
+    return data
+
+
 def _encoder_only(model: ConfigDict) -> None:
     for key in ("taps", "fusion", "mask_ratio", "num_masks", "target", "decoder", "sparse_attention"):
         if key in model:
@@ -312,6 +384,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.log.every_steps = 1
     if config.task == "detect":
         return _shrink_detector(config)
+    if config.task == "segment":
+        return _shrink_segmenter(config)
     if config.task == "pretrain":
         taps, fusion = config.model.taps or (1, 2, 3, 4), config.model.fusion or ()
         layers = sorted({*taps, *fusion})  # the same pattern over four layers, the highest on top
@@ -339,4 +413,14 @@ def _shrink_detector(config: ConfigDict) -> ConfigDict:
     config.model.update({"candidates": 32, "test_candidates": 32, "proposals": 16, "detections": 8, "num_classes": 3})
     config.eval.update({"short_side": 64, "long_side": 96, "every_epochs": 0.0, "num_pictures": 2})
     config.schedule.milestones = (2,)
+    return config
+
+
+def _shrink_segmenter(config: ConfigDict) -> ConfigDict:
+    config.data.fake_examples = 12
+    side = config.image_size[0]
+    config.model.taps = (1, 2, 3, 4)
+    config.data.scale = config.eval.scale = (4 * side, side)
+    config.model.update({"channels": 8, "auxiliary_channels": 8, "num_classes": 3})
+    config.eval.update({"every_steps": 0, "num_pictures": 2, "batch_size": 8, "stride": 2 * side // 3})
     return config

@@ -94,6 +94,19 @@ MUTATIONS = {
     "detection: an epoch's rest dropped": ("localmim_jax/data/detection.py", "positions += [(bucket, -1)] * (-len(positions) % batch_size)", "positions = positions[: len(positions) // batch_size * batch_size]", "detection"),
     "detection: the padding normalised": ("localmim_jax/tasks/detect.py", "jnp.where(rows & columns, normalise(images), 0.0)", "normalise(images)", "detect"),
     "detection: the command's boxes left as resized": ("localmim_jax/commands/detect.py", 'to_original(found["boxes"], example["size"], pixels.shape[:2])', 'found["boxes"]', "detect"),
+    "segmentation: mask not mirrored": ("localmim_jax/data/segmentation_augment.py", "image, labels = image[:, ::-1], labels[:, ::-1]", "image, labels = image[:, ::-1], labels", "segmentation_augment"),
+    "segmentation: any crop will do": ("localmim_jax/data/segmentation_augment.py", "0 < counts.max() < self.max_class_share * counts.sum()", "True", "segmentation_augment"),
+    "segmentation: labels half a pixel off": ("localmim_jax/data/segmentation_augment.py", "((2 * np.arange(new) + 1) * old) // (2 * new)", "(np.arange(new) * old) // new", "segmentation_augment"),
+    "segmentation: hue turned back": ("localmim_jax/data/segmentation_augment.py", "hue * (256 / 360)", "-hue * (256 / 360)", "segmentation_augment"),
+    "segmentation: zero is a class": ("localmim_jax/data/masks.py", "first = 1 if self.zero_ignored else 0", "first = 0", "masks"),
+    "segmentation: last window hangs over": ("localmim_jax/ops/sliding.py", "np.minimum(np.arange(count) * stride, side - window)", "np.arange(count) * stride", "sliding"),
+    "segmentation: windows added, not averaged": ("localmim_jax/ops/sliding.py", "(total / times[None])", "total", "sliding"),
+    "segmentation: mirror image not mirrored back": ("localmim_jax/ops/sliding.py", "of_scale(images[:, :, ::-1])[:, :, ::-1]", "of_scale(images[:, :, ::-1])", "sliding"),
+    "segmentation: unlabelled pixels in the loss": ("localmim_jax/ops/pixel_loss.py", "jnp.where(labelled, jax.nn.logsumexp(scores, axis=-1) - own, 0.0)", "jax.nn.logsumexp(scores, axis=-1) - own", "pixel_loss"),
+    "segmentation: union counts hits twice": ("localmim_jax/evals/miou.py", "(truth + found - right)", "(truth + found)", "miou"),
+    "segmentation: absent classes count as zero": ("localmim_jax/evals/miou.py", "float(np.nanmean(values))", "float(np.nan_to_num(values).mean())", "miou"),
+    "segmentation: auxiliary weight 1": ("localmim_jax/tasks/segment.py", "total + auxiliary_weight *", "total + 1.0 *", "segment"),
+    "segmentation: statistics left behind": ("localmim_jax/tasks/initialise.py", "model_state = unflatten({path: flat.pop(path) for path in statistics})", "_ = [flat.pop(path) for path in statistics]", "segment"),
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
     """The arrays of one training example that go to the device, for each shape that batches have."""
     small = _on_fake_data(config)
     small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
-    if "num_classes" in small.model:
+    if small.task in ("finetune", "linear_probe"):
         small.model.num_classes = 1000  # those of the fake data; no shape of a batch depends on it
     task, _ = tasks.build(small, workdir="")
     batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # lying and standing images

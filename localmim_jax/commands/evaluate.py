@@ -51,7 +51,7 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
 
     from localmim_jax import params as trees
     from localmim_jax import tasks
-    from localmim_jax.convert import files, load, weights
+    from localmim_jax.convert import files, load
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.evaluate import Evaluator
     from localmim_jax.engine.state import StateSpec
@@ -66,7 +66,8 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
     drawn = jax.jit(lambda key: trees.initialise(task.make_model, key))(jax.random.key(0))
     params, model_state = jax.device_get(drawn)
     source = initialise.read(checkpoint, config.checkpoint.standard_merging)
-    params, report = load.transfer(source, params, weights.describe(initialise.model_config(config)))
+    model = initialise.model_config(config)
+    params, model_state, report = initialise.load_into(source, params, model_state, model)
     load.check(report)
     untrained = [row.path for row in report.rows if row.status == "initialised"]
     if untrained:

@@ -4,10 +4,12 @@
     python -m localmim_jax.prepare --name=tfds:imagenet2012 --save_as=imagenet2012_array_record
     python -m localmim_jax.prepare --name=folder:/data/photos --save_as=photos_320 --short_side=320
     python -m localmim_jax.prepare --name=tfds:imagenet2012 --save_as=imagenet_256_raw --short_side=256 --encoding=raw
+    python -m localmim_jax.prepare --name=masks:/data/ADEChallengeData2016 --save_as=ade20k
 
 The first writes array_record files, which can be read at random. With --save_as, the examples of any source become a
 TFDS dataset of that name in data_dir, to be used as data.name=tfds:<save_as>; --short_side makes larger images smaller
 (bicubic), and --encoding=raw stores pixels, several times as large as JPEGs but nearly free to decode.
+Masks go with their images, as they are.
 """
 
 import collections
@@ -26,7 +28,7 @@ from absl import flags
 from PIL import Image
 
 from localmim_jax.commands import cli
-from localmim_jax.data import sources
+from localmim_jax.data import masks, sources
 from localmim_jax.data.augment import resize
 from localmim_jax.data.bad_examples import BadExamples
 from localmim_jax.data.config import available_cores
@@ -144,6 +146,10 @@ def copy(
     from localmim_jax.data import tfds_source
     from localmim_jax.data.builders.copy import Copy
 
+    with_masks = name.startswith("masks:")
+    if with_masks and convert.short_side:
+        raise ConfigError("--short_side does not shrink masks, so their images must keep their size: leave it out")
+
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", save_as):
         raise ConfigError(f"--save_as={save_as}: a name of lower-case letters, digits and single _ is needed")
     readers = [_open(name, split, data_dir) for split in splits or _splits_of(name, data_dir)]
@@ -164,12 +170,16 @@ def copy(
         bad_list.unlink(missing_ok=True)
         bad = BadExamples(reader.name, reader.count, max_bad_fraction, bad_list)
         examples[reader.split] = functools.partial(converted, reader, bad)
-    builder = Copy(save_as, examples, readers[0].class_names, convert.channels, f"A copy of {name}.", data_dir)
+    text, names = f"A copy of {name}.", readers[0].class_names
+    builder = Copy(save_as, examples, names, convert.channels, text, data_dir, with_masks)
     if tfds_source.is_prepared(builder):
         raise ConfigError(f"--save_as={save_as}: {builder.data_dir} exists; choose another name or remove it")
     with contextlib.redirect_stdout(None):  # TFDS speaks of a download of unknown size
         tfds_source.prepare(builder, data_dir)
     for split in examples:
+        if with_masks:
+            print(f"{save_as}[{split}]: {builder.info.splits[split].num_examples} images with masks")
+            continue
         print(tfds_source.open_tfds(f"tfds:{save_as}", split, data_dir).describe())
 
 
@@ -191,11 +201,14 @@ def _open(name: str, split: str, data_dir: str) -> _Reader:
         builder = tfds_source.find_builder(name, data_dir)
         if tfds_source.is_prepared(builder) and tfds_source.ARRAY_RECORD not in builder.info.available_file_formats():
             return _open_stream(builder, name, split)
-    source = sources.open_source(name, split, data_dir)
+    with_masks = name.startswith("masks:")
+    source: Any = (masks.open_masks if with_masks else sources.open_source)(name, split, data_dir)
 
     def read(index: int) -> Example:
         file_name = source.key_of(index)
         try:
+            if with_masks:
+                return {"file_name": file_name, **dict(zip(("image", "annotation"), source.read(index), strict=True))}
             return {"file_name": file_name, **source[index]}
         except DecodeError as error:
             return {"file_name": file_name, "image": error}
@@ -229,6 +242,9 @@ def _open_stream(builder: Any, name: str, split: str) -> _Reader:
 
 def _splits_of(name: str, data_dir: str) -> tuple[str, ...]:
     kind, _, rest = name.partition(":")
+    if kind == "masks":
+        folder = Path(rest).expanduser() / "images"
+        return tuple(sorted(path.name for path in folder.glob("*/"))) or ("training",)
     if kind == "folder":
         return tuple(split for split in SPLITS if (Path(rest).expanduser() / split).is_dir()) or ("train",)
     if kind == "tfds":

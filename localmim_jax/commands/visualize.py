@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from localmim_jax.commands import cli
+from localmim_jax.data.decode import DecodeError
 from localmim_jax.errors import ConfigError, DataError, StorageError
 
 
@@ -132,10 +133,16 @@ def free_names(images: Sequence[str], directory: Path) -> list[Path]:
 def _read(path: Path, transform) -> np.ndarray:
     """uint8 [h, w, c], resized and cropped. Raises DataError with the file's name."""
     try:
-        return transform({"image": path.read_bytes()}, np.random.default_rng(0))["image"]
+        return transform({"image": read_bytes(path)}, np.random.default_rng(0))["image"]
+    except DecodeError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in an image file. Raises DataError with its name."""
+    try:
+        return path.read_bytes()
     except IsADirectoryError as error:
         raise DataError(f"{path} is a folder: name the images in it, for example {path}/*.jpg") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error

@@ -165,7 +165,7 @@ def _fill(path: str, source: np.ndarray, own: np.ndarray, same_size: bool) -> tu
         return tables.resize_bias_table(source, old, new), Row("resized", path, f"{change}, bicubic")
     if path == _PATCH_KERNEL and source.shape[:2] + source.shape[3:] == own.shape[:2] + own.shape[3:]:
         return tables.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, colour channels")
-    if path.startswith("head/"):
+    if path.startswith("head/") or "_head/classifier/" in path:  # of a classifier; of segmentation's two heads
         return own, Row("initialised", path, f"new: the source's has shape {list(source.shape)}")
     return own, Row("mismatched", path, f"{list(source.shape)} in the source, {list(own.shape)} in the model")
 

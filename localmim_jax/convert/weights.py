@@ -11,6 +11,7 @@ import numpy as np
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import BATCH_NORM_EPSILON, ClassifierConfig
 from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
+from localmim_jax.heads.upernet import SegmenterConfig
 from localmim_jax.localmim import LocalMIMConfig
 
 POSITIONS = "encoder/position_embedding"
@@ -22,8 +23,8 @@ class About:
 
     Attributes:
         family: of the backbone, "vit" or "swin".
-        kind: "pretrain", the encoder with its decoders; "classifier", with a head; "detector"; or
-            "encoder", alone.
+        kind: "pretrain", the encoder with its decoders; "classifier", with a head; "detector"; "segmenter";
+            or "encoder", alone.
         image_size: (h, w) in pixels that the positions and windows were made for.
         num_heads: attention heads of the encoder, one number, or one a stage.
         taps: layers that reconstruct in pre-training, counted from 1.
@@ -82,7 +83,7 @@ class Weights:
     unexpected: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def describe(config: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig) -> About:
+def describe(config: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig | SegmenterConfig) -> About:
     """What is to be known of a model, from its configuration."""
     encoder = config.encoder
     heads = encoder.num_heads
@@ -93,6 +94,8 @@ def describe(config: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig) -> Abou
     }
     if isinstance(config, MaskRCNNConfig):
         return About(kind="detector", **common)
+    if isinstance(config, SegmenterConfig):
+        return About(kind="segmenter", **common)
     if isinstance(config, ClassifierConfig):
         return About(kind="classifier", pool=config.pool, head_order=config.head_order, **common)
     target = config.target
@@ -146,7 +149,7 @@ def _tuple(item: Any, length: int | None = None) -> Any:
 
 _CHECKS: Mapping[str, Any] = {
     "family": _one_of("vit", "swin"),
-    "kind": _one_of("pretrain", "classifier", "detector", "encoder"),
+    "kind": _one_of("pretrain", "classifier", "detector", "segmenter", "encoder"),
     "image_size": _tuple(_whole, 2),
     "num_heads": _tuple(_whole),
     "taps": _tuple(_whole),

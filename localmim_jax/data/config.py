@@ -6,7 +6,10 @@ import os
 
 from localmim_jax.errors import ConfigError
 
-NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; to detect "coco:<folder>", "shapes" or "fake"'
+NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; to detect "coco:<folder>", "shapes" or "fake"; '
+NAMES += 'to segment "masks:<folder>", "tfds:<name>", "regions" or "fake"'
+
+_OWN = ("photos", "digits", "shapes", "regions", "fake")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,8 +17,8 @@ class DataConfig:
     """Where images come from and how they are augmented.
 
     Attributes:
-        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; for detection, see
-            `data.detection_sources`.
+        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; see `data.detection_sources` for
+            detection's and `data.masks` for segmentation's.
         image_size: (height, width) in pixels of the finished images.
         batch_size: global, over all hosts.
         seed: of order, crops and flips.
@@ -59,7 +62,7 @@ class DataConfig:
             if len(getattr(self, key)) != 2:
                 raise ConfigError(f"{_full(key)} is {getattr(self, key)}: two values are needed")
         kind, _, rest = self.name.partition(":")
-        known = (kind in ("tfds", "folder", "coco") and rest) or self.name in ("photos", "digits", "shapes", "fake")
+        known = (kind in ("tfds", "folder", "coco", "masks") and rest) or self.name in _OWN
         if not known:
             raise ConfigError(f"data.name is {self.name!r}; it must be {NAMES}")
         for key, least in (

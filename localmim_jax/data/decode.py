@@ -94,6 +94,24 @@ def decode(image: bytes | np.ndarray, channels: int) -> Picture:
     return Encoded(image).pixels(channels)
 
 
+def decode_indices(data: bytes) -> np.ndarray:
+    """The values of an index mask as they are stored, without a palette's colours: an array of whole numbers [h, w].
+
+    Raises:
+        DecodeError: it cannot be decoded, or it is no PNG, BMP or GIF of one channel.
+    """
+    if not data:
+        raise DecodeError("the file is empty")
+    image = _guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
+    if image.width * image.height > MAX_PIXELS:
+        raise DecodeError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+    if image.format not in ("PNG", "BMP", "GIF"):
+        raise DecodeError(f"a mask in {image.format} may have lost values: store it as PNG")
+    if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+        raise DecodeError(f"a mask has one channel of class numbers, and this has colours ({image.mode})")
+    return np.asarray(_guarded(lambda: image.load() and image)).astype(np.int32)
+
+
 def to_array(image: Picture) -> np.ndarray:
     """uint8 [h, w, c] of a picture."""
     array = np.asarray(image)

@@ -33,6 +33,9 @@ class TfdsSource(Source):
         name: as in the config.
         split: as TFDS understands it, slices such as "train[:10%]" included.
 
+    Attributes:
+        encoded: whether images are stored as files rather than as arrays.
+
     Raises:
         DataError: no such split, or no usable "image".
     """
@@ -42,17 +45,17 @@ class TfdsSource(Source):
         features = builder.info.features
         fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
         image, label = fields.get("image"), fields.get("label")
-        if image is None or not (_is_encoded(image) or _is_picture(image)):
+        if image is None or not (is_encoded(image) or _is_picture(image)):
             found = ", ".join(fields) or "none"
             raise DataError(f"{name} in {builder.data_dir} has no feature 'image' of 8-bit pictures; features: {found}")
-        self._encoded = _is_encoded(image)
+        self.encoded = is_encoded(image)
         if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
             self.num_classes, self.class_names = label.num_classes, tuple(label.names)
         self._file_name = "file_name" in fields
         method = tfds.decode.DeserializeMethod
         try:
             self._records = builder.as_data_source(
-                split, deserialize_method=method.RAW_BYTES if self._encoded else method.DESERIALIZE_AND_DECODE
+                split, deserialize_method=method.RAW_BYTES if self.encoded else method.DESERIALIZE_AND_DECODE
             )
             self._length = len(self._records)
         except (ValueError, KeyError, AssertionError) as error:
@@ -65,23 +68,24 @@ class TfdsSource(Source):
         return self._length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not self._encoded:
+        if not self.encoded:
             record = self._read(index)
             image, label = record["image"], record.get("label")
         else:
-            fields = self._fields(index)
+            fields = self.fields(index)
             image, label = fields["image"].bytes_list.value[0], None
             if self.labelled:
                 label = fields["label"].int64_list.value[0]
         return {"image": image} | ({"label": int(label)} if self.labelled else {})
 
     def key_of(self, index: int) -> str:
-        if self._file_name and self._encoded:
+        if self._file_name and self.encoded:
             with contextlib.suppress(DecodeError):
-                return self._fields(index)["file_name"].bytes_list.value[0].decode()
+                return self.fields(index)["file_name"].bytes_list.value[0].decode()
         return str(index)
 
-    def _fields(self, index: int) -> Any:
+    def fields(self, index: int) -> Any:
+        """The stored features of a record by name, where images are encoded. Raises DecodeError."""
         try:
             return tf_example_pb2.Example.FromString(self._read(index)).features.feature
         except ProtoError as error:
@@ -206,8 +210,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _is_encoded(feature: Any) -> bool:
-    """TFDS hides float images in the bytes of PNGs; those are no pictures."""
+def is_encoded(feature: Any) -> bool:
+    """Whether a feature holds pictures as files. Float images, which TFDS hides in the bytes of PNGs, are none."""
     return isinstance(feature, tfds.features.Image) and np.dtype(feature.np_dtype) != np.float32
 
 

@@ -187,7 +187,10 @@ class _Run:
                 self._leave(self.stop.requested or "SIGTERM", step, state)
             self.evaluations |= results
             paths = self.writer.write(step, results)
-            numbers = {name: value for name, value in results.items() if isinstance(value, Real)}
+            # Hundreds of classes are for the files.
+            numbers = {
+                name: value for name, value in results.items() if isinstance(value, Real) and "/class/" not in name
+            }
             shown = [f"{name} {value:.4g}" for name, value in numbers.items()] + [f"picture {path}" for path in paths]
             _tell("step %d  %s  (%s)", step, "  ".join(shown), duration(time.perf_counter() - start))
             score = evaluator.score(results) if evaluator.evaluation.best else score

@@ -19,13 +19,14 @@ def build(config: ConfigDict, workdir: str) -> tuple[Task, RunSettings]:
         ConfigError: a value, or a combination of values, that cannot work.
         DataError: a missing, empty or mislabelled dataset.
     """
-    from localmim_jax.tasks import detect, finetune, linear_probe, pretrain, settings
+    from localmim_jax.tasks import detect, finetune, linear_probe, pretrain, segment, settings
 
     builders = {
         "pretrain": pretrain.build,
         "finetune": finetune.build,
         "linear_probe": linear_probe.build,
         "detect": detect.build,
+        "segment": segment.build,
     }
     if config.task not in builders:
         raise ConfigError(f"task is {config.task!r}; it must be one of {', '.join(builders)}")

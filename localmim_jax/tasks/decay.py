@@ -27,3 +27,10 @@ DETECT = (
     (r"(^|/)kernel$", True),
     (rf"^(?!.*{_NORM}).*(^|/)bias$", True),
 )
+
+# A ViT's is BEiT's recipe: no vectors, but tables. The release decays class token and positions too, by an oversight.
+SEGMENT_VIT = (
+    (r"(^|/)(kernel|relative_position_bias)$", True),
+    (r"(^|/)(bias|scale|scale1|scale2|class_token|position_embedding)$", False),
+)
+SEGMENT_SWIN = DETECT

@@ -9,23 +9,27 @@ from ml_collections import ConfigDict
 
 from localmim_jax.backbones.vit import ViTConfig, position_table
 from localmim_jax.convert import files
-from localmim_jax.convert.load import check, transfer
+from localmim_jax.convert.load import Report, check, transfer
 from localmim_jax.convert.recognise import recognise
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm, looks_untrained
 from localmim_jax.engine.checkpoint import find_checkpoint, load_params
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import ClassifierConfig
 from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
+from localmim_jax.heads.upernet import SegmenterConfig
 from localmim_jax.localmim import LocalMIMConfig
-from localmim_jax.params import Tree, flatten
+from localmim_jax.params import Tree, flatten, unflatten
 from localmim_jax.tasks import settings
+
+Model = LocalMIMConfig | ClassifierConfig | MaskRCNNConfig | SegmenterConfig
+
+# What the segmentation ViT has and no pre-trained one: relative position bias and layer scale.
+_SEGMENTERS_OWN = (r"encoder/blocks/\d+/attention/relative_position_bias", r"encoder/blocks/\d+/scale[12]")
 
 CONVERTED = "model.json"  # stands in the place of config.json in what `commands.convert` writes
 
 
-def initialiser(
-    config: ConfigDict, model: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig
-) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
+def initialiser(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
     """`Task.init_from` for a config: None for a fresh start.
 
     It logs a table of what was loaded, resized, kept as drawn and ignored, and raises ConfigError or DataError with
@@ -36,12 +40,34 @@ def initialiser(
         return None
 
     def initialise(params: Tree, model_state: Tree) -> tuple[Tree, Tree]:
-        params, report = transfer(read(path, config.checkpoint.standard_merging), params, describe(model))
+        params, model_state, report = load_into(
+            read(path, config.checkpoint.standard_merging), params, model_state, model
+        )
         logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
         check(report)
         return params, model_state
 
     return initialise
+
+
+def load_into(weights: Weights, params: Tree, model_state: Tree, model: Model) -> tuple[Tree, Tree, Report]:
+    """A model's freshly drawn (params, model_state) with everything taken over that belongs there, and what was.
+
+    The statistics of batch norms go with the parameters of dense heads. A classifier's are part of its head by now.
+    """
+    segments = isinstance(model, SegmenterConfig)
+    statistics = flatten(model_state) if segments or isinstance(model, MaskRCNNConfig) else {}
+    filled, report = transfer(
+        weights,
+        unflatten(flatten(params) | statistics),
+        describe(model),
+        _SEGMENTERS_OWN if segments else (),
+        "bilinear" if segments else "bicubic",
+    )
+    flat = flatten(filled)
+    if statistics:
+        model_state = unflatten({path: flat.pop(path) for path in statistics})
+    return unflatten(flat), model_state, report
 
 
 def read(path: str, standard_merging: bool = False) -> Weights:
@@ -70,6 +96,8 @@ def _read(place: Path, standard_merging: bool) -> Weights:
     if isinstance(model.encoder, ViTConfig):
         arrays.setdefault(POSITIONS, position_table(model.encoder))
     statistics = flatten(load_params(step, "model_state"))
+    if isinstance(model, SegmenterConfig | MaskRCNNConfig):
+        arrays |= statistics
     if "batch_norm/mean" in statistics:
         arrays = fold_batch_norm(arrays, statistics["batch_norm/mean"], statistics["batch_norm/var"])
     return Weights(arrays, describe(model), str(place))
@@ -81,20 +109,27 @@ def run_config(place: Path) -> ConfigDict:
     Raises:
         DataError: there is none, or it cannot be read.
     """
+    file = run_directory(place) / "config.json"
+    try:
+        return ConfigDict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+
+
+def run_directory(place: Path) -> Path:
+    """The directory of the run that a directory is, or belongs to. Raises DataError: there is none."""
     for directory in (place, *place.parents[:2]):
-        file = directory / "config.json"
-        if file.is_file():
-            try:
-                return ConfigDict(json.loads(file.read_text()))
-            except (OSError, ValueError, TypeError) as error:
-                raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+        if (directory / "config.json").is_file():
+            return directory
     raise DataError(
         f"{place} belongs to no run: there is no config.json in it or above; give a run directory or a file"
     )
 
 
-def model_config(config: ConfigDict) -> LocalMIMConfig | ClassifierConfig | MaskRCNNConfig:
+def model_config(config: ConfigDict) -> Model:
     """The model of a run's config, whatever its task."""
+    if config.task == "segment":
+        return settings.segmenter_config(config)
     if config.task == "detect":
         return settings.detector_config(config)
     if config.task != "pretrain":

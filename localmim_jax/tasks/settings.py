@@ -14,6 +14,7 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.heads.classifier import ClassifierConfig
 from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
 from localmim_jax.heads.pyramid import dense_encoder
+from localmim_jax.heads.upernet import SegmenterConfig
 from localmim_jax.localmim import LocalMIMConfig
 from localmim_jax.targets import TargetConfig
 
@@ -132,6 +133,15 @@ def classifier_config(config: ConfigDict) -> ClassifierConfig:
 def detector_config(config: ConfigDict) -> MaskRCNNConfig:
     """The detector; its encoder is changed to what dense features need."""
     return fill(MaskRCNNConfig, ConfigDict(config.model.to_dict() | {"encoder": dense_encoder(encoder_config(config))}))
+
+
+def segmenter_config(config: ConfigDict) -> SegmenterConfig:
+    """The segmentation model; its encoder is changed to what dense features need."""
+    encoder = dense_encoder(encoder_config(config))
+    if isinstance(encoder, vit.ViTConfig) and config.model.relative_and_scale:
+        encoder = dataclasses.replace(encoder, relative_position_bias=True, layer_scale=True)
+    values = {name: tuple(config.model[name] or ()) or None for name in ("taps", "pool_scales")}
+    return fill(SegmenterConfig, ConfigDict(config.model.to_dict() | values | {"encoder": encoder}))
 
 
 def localmim_config(config: ConfigDict) -> LocalMIMConfig:

@@ -1,0 +1,19 @@
+r"""UperNet on ADE20K with Swin-B (HOG targets) after 400 epochs of pre-training.
+
+    python main.py --config=configs/swin_b_hog_400ep_ade20k.py --workdir=runs/swin_b_hog_400ep_ade20k \
+        --config.checkpoint.init_from=runs/swin_b_hog_400ep --config.data.name=masks:/path/to/ADEChallengeData2016
+
+Published: nothing in the supplement, and the main text's numbers are not at hand; mIoU is what to compare with.
+Settings are the supplement's ("Semantic segmentation on ADE20K", Swin's recipe).
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.segment(common.swin("swin_b"))
+    config.model.drop_path = 0.3
+    config.optimizer.weight_decay = 0.01
+    config.schedule.peak_lr = 6e-5
+    config.schedule.warmup_lr = 6e-11
+    return config

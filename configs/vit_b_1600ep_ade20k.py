@@ -1,0 +1,21 @@
+r"""UperNet on ADE20K with ViT-B/16 after 1600 epochs of pre-training.
+
+    python main.py --config=configs/vit_b_1600ep_ade20k.py --workdir=runs/vit_b_1600ep_ade20k \
+        --config.checkpoint.init_from=runs/vit_b_1600ep --config.data.name=masks:/path/to/ADEChallengeData2016
+
+Published: nothing in the supplement, and the main text's numbers are not at hand; mIoU is what to compare with.
+Settings are the supplement's ("Semantic segmentation on ADE20K"). Relative position bias and layer scale are the
+release's; a plain ViT is
+    --config.model.relative_and_scale=false
+"""
+
+from configs import common
+
+
+def get_config():
+    config = common.segment(common.vit("vit_b"))
+    config.model.drop_path = 0.1
+    config.optimizer.layer_decay = 0.65
+    config.schedule.peak_lr = 4e-4
+    config.schedule.warmup_lr = 4e-10
+    return config

@@ -1,0 +1,223 @@
+"""Semantic segmentation: UperNet on a pre-trained encoder, on ADE20K or any images with index masks."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from localmim_jax.backbones.vit import ViTConfig
+from localmim_jax.data import masks, pipeline, segmentation
+from localmim_jax.data.masks import MaskSource
+from localmim_jax.data.segmentation_augment import Distortion, SegmentationEvalTransform, SegmentationTransform
+from localmim_jax.data.sources import require_labels, require_same_classes
+from localmim_jax.engine.task import Batch, Evaluation, Task
+from localmim_jax.errors import ConfigError
+from localmim_jax.evals.miou import MeanIoU
+from localmim_jax.heads.upernet import Segmenter, SegmenterConfig
+from localmim_jax.ops import sliding
+from localmim_jax.ops.pixel_loss import pixel_cross_entropy
+from localmim_jax.params import Tree, model_state_of
+from localmim_jax.tasks import decay, inputs, settings
+from localmim_jax.tasks.initialise import initialiser
+from localmim_jax.tasks.layers import layer_of
+
+RESULTS, MASKS = "segmentation.json", "masks"  # classes and confusion, and predictions, in the run directory
+MODES = ("slide", "whole")
+
+
+def build(config: ConfigDict, workdir: str) -> Task:
+    """The segmentation task of a config.
+
+    Args:
+        config: see `configs/common.py`.
+        workdir: where unusable images are listed and predictions are written; "" for neither.
+
+    Raises:
+        ConfigError: an impossible model, schedule, augmentation or evaluation.
+        DataError: a missing or empty dataset, one with other classes than the model, or one whose masks do not fit.
+    """
+    model = settings.segmenter_config(config)
+    check_settings(config, model)
+    normalise = inputs.normaliser(config)
+    data = inputs.data_config(config)
+    transform = train_transform(config)
+    train, test = (open_split(config, section.split) for section in (config.data, config.eval))
+    for source in (train, test):
+        require_labels(source, model.num_classes)
+    require_same_classes(train, test)
+    for source in (train, test):
+        masks.check_examples(source)
+    num_steps, steps_per_epoch = settings.num_steps(config, len(train))
+    auxiliary_weight = config.model.auxiliary_weight
+
+    def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
+        logits, auxiliary = model(normalise(batch["image"]), key)
+        total, accuracy = pixel_cross_entropy(logits, batch["mask"])
+        metrics = {"decode": total, "pixel_accuracy": accuracy}
+        if auxiliary is not None:
+            metrics["auxiliary"], _ = pixel_cross_entropy(auxiliary, batch["mask"])
+            total = total + auxiliary_weight * metrics["auxiliary"]
+        return total, metrics, model_state_of(model)
+
+    def train_batches(first_step: int) -> Iterator[Batch]:
+        return pipeline.train_batches(
+            data,
+            train,
+            first_step,
+            num_steps,
+            jax.process_index(),
+            jax.process_count(),
+            transform=transform,
+            bad_list=Path(workdir) / inputs.BAD_EXAMPLES if workdir else None,
+        )
+
+    is_vit = isinstance(model.encoder, ViTConfig)
+    return Task(
+        name=config.task,
+        make_model=lambda rngs: Segmenter(model, rngs=rngs),
+        loss=loss,
+        train_batches=train_batches,
+        batch_size=config.batch_size,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        weight_decay_rules=decay.SEGMENT_VIT if is_vit else decay.SEGMENT_SWIN,
+        layer_of=layer_of(model.encoder),
+        init_from=initialiser(config, model),
+        evaluations=(evaluation(config, test, workdir),),
+    )
+
+
+def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation:
+    """Mean IoU of a split at its images' original sizes."""
+    transform = eval_transform(config)
+    groups = functools.cache(lambda: segmentation.make_groups(test, transform))
+    writes = bool(workdir) and jax.process_index() == 0
+    scores = score_function(config)
+
+    def batches() -> Iterator[Batch]:
+        return segmentation.eval_batches(
+            inputs.data_config(config),
+            test,
+            transform,
+            groups(),
+            config.eval.batch_size,
+            jax.process_index(),
+            jax.process_count(),
+        )
+
+    def predict(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        _, height, width = batch["mask"].shape
+        return sliding.labels_at(scores(model, batch), batch["original"], (height, width))
+
+    return Evaluation(
+        name=config.eval.split,
+        batches=batches,
+        predict=predict,
+        make_metric=lambda: MeanIoU(
+            test.class_names,
+            config.eval.num_pictures,
+            Path(workdir) / RESULTS if writes else None,
+            Path(workdir) / MASKS if writes and config.eval.write_masks else None,
+            test.key_of,
+            test.stored,
+        ),
+        every_steps=config.eval.every_steps,
+        best="mIoU",
+    )
+
+
+def score_function(config: ConfigDict) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:
+    """(model, {"image", "image_1", ...}, see `SegmentationEvalTransform`) -> class scores at the size of "image"."""
+    normalise = inputs.normaliser(config)
+    window, stride, slides = config.image_size[0], config.eval.stride, config.eval.mode == "slide"
+    flip, count = config.eval.flip, len(config.eval.ratios)
+
+    def scores(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        def of_scale(images: jax.Array) -> jax.Array:
+            if slides:
+                return sliding.sliding_window(lambda x: model(x)[0], images, window, stride)
+            return sliding.whole_image(lambda x: model(x)[0], images)
+
+        scales = [normalise(batch[f"image_{i}" if i else "image"]) for i in range(count)]
+        return sliding.average(of_scale, scales, flip)
+
+    return scores
+
+
+def open_split(config: ConfigDict, split: str) -> MaskSource:
+    """A split of the config's dataset."""
+    data = config.data
+    return masks.open_masks(
+        data.name,
+        split,
+        data.data_dir,
+        zero_ignored=data.zero_ignored,
+        num_classes=config.model.num_classes,
+        image_size=tuple(config.image_size),
+        fake_examples=data.fake_examples,
+    )
+
+
+def train_transform(config: ConfigDict) -> SegmentationTransform:
+    """Augmentation as the config says.
+
+    Raises:
+        ConfigError: sizes that are no sizes, or strengths out of their range.
+    """
+    data = config.data
+    scale, ratios = tuple(data.scale), tuple(data.ratio_range)
+    if len(scale) != 2 or min(scale) < 1 or len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
+        raise ConfigError(
+            f"data.scale {scale} and data.ratio_range {ratios}: (long, short) side in pixels and (least, most) factor "
+            "are needed"
+        )
+    strengths = {name: data[name] for name in ("brightness", "contrast", "saturation", "hue")}
+    if min(strengths.values()) < 0 or max(data.contrast, data.saturation) > 1 or not 0 < data.max_class_share <= 1:
+        raise ConfigError(
+            f"{', '.join(f'data.{name} {value}' for name, value in strengths.items())}, data.max_class_share "
+            f"{data.max_class_share}: none may be negative, and contrast, saturation and share are at most 1"
+        )
+    # What normalisation takes to zero, as far as whole numbers can.
+    red, green, blue = (round(255 * value) for value in data.mean)
+    return SegmentationTransform(
+        image_size=tuple(config.image_size),
+        scale=scale,
+        ratio_range=ratios,
+        max_class_share=data.max_class_share,
+        flip=data.flip,
+        distortion=Distortion(**strengths),
+        fill=(red, green, blue),
+    )
+
+
+def eval_transform(config: ConfigDict) -> SegmentationEvalTransform:
+    """How images are resized to be evaluated."""
+    return SegmentationEvalTransform(tuple(config.eval.scale), tuple(config.eval.ratios), config.eval.multiple)
+
+
+def check_settings(config: ConfigDict, model: SegmenterConfig) -> None:
+    """Raises ConfigError for an evaluation or an image size that cannot be."""
+    section, (h, w) = config.eval, tuple(config.image_size)
+    if config.data.channels != 3:
+        raise ConfigError(f"data.channels is {config.data.channels}; segmentation reads colour images, 3 channels")
+    if h != w:
+        raise ConfigError(f"image_size {h}x{w}: crops and windows are squares")
+    if section.mode not in MODES:
+        raise ConfigError(f"eval.mode is {section.mode!r}; it must be one of {', '.join(MODES)}")
+    if isinstance(model.encoder, ViTConfig) and section.mode == "whole":
+        raise ConfigError("eval.mode is 'whole', and a ViT's positions have one size: set eval.mode=slide")
+    if not 1 <= section.stride <= h:
+        raise ConfigError(f"eval.stride is {section.stride}; it must be from 1 to the window, image_size {h}")
+    scale, ratios = tuple(section.scale), tuple(section.ratios)
+    if len(scale) != 2 or min(scale) < 1 or not ratios or min(ratios) <= 0 or section.multiple < 1:
+        raise ConfigError(
+            f"eval.scale {scale}, eval.ratios {ratios} and eval.multiple {section.multiple}: (long, short) side in "
+            "pixels, at least one factor above 0, and at least 1 are needed"
+        )
+    if section.batch_size < 1:
+        raise ConfigError(f"eval.batch_size is {section.batch_size}; it must be at least 1")
+    if config.model.auxiliary_weight < 0:
+        raise ConfigError(f"model.auxiliary_weight is {config.model.auxiliary_weight}; it must not be negative")

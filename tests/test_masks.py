@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.masks import IGNORED, FakeMasks, MaskFolder, check_examples, open_masks
+from localmim_jax.errors import DataError
+
+CLASSES = ("wall", "sky", "tree")
+
+
+def write(root, count=4, split="training", size=(9, 12), classes=CLASSES):
+    """A folder in ADE20K's layout; image i is grey i, and its mask counts 0, 1, 2, 3 along the rows."""
+    for kind in ("images", "annotations"):
+        (root / kind / split).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        h, w = size[0], size[1] + i
+        Image.fromarray(np.full((h, w, 3), i, np.uint8)).save(root / "images" / split / f"{i}.png")
+        mask = np.broadcast_to((np.arange(h) % 4)[:, None], (h, w)).astype(np.uint8)
+        Image.fromarray(mask).save(root / "annotations" / split / f"{i}.png")
+    (root / "classes.txt").write_text("\n".join(classes) + "\n")
+    return root
+
+
+def test_examples_have_labels_with_zero_ignored_or_not(tmp_path):
+    source = MaskFolder(str(write(tmp_path)), "train")  # stands for training
+    assert (len(source), source.class_names, source.num_classes) == (4, CLASSES, 3)
+    assert [source.size_of(i) for i in range(4)] == [(9, 12), (9, 13), (9, 14), (9, 15)]
+    labels = source[2]["mask"]
+    np.testing.assert_array_equal(labels[:, 0], [IGNORED, 0, 1, 2, IGNORED, 0, 1, 2, IGNORED])
+    np.testing.assert_array_equal(source.stored(labels)[:, 0], np.arange(9) % 4)
+    whole = MaskFolder(str(write(tmp_path, classes=("floor", *CLASSES))), "training", zero_ignored=False)
+    np.testing.assert_array_equal(whole[2]["mask"][:, 0], np.arange(9) % 4)
+    np.testing.assert_array_equal(whole.stored(whole[2]["mask"])[:, 0], np.arange(9) % 4)
+
+
+@pytest.mark.parametrize("zero_ignored", [True, False])
+def test_255_is_no_class_either_way(tmp_path, zero_ignored):
+    source = MaskFolder(str(write(tmp_path, 1)), "training", zero_ignored)
+    Image.fromarray(np.full((9, 12), 255, np.uint8)).save(tmp_path / "annotations/training/0.png")
+    assert (source[0]["mask"] == IGNORED).all()
+
+
+def test_a_palette_gives_its_numbers_and_colours_are_refused(tmp_path):
+    source = MaskFolder(str(write(tmp_path, 1)), "training")
+    path = tmp_path / "annotations/training/0.png"
+    indexed = Image.fromarray(np.full((9, 12), 3, np.uint8))
+    indexed.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 250, 0, 0])
+    indexed.save(path)
+    assert (source[0]["mask"] == 2).all()
+    Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(path)
+    with pytest.raises(DecodeError, match=r"its mask: .*this has colours \(RGB\)"):
+        source[0]
+    Image.fromarray(np.zeros((9, 12), np.uint8)).save(path, "JPEG")
+    with pytest.raises(DecodeError, match="store it as PNG"):
+        source[0]
+    path.write_bytes(b"")
+    with pytest.raises(DecodeError, match="its mask: the file is empty"):
+        source[0]
+
+
+def test_ade20ks_own_list_of_classes(tmp_path):
+    write(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    rows = ["Idx\tRatio\tTrain\tVal\tName", "1\t0.1\t10\t1\twall", "2\t0.1\t9\t1\tbuilding, edifice", "3\t0\t1\t1\tsky"]
+    (tmp_path / "objectInfo150.txt").write_text("\n".join(rows) + "\n")
+    assert MaskFolder(str(tmp_path), "training").class_names == ("wall", "building, edifice", "sky")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match="no folder: give that which holds"):
+        open_masks(f"masks:{tmp_path / 'nowhere'}", "training")
+    write(tmp_path)
+    with pytest.raises(DataError, match=r"no folder .*images/validation; there is training"):
+        MaskFolder(str(tmp_path), "validation")
+    (tmp_path / "annotations/training/2.png").unlink()
+    with pytest.raises(DataError, match=r"1 of the 4 images .* have no mask .*: 2.png"):
+        MaskFolder(str(tmp_path), "training")
+    for kind in ("images", "annotations"):
+        (tmp_path / kind / "validation").mkdir()
+    with pytest.raises(DataError, match="images/validation holds no images"):
+        MaskFolder(str(tmp_path), "validation")
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataError, match=r"no list of classes: write classes\.txt"):
+        MaskFolder(str(tmp_path), "training")
+    with pytest.raises(DataError, match="segmentation reads"):
+        open_masks("photos", "training")
+
+
+def test_pairs_that_do_not_fit_are_named_before_the_first_step(tmp_path):
+    source = MaskFolder(str(write(tmp_path)), "training")
+    check_examples(source)
+    path = tmp_path / "annotations/training/3.png"
+    Image.fromarray(np.full((9, 15), 4, np.uint8)).save(path)
+    with pytest.raises(
+        DataError, match=r"images/training/3.png has the value 4, and 3 classes .* from 1 to 3, 0 being"
+    ):
+        check_examples(source)
+    Image.fromarray(np.full((12, 9), 1, np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"3.png: the image is 9 x 15 pixels \(h x w\) and its mask 12 x 9"):
+        check_examples(source)
+
+
+def test_fake_masks_lie_stand_and_have_every_class():
+    source = FakeMasks(12, 3, (32, 48), "train")
+    assert {source.size_of(i) for i in range(12)} == {(32, 64), (42, 48)}
+    for i in range(12):
+        assert source[i]["image"].shape == (*source.size_of(i), 3)
+        assert source[i]["mask"].shape == source.size_of(i)
+    assert {int(v) for i in range(12) for v in np.unique(source[i]["mask"])} == {0, 1, 2, IGNORED}

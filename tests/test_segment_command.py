@@ -1,0 +1,82 @@
+"""`python -m localmim_jax.segment`: a mask and a picture an image, at its own size."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from localmim_jax.commands import cli, segment
+from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.settings import CheckpointSettings
+from localmim_jax.errors import ConfigError, DataError, StorageError
+from localmim_jax.evals.overlay import colours
+from localmim_jax.tasks import settings
+from localmim_jax.tasks.segment import RESULTS
+from tests.test_segment import drawn, tiny
+from tests.test_visualize import photos  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A model that sees its second class everywhere, in a directory that names the classes."""
+    place, config = tmp_path_factory.mktemp("run"), tiny()
+    params, statistics = drawn(settings.segmenter_config(config))
+    params["decode_head"]["classifier"]["linear"]["kernel"][:] = 0
+    params["decode_head"]["classifier"]["linear"]["bias"][1] = 9
+    checkpointer = Checkpointer(place / "checkpoints", CheckpointSettings())
+    checkpointer.save(3, {"params": params, "model_state": statistics, "ema": {}, "step": np.int32(3)})
+    checkpointer.close()
+    (place / "config.json").write_text(json.dumps(cli.record(config)))
+    (place / RESULTS).write_text(json.dumps({"classes": ["wall", "sky", "tree"], "confusion": []}))
+    return place
+
+
+def parsed(*arguments):
+    return cli.parse(list(arguments), segment.define_flags, "images")
+
+
+def test_a_mask_as_large_as_the_image_and_a_picture(run, photos, tmp_path, capsys):  # noqa: F811
+    segment.main(parsed(f"--checkpoint={run}", f"--output={tmp_path}/new", *photos))
+    written = capsys.readouterr().out.split()
+    assert written == [f"{tmp_path}/new/x.png", f"{tmp_path}/new/x_2.png"]
+    for path, photo in zip(written, photos, strict=True):
+        mask = Image.open(path.replace(".png", "_classes.png"))
+        assert mask.size == Image.open(photo).size
+        assert mask.mode == "P"
+        assert (np.asarray(mask) == 2).all(), "0 is no class in this dataset's masks"
+        assert (np.asarray(mask.convert("RGB")) == colours(3)[1]).all()
+        assert max(Image.open(path).size) > 480
+
+
+def test_scales_and_mirror_images_are_looked_at(run, photos, monkeypatch):  # noqa: F811
+    seen = []
+    monkeypatch.setattr("localmim_jax.commands.segment.segment", lambda *args: seen.append(args[2].eval) or iter(()))
+    monkeypatch.setattr("localmim_jax.commands.segment.free_names", lambda *_: [])
+    segment.main(parsed(f"--checkpoint={run}", "--ratios=0.5,1", "--flip", *photos))
+    segment.main(parsed(f"--checkpoint={run}", *photos))
+    assert [(tuple(section.ratios), section.flip) for section in seen] == [((0.5, 1.0), True), ((1.0,), False)]
+
+
+def test_what_cannot_be_done(run, photos, tmp_path):  # noqa: F811
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"<html>")
+    (tmp_path / "file").write_text("")
+    for error, message, arguments in (
+        (ConfigError, "no --checkpoint given", ["x.png"]),
+        (ConfigError, "no image given", [f"--checkpoint={run}"]),
+        (ConfigError, "numbers separated by commas", [f"--checkpoint={run}", "--ratios=a,b", *photos]),
+        (ConfigError, "at least one factor above 0", [f"--checkpoint={run}", "--ratios=-1", *photos]),
+        (DataError, r"bad\.png: not an image", [f"--checkpoint={run}", *photos, str(bad)]),
+        (DataError, "is a folder", [f"--checkpoint={run}", str(tmp_path)]),
+        (DataError, "belongs to no run", [f"--checkpoint={tmp_path}", *photos]),
+        (ConfigError, "give --config too", [f"--checkpoint={bad}", *photos]),
+        (StorageError, "cannot be written", [f"--checkpoint={run}", f"--output={tmp_path / 'file'}", *photos]),
+        (
+            ConfigError,
+            "is a pretrain model, which segments nothing",
+            [f"--checkpoint={run}", "--config=tests/tiny_config.py", *photos],
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            segment.main(parsed(*arguments))
