@@ -15,7 +15,7 @@ help:
 	@echo "make quickstart   pre-train a small model on handwritten digits, on a CPU, in five minutes"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the longer proofs, those of test-torch included"
-	@echo "make test-torch   of them: PyTorch files and timm's models, in an environment of their own ($(VENV)-torch)"
+	@echo "make test-torch   of them: PyTorch files, timm's and Transformers' models, in an environment of their own ($(VENV)-torch)"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
@@ -59,7 +59,7 @@ $(VENV)/.installed-%: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 $(VENV)-torch/.installed: pyproject.toml $(CONSTRAINTS)
 	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.installed-test $(VENV)-torch/.installed-torch
 	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) --no-deps timm torchvision
-	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) huggingface_hub pyyaml
+	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) huggingface_hub pyyaml transformers
 	@touch $@
 
 # pip is what a venv without ensurepip lacks; such a half-made one would be mistaken for a good one next time.
