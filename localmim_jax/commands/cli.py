@@ -6,6 +6,7 @@ else keeps its traceback and ends with 1. Nothing here imports jax, so a mistype
 
 import ast
 import difflib
+import importlib.util
 import logging
 import os
 import re
@@ -91,11 +92,15 @@ def parse(
 def load_config(path: str) -> ConfigDict:
     """What `get_config()` of a Python file returns, locked. `file.py:argument` calls `get_config("argument")`.
 
+    `configs/<recipe>.py` is found in any directory: without such a file, it is the one that came with the package.
     A config is code: run only your own.
     """
     file, *argument = path.split(":", 1)
     if not Path(file).is_file():
-        raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
+        packaged = _recipes() / Path(file).name
+        if Path(file).parent != Path("configs") or not packaged.is_file():
+            raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
+        file = str(packaged)
     try:
         get_config = runpy.run_path(file).get("get_config")
         if get_config is None:
@@ -307,8 +312,15 @@ def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
+def _recipes() -> Path:
+    """The directory of the recipes that came with the package."""
+    spec = importlib.util.find_spec("configs")
+    return Path(spec.origin).parent if spec is not None and spec.origin else Path("configs")
+
+
 def _existing_configs() -> list[str]:
-    found = sorted(path.as_posix() for path in Path("configs").glob("*.py") if path.stem not in ("__init__", "common"))
+    files = {f"configs/{path.name}" for place in (Path("configs"), _recipes()) for path in place.glob("*.py")}
+    found = sorted(files - {"configs/__init__.py", "configs/common.py"})
     return sorted(found, key=lambda path: "quickstart" not in path) or ["configs/quickstart.py"]
 
 
