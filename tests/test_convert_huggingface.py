@@ -17,6 +17,7 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.heads.classifier import Classifier, ClassifierConfig
 from localmim_jax.localmim import LocalMIM, LocalMIMConfig
 from localmim_jax.targets import TargetConfig
+from tests import torchvision
 
 VIT = ViTConfig(width=64, depth=6, num_heads=4, position="learned")
 SWIN = SwinConfig(width=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
@@ -132,6 +133,21 @@ def pixels(photo):
     return ((crops / np.float32(255) - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)).astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def torch():
+    import torch
+
+    return torch
+
+
+@pytest.fixture(scope="module")
+def transformers(torch):
+    torchvision.declare_operators()
+    import transformers
+
+    return transformers
+
+
 def loaded(auto, weights, directory, **arguments):
     """What a user of Transformers gets from the directory; nothing in it may be missing or left over."""
     arrays, config, _ = huggingface.export(weights)
@@ -145,9 +161,8 @@ def loaded(auto, weights, directory, **arguments):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("encoder", [VIT, SWIN], ids=["vit", "swin"])
-def test_transformers_gives_the_same_features(pixels, tmp_path, encoder):
+def test_transformers_gives_the_same_features(torch, transformers, pixels, tmp_path, encoder):
     """Pre-trained encoders: the pooled, normalised feature that k-NN reads, to 1e-4."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     graphdef, params, weights = pretrained(encoder)
     vit = encoder is VIT
     if vit:
@@ -163,8 +178,7 @@ def test_transformers_gives_the_same_features(pixels, tmp_path, encoder):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("family", ["vit", "swin"])
-def test_transformers_gives_the_same_logits(pixels, tmp_path, family):
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+def test_transformers_gives_the_same_logits(torch, transformers, pixels, tmp_path, family):
     config = {
         "vit": ClassifierConfig(encoder=VIT, num_classes=10, pool="class"),
         "swin": ClassifierConfig(encoder=SWIN, num_classes=10, head_order="norm_pool"),
@@ -180,9 +194,8 @@ def test_transformers_gives_the_same_logits(pixels, tmp_path, family):
 
 
 @pytest.mark.torch
-def test_transformers_prepares_images_as_evaluation_does(photo, tmp_path):
+def test_transformers_prepares_images_as_evaluation_does(transformers, photo, tmp_path):
     """Its resampling rounds otherwise: at most two grey levels apart anywhere, a tenth on average."""
-    transformers = pytest.importorskip("transformers")
     from localmim_jax.data.augment import EvalTransform
 
     _, _, weights = pretrained(VIT)
