@@ -40,8 +40,6 @@ def run(
     is given. `usage` opens the `--help` text. Arguments without "--" go to the list flag `positional`, if there is one.
     """
     _log_our_own_messages()
-    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
-        os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
     program = Path(sys.argv[0]).name
     if program == "__main__.py":
         program = Path(sys.argv[0]).parent.name
@@ -61,6 +59,13 @@ def run(
         if hint is None:
             raise
         _exit(f"{program}: {hint}", ConfigError.exit_code)
+
+
+def set_up_notebook() -> None:
+    """What a command line does before it calls the library: our own log lines only, no accelerator for TensorFlow."""
+    _log_our_own_messages()
+    flags.FLAGS.mark_as_parsed()
+    hide_accelerators_from_tensorflow()
 
 
 def parse(
@@ -326,6 +331,8 @@ def _existing_configs() -> list[str]:
 
 def _log_our_own_messages() -> None:
     """Information from this package, warnings from everybody, on stderr: orbax and TFDS tell a great deal."""
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
     handler = absl_logging.get_absl_handler()
