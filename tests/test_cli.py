@@ -232,6 +232,31 @@ def test_process_ends_with_one_line(arguments, status, expected):
     assert done.stdout == ""
 
 
+def test_help_is_one_line_a_flag_with_its_default():
+    def define(values):
+        flags.DEFINE_integer("k", 20, "neighbours", flag_values=values)
+        flags.DEFINE_multi_string("images", [], "image file; may be repeated", flag_values=values)
+        flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
+        flags.DEFINE_bool("parts", False, "also the parts", flag_values=values)
+
+    lines = sorted(cli.help_text(define, "usage").splitlines()[2:])
+    assert [line.split(None, 1)[1] for line in lines] == [
+        "image file; may be repeated",
+        "neighbours (20)",
+        "also the parts",
+        "full or small (full)",
+    ]
+
+
+def test_every_command_is_listed():
+    from localmim_jax import __main__ as package
+
+    places = Path(package.__file__).parent.glob("*.py")
+    commands = {path.stem for path in places if "cli.run(" in path.read_text()} | {"convert"}
+    assert set(package.COMMANDS) == commands
+    assert all(f"localmim_jax.{name} " in package.listing() for name in commands)
+
+
 def test_recipes_are_found_outside_the_repository(tmp_path):
     """As after installing a wheel: the commands and the recipes, in a directory that has neither."""
     program = [sys.executable, "-m", "localmim_jax.train"]

@@ -158,7 +158,13 @@ def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
     define(values)
     names = [name for name in values if name not in ("flagfile", "undefok")]
     width = max(map(len, names))
-    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {values[name].help}" for name in names)])
+    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {_describe(values[name])}" for name in names)])
+
+
+def _describe(flag: flags.Flag) -> str:
+    """A flag's help in one line, without what absl adds to it, and its default where that says something."""
+    text = re.sub(r"^<[^>]*>: |;?\s*repeat this option to specify.*", "", flag.help, flags=re.DOTALL)
+    return text if flag.default in (None, "", 0, False, []) else f"{text} ({flag.default})"
 
 
 def one_line(text: str) -> str:
