@@ -180,6 +180,7 @@ def write_onnx(source: str, path: Path, weights: "Weights", part: str, config: C
         ConfigError: no config, weights that do not fill its model, or a detector.
         DataError, StorageError: see `onnx_io.write`.
     """
+    import jax
     import jax.numpy as jnp
 
     from localmim_jax.commands.features import fill_model
@@ -199,7 +200,7 @@ def write_onnx(source: str, path: Path, weights: "Weights", part: str, config: C
     graphdef, params, model_state = fill_model(config, weights)
     last = initialise.model_config(config).encoder.num_layers
 
-    def compute(pixel_values):
+    def compute(pixel_values: jax.Array) -> jax.Array:
         model: Any = merge(graphdef, params, model_state)
         images = jnp.transpose(pixel_values, (0, 2, 3, 1))
         if output == "tokens":
