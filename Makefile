@@ -15,7 +15,7 @@ help:
 	@echo "make quickstart   pre-train a small model on handwritten digits, on a CPU, in five minutes"
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the longer proofs, those of test-torch included"
-	@echo "make test-torch   of them: PyTorch files and timm's models, in an environment of their own ($(VENV)-torch)"
+	@echo "make test-torch   of them: PyTorch files, timm's and Transformers' models, ONNX, in an environment of their own ($(VENV)-torch)"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
@@ -55,11 +55,12 @@ $(VENV)/.installed-%: $(BIN)/python pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=-c %) -e ".[$*]"
 	@touch $@
 
-# Without their dependencies, timm and torchvision take the torch that is there instead of another one of several GB.
+# Without their dependencies, timm and torchvision take the torch that is there instead of another one of several GB, and
+# jax2onnx leaves orbax-checkpoint at the version that is needed here.
 $(VENV)-torch/.installed: pyproject.toml $(CONSTRAINTS)
-	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.installed-test $(VENV)-torch/.installed-torch
-	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) --no-deps timm torchvision
-	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) huggingface_hub pyyaml
+	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.installed-test $(VENV)-torch/.installed-torch $(VENV)-torch/.installed-onnx
+	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) --no-deps timm torchvision jax2onnx
+	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) huggingface_hub pyyaml transformers
 	@touch $@
 
 # pip is what a venv without ensurepip lacks; such a half-made one would be mistaken for a good one next time.

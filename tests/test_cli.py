@@ -1,6 +1,7 @@
 """Every way of mistyping a command line ends in one helpful line; a right one gives the right config."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,57 @@ def test_process_ends_with_one_line(arguments, status, expected):
     assert done.stderr.startswith(expected)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_help_is_one_line_a_flag_with_its_default():
+    def define(values):
+        flags.DEFINE_integer("k", 20, "neighbours", flag_values=values)
+        flags.DEFINE_multi_string("images", [], "image file; may be repeated", flag_values=values)
+        flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
+        flags.DEFINE_bool("parts", False, "also the parts", flag_values=values)
+
+    lines = sorted(cli.help_text(define, "usage").splitlines()[2:])
+    assert [line.split(None, 1)[1] for line in lines] == [
+        "image file; may be repeated",
+        "neighbours (20)",
+        "also the parts",
+        "full or small (full)",
+    ]
+
+
+def test_every_command_is_listed():
+    from localmim_jax import __main__ as package
+
+    places = Path(package.__file__).parent.glob("*.py")
+    commands = {path.stem for path in places if "cli.run(" in path.read_text()} | {"convert"}
+    assert set(package.COMMANDS) == commands
+    assert all(f"localmim_jax.{name} " in package.listing() for name in commands)
+
+
+def test_recipes_are_found_outside_the_repository(tmp_path):
+    """As after installing a wheel: the commands and the recipes, in a directory that has neither."""
+    program = [sys.executable, "-m", "localmim_jax.train"]
+    environment = os.environ | {"PYTHONPATH": ROOT}
+    for config, expected in (
+        ("configs/quickstart.py", "train.py: no --workdir given"),
+        ("configs/quickstrat.py", "train.py: config file configs/quickstrat.py not found; did you mean configs/quicks"),
+        ("other/quickstart.py", "train.py: config file other/quickstart.py not found"),
+    ):
+        command = [*program, f"--config={config}"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(expected)
+
+
+def test_a_recipe_of_ones_own_wins(tmp_path, monkeypatch):
+    packaged = cli.load_config(QUICKSTART.removeprefix("--config="))
+    (tmp_path / "configs").mkdir()
+    own = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'batch_size': 7})\n"
+    (tmp_path / "configs" / "quickstart.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    assert cli.load_config("configs/quickstart.py").batch_size == 7
+    (tmp_path / "configs" / "quickstart.py").unlink()
+    assert cli.load_config("configs/quickstart.py") == packaged
 
 
 def test_arguments_without_dashes_go_to_a_list_flag_where_a_command_has_one():

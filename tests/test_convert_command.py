@@ -138,8 +138,9 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"names": "keras"}, ConfigError, "--names=keras: it must be one of localmim, release, timm"),
+        ({"names": "keras"}, ConfigError, "--names=keras: it must be one of localmim, release, timm, tr"),
         ({"target": "b", "names": "timm"}, ConfigError, "give a suffix for --names=timm"),
+        ({"names": "transformers"}, ConfigError, "writes a directory; give a name without a suffix"),
         ({"target": "b.zip"}, ConfigError, "unknown suffix"),
         ({"source": "missing.npz"}, DataError, "no such file"),
         ({"source": "."}, DataError, "belongs to no run"),
@@ -151,6 +152,19 @@ def test_what_cannot_be_converted(pretrained, tmp_path, monkeypatch, arguments, 
     with pytest.raises(error, match=message):
         convert(**({"source": str(pretrained), "target": "b.npz"} | arguments))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_for_transformers(pretrained, tmp_path):
+    lines = convert(str(pretrained), str(tmp_path / "x"), names="transformers")
+    assert "Transformers' ViTModel" in lines[1]
+    assert json.loads((tmp_path / "x" / "config.json").read_text())["image_size"] == 32
+    pixels = json.loads((tmp_path / "x" / "preprocessor_config.json").read_text())
+    assert pixels["size"] == {"shortest_edge": 37}  # 256 for 224
+    assert pixels["image_mean"] == list(common.IMAGENET_MEAN)
+    lines = convert(str(pretrained), str(tmp_path / "y"), names="transformers", part="encoder")
+    assert lines[-1].startswith("note     no norm follows the encoder")
+    with pytest.raises(DataError, match=r"config\.json is of no run of ours"):
+        initialise.read(str(tmp_path / "x"))
 
 
 def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_path):

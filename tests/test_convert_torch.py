@@ -21,6 +21,7 @@ from localmim_jax.convert.recognise import recognise
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.heads.classifier import Classifier, ClassifierConfig
+from tests import torchvision
 from tests.oracle import PretrainOracle
 
 pytestmark = pytest.mark.torch
@@ -35,13 +36,7 @@ def torch():
 
 @pytest.fixture(scope="module")
 def timm(torch):
-    """timm imports torchvision, whose build for CUDA lacks its operators beside a torch for CPU: they are declared."""
-    library = torch.library.Library("torchvision", "DEF")
-    operators = ["nms", "qnms"]
-    for name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"):
-        operators += [name, f"_{name}_backward"]
-    for name in operators:
-        library.define(f"{name}(Tensor x) -> Tensor")
+    torchvision.declare_operators()
     import timm.models
 
     return timm.models

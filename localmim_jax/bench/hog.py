@@ -6,14 +6,16 @@ The straightforward way convolves, bins and scatters its votes into cells once a
 medians of alternating runs in one process, so that their ratio holds on a noisy machine.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from absl import flags
 
+from localmim_jax.commands import cli
+from localmim_jax.errors import ConfigError
 from localmim_jax.targets import hog_pyramid
 
 CELLS = (4, 8, 16, 32)
@@ -44,13 +46,16 @@ def seconds(function: Callable[[jax.Array], object], images: jax.Array) -> float
     return time.perf_counter() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--bins", type=int, default=18)
-    parser.add_argument("--runs", type=int, default=9)
-    options = parser.parse_args()
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("batch", 16, "images", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("size", 224, "side in pixels, a multiple of 32", flag_values=values, lower_bound=32)
+    flags.DEFINE_integer("bins", 18, "orientations", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("runs", 9, "timed runs of either way", flag_values=values, lower_bound=1)
+
+
+def main(options: flags.FlagValues) -> None:
+    if options.size % max(CELLS):
+        raise ConfigError(f"--size={options.size}: it must be a multiple of {max(CELLS)}")
     images = jax.random.normal(jax.random.key(0), (options.batch, options.size, options.size, 3))
     pyramid = jax.jit(lambda x: hog_pyramid(x, CELLS, options.bins))
     scattered = jax.jit(lambda x: tuple(scattered_hog(x, cell, options.bins) for cell in CELLS))
@@ -68,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main, define_flags, usage=__doc__)

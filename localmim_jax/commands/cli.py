@@ -6,6 +6,7 @@ else keeps its traceback and ends with 1. Nothing here imports jax, so a mistype
 
 import ast
 import difflib
+import importlib.util
 import logging
 import os
 import re
@@ -39,8 +40,6 @@ def run(
     is given. `usage` opens the `--help` text. Arguments without "--" go to the list flag `positional`, if there is one.
     """
     _log_our_own_messages()
-    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
-        os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
     program = Path(sys.argv[0]).name
     if program == "__main__.py":
         program = Path(sys.argv[0]).parent.name
@@ -60,6 +59,13 @@ def run(
         if hint is None:
             raise
         _exit(f"{program}: {hint}", ConfigError.exit_code)
+
+
+def set_up_notebook() -> None:
+    """What a command line does before it calls the library: our own log lines only, no accelerator for TensorFlow."""
+    _log_our_own_messages()
+    flags.FLAGS.mark_as_parsed()
+    hide_accelerators_from_tensorflow()
 
 
 def parse(
@@ -91,11 +97,15 @@ def parse(
 def load_config(path: str) -> ConfigDict:
     """What `get_config()` of a Python file returns, locked. `file.py:argument` calls `get_config("argument")`.
 
+    `configs/<recipe>.py` is found in any directory: without such a file, it is the one that came with the package.
     A config is code: run only your own.
     """
     file, *argument = path.split(":", 1)
     if not Path(file).is_file():
-        raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
+        packaged = _recipes() / Path(file).name
+        if Path(file).parent != Path("configs") or not packaged.is_file():
+            raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
+        file = str(packaged)
     try:
         get_config = runpy.run_path(file).get("get_config")
         if get_config is None:
@@ -148,7 +158,13 @@ def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
     define(values)
     names = [name for name in values if name not in ("flagfile", "undefok")]
     width = max(map(len, names))
-    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {values[name].help}" for name in names)])
+    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {_describe(values[name])}" for name in names)])
+
+
+def _describe(flag: flags.Flag) -> str:
+    """A flag's help in one line, without what absl adds to it, and its default where that says something."""
+    text = re.sub(r"^<[^>]*>: |;?\s*repeat this option to specify.*", "", flag.help, flags=re.DOTALL)
+    return text if flag.default in (None, "", 0, False, []) else f"{text} ({flag.default})"
 
 
 def one_line(text: str) -> str:
@@ -307,13 +323,22 @@ def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
+def _recipes() -> Path:
+    """The directory of the recipes that came with the package."""
+    spec = importlib.util.find_spec("configs")
+    return Path(spec.origin).parent if spec is not None and spec.origin else Path("configs")
+
+
 def _existing_configs() -> list[str]:
-    found = sorted(path.as_posix() for path in Path("configs").glob("*.py") if path.stem not in ("__init__", "common"))
+    files = {f"configs/{path.name}" for place in (Path("configs"), _recipes()) for path in place.glob("*.py")}
+    found = sorted(files - {"configs/__init__.py", "configs/common.py"})
     return sorted(found, key=lambda path: "quickstart" not in path) or ["configs/quickstart.py"]
 
 
 def _log_our_own_messages() -> None:
     """Information from this package, warnings from everybody, on stderr: orbax and TFDS tell a great deal."""
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
     handler = absl_logging.get_absl_handler()

@@ -24,7 +24,7 @@ class State(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One call of main.py.
+    """One call of `localmim_jax.train`.
 
     Attributes:
         config: a file, or file:argument.
@@ -37,8 +37,8 @@ class Run:
     overrides: tuple[str, ...] = ()
 
     def command(self) -> str:
-        """For a shell, at the root of the repository."""
-        words = ["python", "main.py", f"--config={self.config}", f"--workdir={self.workdir}"]
+        """For a shell."""
+        words = ["python", "-m", "localmim_jax.train", f"--config={self.config}", f"--workdir={self.workdir}"]
         return shlex.join([*words, *(f"--config.{override}" for override in self.overrides)])
 
     def load(self) -> ConfigDict:

@@ -7,8 +7,8 @@
 Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean
 attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run what is
 missing is run in this process, one after the other; stop it at any time, and the same command goes on where it was.
-Long runs are better made by their listed commands, on the machines that suit them. To be called at the root of the
-repository. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
+Long runs are better made by their listed commands, on the machines that suit them. Tables are written as Markdown and
+CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
 """
 
 import csv

@@ -66,18 +66,18 @@ def _release(weights: Weights) -> dict[str, np.ndarray]:
     taps = about.octaves or ()
     if about.family == "vit" and about.kind == "pretrain":
         decoders = [rule for k, octave in enumerate(taps) for rule in names.vit_decoder(k, octave)]
-        return _rename(weights, arrays, [*names.VIT_ENCODER, *decoders], "the release") | _derived(about, arrays)
+        return rename(weights.origin, arrays, [*names.VIT_ENCODER, *decoders], "the release") | _derived(about, arrays)
     if about.family == "vit":
-        return _rename(weights, arrays, _vit_rules(weights), "the release")
+        return rename(weights.origin, arrays, _vit_rules(weights), "the release")
     if about.kind == "pretrain":
         rules = [*names.swin_encoder("encoder."), *(rule for k in range(len(taps)) for rule in names.swin_decoder(k))]
-        return _rename(weights, swap_merging_order(arrays), rules, "the release") | _derived(about, arrays)
+        return rename(weights.origin, swap_merging_order(arrays), rules, "the release") | _derived(about, arrays)
     if about.head_order == "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head follows a norm before the pooling (head_order='norm_pool'), where the release "
             "pools first: the same weights would give other logits there. Export the encoder alone, or for timm"
         )
-    renamed = _rename(weights, arrays, [*names.swin_encoder(), *names.SWIN_HEAD], "the release")
+    renamed = rename(weights.origin, arrays, [*names.swin_encoder(), *names.SWIN_HEAD], "the release")
     return renamed | _window_buffers(about, arrays)
 
 
@@ -86,7 +86,7 @@ def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
         weights = with_last_norm(weights)
     about, arrays = weights.about, weights.arrays
     if about.family == "vit":
-        return _rename(weights, arrays, _vit_rules(weights), "timm's ViT"), about
+        return rename(weights.origin, arrays, _vit_rules(weights), "timm's ViT"), about
     if about.kind == "classifier" and about.head_order != "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head pools before the norm (head_order='pool_norm', as the release), where timm's "
@@ -94,7 +94,7 @@ def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
         )
     stages = {match[1] for path in arrays if (match := re.match(r"encoder/stages/(\d+)/", path))}
     rules = [*timm_names.swin_encoder(len(stages)), *timm_names.SWIN_HEAD]
-    return _rename(weights, arrays, rules, "timm's Swin"), about
+    return rename(weights.origin, arrays, rules, "timm's Swin"), about
 
 
 def _vit_rules(weights: Weights) -> names.Rules:
@@ -111,9 +111,12 @@ def _vit_rules(weights: Weights) -> names.Rules:
     return names.VIT_CLASSIFIER
 
 
-def _rename(
-    weights: Weights, arrays: Mapping[str, np.ndarray], rules: names.Rules, whose: str
-) -> dict[str, np.ndarray]:
+def rename(origin: str, arrays: Mapping[str, np.ndarray], rules: names.Rules, whose: str) -> dict[str, np.ndarray]:
+    """Our arrays under the names and in the layouts of `rules`; the other arguments are for messages.
+
+    Raises:
+        ConfigError: a path that no rule covers.
+    """
     rules, renamed, nameless = tuple(rules), {}, []
     for path, array in arrays.items():
         named = names.release_name(path, rules)
@@ -123,7 +126,7 @@ def _rename(
             renamed[named[0]] = np.ascontiguousarray(names.to_release(array, named[1]))
     if nameless:
         more = f" and {len(nameless) - 6} more" if len(nameless) > 6 else ""
-        raise ConfigError(f"{weights.origin}: {whose} has no name for {', '.join(nameless[:6])}{more}")
+        raise ConfigError(f"{origin}: {whose} has no name for {', '.join(nameless[:6])}{more}")
     return renamed
 
 

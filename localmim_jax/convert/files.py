@@ -5,7 +5,7 @@ import hashlib
 import os
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: unknown suffix; weights are written to {', '.join(SUFFIXES)} or to a directory")
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
     contiguous: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary:
         match path.suffix.lower():
             case ".npz":
                 np.savez(temporary, **(contiguous | {NOTE: np.array(about)}))
@@ -93,6 +91,19 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
                 save_file(contiguous, temporary, metadata={NOTE: about, "format": "np"})
             case _:
                 torch_io.write(temporary, contiguous, about)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which becomes `path` when the block ends well; makes the directory.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error

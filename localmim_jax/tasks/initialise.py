@@ -111,9 +111,12 @@ def run_config(place: Path) -> ConfigDict:
     """
     file = run_directory(place) / "config.json"
     try:
-        return ConfigDict(json.loads(file.read_text()))
+        config = ConfigDict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+    if "task" not in config:
+        raise DataError(f"{file} is of no run of ours (it names no task); give a run directory or a file")
+    return config
 
 
 def run_directory(place: Path) -> Path:
