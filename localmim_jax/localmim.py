@@ -114,8 +114,8 @@ class LocalMIM(nnx.Module):
 
     def __init__(self, config: LocalMIMConfig, *, rngs: nnx.Rngs):
         self.config = config
-        make_encoder = ViT if isinstance(config.encoder, ViTConfig) else Swin
-        self.encoder = make_encoder(config.encoder, rngs=rngs)
+        encoder = config.encoder
+        self.encoder = ViT(encoder, rngs=rngs) if isinstance(encoder, ViTConfig) else Swin(encoder, rngs=rngs)
         self.decoders = nnx.List([Decoder(decoder, rngs=rngs) for decoder in config.decoders()])
         if config.fusion:
             self.fusion = Fusion(config.encoder, config.fusion, config.taps[0], rngs=rngs)

@@ -92,7 +92,8 @@ def measure(config: ConfigDict, checkpoint: Path, images: int, split: str = "") 
         layers = merge(graphdef, params, model_state).encoder.attention(images, pixels)
         return {name: jnp.stack([(layer[name] * valid).sum() for layer in layers]) for name in LABELS}
 
-    totals, count = dict.fromkeys(LABELS, np.float64(0)), 0
+    totals: dict[str, np.ndarray] = {name: np.zeros((), np.float64) for name in LABELS}
+    count = 0
     for batch, valid in runs.images_of(config, images, split):
         sums = jax.device_get(compute(params, batch, valid.astype(np.float32)))
         totals = {name: totals[name] + sums[name] for name in totals}

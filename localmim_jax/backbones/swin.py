@@ -6,7 +6,7 @@ defects of the authors' release that this rules out are in docs/differences.md.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ class SwinConfig:
         """How many layers can be tapped: the stages."""
         return len(self.depths)
 
-    def grids(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
+    def grids(self, image_size: tuple[int, ...]) -> list[tuple[int, int]]:
         """(rows, columns) of every stage's tokens, of any image: what does not divide is padded, so rounded up."""
         grids = [(-(-image_size[0] // self.patch_size), -(-image_size[1] // self.patch_size))]
         for _ in self.depths[1:]:
@@ -167,7 +167,7 @@ class WindowAttention(blocks.Attention):
         table = init(rngs.params(), ((2 * window - 1) ** 2, config.num_heads), jnp.float32)
         self.relative_position_bias = nnx.Param(table)
 
-    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
+    def within(self, x: jax.Array, layout: Layout) -> jax.Array:
         """[b, n, d] -> [b, n, d]."""
         q, k, v = self._packed(x, layout)
         return self.proj(layout.unpack(attend(q, k, v, layout.bias(self.relative_position_bias[...]))))
@@ -179,7 +179,7 @@ class WindowAttention(blocks.Attention):
 
     def _packed(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[b, n, d] -> queries, keys and values in the layout's groups, [m, b / m, g, s, heads, d / heads] each."""
-        qkv = layout.pack(self.qkv(x), self.qkv.bias[...].astype(x.dtype))
+        qkv = layout.pack(self.qkv(x), cast(nnx.Param, self.qkv.bias)[...].astype(x.dtype))
         qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
         return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
@@ -198,7 +198,7 @@ class SwinBlock(nnx.Module):
     def __call__(self, x: jax.Array, layout: Layout, key: jax.Array | None = None) -> jax.Array:
         """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
         key1, key2 = (None, None) if key is None else jax.random.split(key)
-        x = x + blocks.drop_path(self.attention(self.norm1(x), layout), self.drop_path, key1)
+        x = x + blocks.drop_path(self.attention.within(self.norm1(x), layout), self.drop_path, key1)
         return x + blocks.drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
 
 
@@ -250,7 +250,9 @@ class Swin(nnx.Module):
 
     def __init__(self, config: SwinConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.patch_embed = PatchEmbed(config, rngs=rngs)
+        self.patch_embed = PatchEmbed(
+            config.patch_size, config.in_channels, config.width, dtype=config.dtype, rngs=rngs
+        )
         self.patch_norm = blocks.layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
         self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(config.num_layers)])
 

@@ -121,9 +121,9 @@ def position_table(config: ViTConfig) -> np.ndarray:
 class PatchEmbed(nnx.Module):
     """The linear projection of flattened patches, applied to the visible ones only."""
 
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        p, c, d = config.patch_size, config.in_channels, config.width
-        self.dtype = config.dtype
+    def __init__(self, patch_size: int, in_channels: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
+        p, c, d = patch_size, in_channels, width
+        self.dtype = dtype
         kernel = blocks.xavier_uniform(rngs.params(), (p * p * c, d), jnp.float32)
         self.kernel = nnx.Param(kernel.reshape(p, p, c, d))
         self.bias = nnx.Param(blocks.uniform_fan_in(p * p * c)(rngs.params(), (d,)))
@@ -157,7 +157,9 @@ class ViT(nnx.Module):
             relative_grid=config.grid if config.relative_position_bias else None,
             layer_scale=config.layer_scale,
         )
-        self.patch_embed = PatchEmbed(config, rngs=rngs)
+        self.patch_embed = PatchEmbed(
+            config.patch_size, config.in_channels, config.width, dtype=config.dtype, rngs=rngs
+        )
         self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.width,)))
         if config.position == "learned":
             self.position_embedding = nnx.Param(jnp.asarray(position_table(config)))

@@ -41,7 +41,7 @@ def main(options: flags.FlagValues) -> None:
     most = peak.matmul_flops(dtype, 8192 if jax.default_backend() != "cpu" else 512)
     print(f"{jax.devices()[0].device_kind}: a large {dtype} matrix product reaches {most / 1e12:.4g} TFLOP/s")
     _print_row(COLUMNS, "setting")
-    first = None
+    first = 0.0
     for setting, config in configs.items():
         try:
             spec, batches = prepare(config)
@@ -51,16 +51,20 @@ def main(options: flags.FlagValues) -> None:
                 raise
             _print_row(["-"] * len(COLUMNS), f"{setting}: does not fit")
             continue
-        first = first or result["images/s"]
         memory = result["step GiB/device"]
+        rate, seconds, work, compiling = (
+            result[name] or 0.0
+            for name in ("images/s", "step seconds (median)", "model TFLOP/s/device", "compile seconds")
+        )
+        first = first or rate
         row = (
-            f"{result['images/s']:.5g}",
-            f"{result['images/s'] / first:.3f}",
-            f"{result['step seconds (median)'] * 1e3:.4g}",
-            f"{result['model TFLOP/s/device']:.4g}",
-            f"{result['model TFLOP/s/device'] * 1e12 / most:.3f}",
+            f"{rate:.5g}",
+            f"{rate / first:.3f}",
+            f"{seconds * 1e3:.4g}",
+            f"{work:.4g}",
+            f"{work * 1e12 / most:.3f}",
             "-" if memory is None else f"{memory:.3g}",
-            f"{result['compile seconds']:.3g}",
+            f"{compiling:.3g}",
         )
         _print_row(row, setting)
         del spec, batches

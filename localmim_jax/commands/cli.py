@@ -84,7 +84,7 @@ def parse(
         raise ConfigError(_explain(error, values)) from error
     config = load_config(values.config) if "config" in values and values.config else None
     if positional:
-        values[positional].value = [*values[positional].value, *rest]
+        values[positional].value = [*(values[positional].value or []), *rest]
     elif rest:
         raise ConfigError(_explain_leftover(rest[0], values, dict(_fields(config)) if config else {}))
     if "config" in values:

@@ -143,8 +143,11 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
     """
     from localmim_jax.tasks import initialise
 
-    if config.task == "detect":
-        raise ConfigError(f"{checkpoint} is a detector, which has no such features: give what it was initialised from")
+    if config.task in ("detect", "segment"):
+        raise ConfigError(
+            f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
+            "initialised from"
+        )
     return fill_model(config, initialise.read(checkpoint, standard_merging))
 
 
@@ -155,6 +158,7 @@ def fill_model(config: ConfigDict, weights: "Weights") -> tuple[Any, Tree, Tree]
     from localmim_jax.convert.weights import describe
     from localmim_jax.heads.classifier import Classifier, ClassifierConfig
     from localmim_jax.heads.mask_rcnn import MaskRCNN, MaskRCNNConfig
+    from localmim_jax.heads.upernet import Segmenter, SegmenterConfig
     from localmim_jax.localmim import LocalMIM
     from localmim_jax.tasks import initialise
 
@@ -163,6 +167,8 @@ def fill_model(config: ConfigDict, weights: "Weights") -> tuple[Any, Tree, Tree]
     def make_model(rngs: Any) -> Any:
         if isinstance(model, MaskRCNNConfig):
             return MaskRCNN(model, rngs=rngs)
+        if isinstance(model, SegmenterConfig):
+            return Segmenter(model, rngs=rngs)
         return Classifier(model, rngs=rngs) if isinstance(model, ClassifierConfig) else LocalMIM(model, rngs=rngs)
 
     # What a checkpoint may lack are norms, which begin like this, and decoders and heads, which features do not read.

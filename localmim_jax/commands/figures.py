@@ -64,7 +64,9 @@ def parts_of(name: str, scale: str, measure: bool) -> dict[str, tuple[dict[str, 
 
 def convergence(run: Path) -> runs.Values | None:
     """k-NN accuracy against the device hours that the report before it counted; None without such evaluations."""
-    hours, x, y = 0.0, [], []
+    hours = 0.0
+    x: list[tuple[int, float]] = []
+    y: list[float] = []
     for line in metrics(run):
         hours = line.get("time/device_hours", hours)
         if line.get("knn/accuracy") is not None and line["step"] not in [step for step, _ in x]:

@@ -1,6 +1,7 @@
 """What each table and figure compares: its rows, their runs, and the values that the supplement publishes."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from localmim_jax.commands.runs import Run
 
@@ -45,7 +46,7 @@ class Table:
     finetuned: bool = True
 
 
-def _rows(methods: dict[str, tuple[str, ...]], values: dict[str, tuple[float | None, ...]]) -> tuple[Row, ...]:
+def _rows(methods: Mapping[str, tuple[str, ...]], values: Mapping[str, tuple[float | None, ...]]) -> tuple[Row, ...]:
     return tuple(
         Row((NAMES[backbone], *label), backbone, method, value)
         for backbone, published in values.items()

@@ -86,7 +86,7 @@ def visualize(
     from localmim_jax.data.augment import EvalTransform
     from localmim_jax.evals.reconstruction import draw_one
     from localmim_jax.params import merge
-    from localmim_jax.tasks import initialise, inputs, pretrain
+    from localmim_jax.tasks import initialise, inputs, pretrain, settings
 
     if config is None:
         place = files.local_path(checkpoint)
@@ -101,7 +101,7 @@ def visualize(
         config.model.mask_ratio = mask_ratio
     transform = EvalTransform(tuple(config.image_size), config.data.channels, resize)
     pixels = [_read(Path(image).expanduser(), transform) for image in images]
-    model = initialise.model_config(config)
+    model = settings.localmim_config(config)
     weights = initialise.read(checkpoint, standard_merging)
     if weights.about.kind != "pretrain":
         raise ConfigError(f"{checkpoint} holds no decoders ({weights.about.kind}), so it reconstructs nothing")

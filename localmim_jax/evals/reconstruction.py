@@ -117,17 +117,17 @@ def _in_colour(
     image, cell = example["image"], description.cells[scale]
     h, w, c = image.shape
     grid = h // cell, w // cell
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def patches(picture: np.ndarray) -> np.ndarray:
         return picture.reshape(grid[0], cell, grid[1], cell, c).transpose(0, 2, 1, 3, 4).reshape(*grid, -1)
 
-    own = patches((image.astype(np.float32) / 255 - mean) / std)
+    own = patches((image.astype(np.float32) / 255 - centre) / spread)
     deviation = np.sqrt(own.var(axis=-1, keepdims=True, ddof=1) + VARIANCE_EPSILON)
     predicted = example[f"prediction/{scale}"].astype(np.float32).reshape(own.shape)
     restored = predicted * deviation + own.mean(axis=-1, keepdims=True)
     picture = restored.reshape(*grid, cell, cell, c).transpose(0, 2, 1, 3, 4).reshape(h, w, c)
-    picture = np.rint(np.clip((picture * std + mean) * 255, 0, 255)).astype(np.uint8)
+    picture = np.rint(np.clip((picture * spread + centre) * 255, 0, 255)).astype(np.uint8)
     masked = drawing.enlarge(_coarsen_or_repeat(example["mask"], grid), (h, w)) > 0
     return drawing.rgb(np.where(masked[..., None], picture, image))
 

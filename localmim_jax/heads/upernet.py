@@ -19,6 +19,12 @@ from localmim_jax.heads.conv_norm import ConvNorm
 from localmim_jax.heads.pyramid import PyramidBackbone, pyramid_taps
 from localmim_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
+
+def _size(x: jax.Array) -> tuple[int, int]:
+    """(rows, columns) of [b, rows, columns, d]."""
+    return x.shape[1], x.shape[2]
+
+
 MAX_CLASSES = 254  # an 8-bit mask names one more value, "ignored"
 _CLASSIFIER_STD = 0.01  # OpenMMLab's
 _AUXILIARY_MAP = 2  # stride 16
@@ -115,9 +121,9 @@ class UPerHead(nnx.Module):
         levels = [lateral(x, train) for lateral, x in zip(self.laterals, maps, strict=False)]
         levels.append(self._pool(maps[-1], train))
         for i in range(len(levels) - 2, -1, -1):
-            levels[i] = levels[i] + resize_bilinear(levels[i + 1], levels[i].shape[1:3])
+            levels[i] = levels[i] + resize_bilinear(levels[i + 1], _size(levels[i]))
         levels = [conv(x, train) for conv, x in zip(self.fpn, levels, strict=False)] + levels[-1:]
-        finest = levels[0].shape[1:3]
+        finest = _size(levels[0])
         x = jnp.concatenate([resize_bilinear(level, finest) for level in levels], axis=-1)
         return self.classifier(self.fpn_bottleneck(x, train), key)
 
@@ -125,7 +131,7 @@ class UPerHead(nnx.Module):
         """The pyramid pooling module: [b, h, w, d] -> [b, h, w, channels]."""
         parts = [x]
         for scale, conv in zip(self.pool_scales, self.pooled, strict=True):
-            parts.append(resize_bilinear(conv(adaptive_average_pool(x, scale), train), x.shape[1:3]))
+            parts.append(resize_bilinear(conv(adaptive_average_pool(x, scale), train), _size(x)))
         return self.bottleneck(jnp.concatenate(parts, axis=-1), train)
 
 

@@ -5,6 +5,7 @@ the border are all products of a row's and a column's part, so a RoI's crop is (
 weights)^T. No gather, and no scatter in the backward pass.
 """
 
+import functools
 import math
 
 import jax
@@ -104,7 +105,8 @@ def pyramid_roi_align(
 ) -> jax.Array:
     """`roi_align` of each box in the level that `roi_level` gives it: [b, n, bins, bins, c]."""
     level = roi_level(boxes, len(features))
-    return sum(
+    of_levels = [
         roi_align(feature, boxes, 1 / stride, bins, sampling, level == i)
         for i, (feature, stride) in enumerate(zip(features, strides, strict=True))
-    )
+    ]
+    return functools.reduce(jnp.add, of_levels)

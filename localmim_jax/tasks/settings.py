@@ -1,7 +1,7 @@
 """From a ConfigDict to the frozen settings of engine and models. `ConfigDict` goes no further than this room."""
 
 import dataclasses
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def encoder_config(config: ConfigDict) -> vit.ViTConfig | swin.SwinConfig:
     )
 
 
-def _attention(name: str, dtype: str) -> str:
+def _attention(name: str, dtype: str) -> Literal["xla", "cudnn"]:
     """ "xla" or "cudnn"; "auto" is the fused kernel where this machine's devices have it for the dtype."""
     if name not in ("auto", "xla", "cudnn"):
         raise ConfigError(f"model.attention is {name!r}; it must be one of auto, xla, cudnn")
@@ -114,7 +114,7 @@ def _attention(name: str, dtype: str) -> str:
             "model.attention=cudnn needs an NVIDIA GPU of compute capability 8.0 or more and a 16-bit model.dtype, but "
             f"here are {device.device_kind} and {dtype}; auto takes cuDNN where it can"
         )
-    return ("cudnn" if fused else "xla") if name == "auto" else name
+    return "cudnn" if fused and name != "xla" else "xla"
 
 
 def classifier_config(config: ConfigDict) -> ClassifierConfig:
