@@ -77,10 +77,9 @@ def make(runs: list[Run], root: Path) -> None:
     """Does what is missing, in order. What is done or running elsewhere is left alone."""
     import jax
 
-    if (
-        jax.config.read("jax_compilation_cache_dir") is None
-    ):  # seeds, and fine-tunings of one backbone, share their programs
-        jax.config.update("jax_compilation_cache_dir", os.path.abspath(root / "compiled"))
+    cache = "jax_compilation_cache_dir"
+    if getattr(jax.config, cache) is None:  # seeds, and fine-tunings of one backbone, share their programs
+        jax.config.update(cache, os.path.abspath(root / "compiled"))
     for number, run in enumerate(runs, start=1):
         state = run.state()
         if state is State.RUNNING:

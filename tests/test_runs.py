@@ -1,0 +1,76 @@
+"""The runs behind tables: their state told from disk, what is missing done, nothing done twice."""
+
+import os
+import shlex
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from localmim_jax.commands import tables
+from localmim_jax.commands.runs import Run, State, last_step, metrics
+from localmim_jax.engine.lock import RunLock
+from localmim_jax.errors import Preempted
+
+
+def tiny(workdir, *overrides):
+    return Run("tests/tiny_config.py", str(workdir), ("num_steps=1500", "log.every_steps=100", *overrides))
+
+
+def files(workdir):
+    return {path: path.stat().st_mtime_ns for path in Path(workdir).rglob("*")}
+
+
+def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_as_it_is(tmp_path):
+    first, second = tiny(tmp_path / "first", "num_steps=200"), tiny(tmp_path / "second")
+    assert [run.progress() for run in (first, second)] == ["missing", "missing"]
+
+    def stop():
+        deadline = time.monotonic() + 300
+        while not metrics(tmp_path / "second") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watcher = threading.Thread(target=stop)
+    watcher.start()
+    with pytest.raises(Preempted):
+        tables.make([first, second], tmp_path)
+    watcher.join()
+    assert (first.state(), second.state()) == (State.DONE, State.BEGUN)
+    assert second.progress().startswith("begun, step ")
+    assert second.progress().endswith(" of 1500")
+    finished = files(first.workdir)
+
+    tables.make([first, second], tmp_path)
+    assert (first.progress(), second.progress()) == ("done", "done")
+    assert files(first.workdir) == finished
+    steps = [line["step"] for line in metrics(tmp_path / "second") if "loss" in line]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == last_step(tmp_path / "second") == 1500
+    assert tables.listing([first, second]).splitlines()[1] == f"done  {second.command()}"
+
+
+def test_a_run_that_somebody_else_makes_is_left_alone(tmp_path, caplog):
+    run = tiny(tmp_path)
+    with RunLock(tmp_path):
+        assert run.state() is State.RUNNING
+        tables.make([run], tmp_path)
+    assert run.state() is State.MISSING
+    assert "is running elsewhere: left alone" in caplog.text
+    assert metrics(tmp_path) == []
+
+
+def test_the_command_for_a_shell_is_the_run():
+    run = Run("configs/small.py:vit_local_multi", "runs/with space", ("seed=1", "checkpoint.init_from=a b"))
+    assert shlex.split(run.command()) == [
+        *("python", "-m", "localmim_jax.train", "--config=configs/small.py:vit_local_multi"),
+        *("--workdir=runs/with space", "--config.seed=1", "--config.checkpoint.init_from=a b"),
+    ]
+    assert Run(run.config, "x", ("seed=1",)).load().seed == 1
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert metrics(tmp_path) == [{"step": 1, "loss": 2.0}]

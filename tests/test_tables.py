@@ -1,0 +1,84 @@
+"""Tables as the command prints and writes them, from run directories on disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from localmim_jax.commands import published, tables
+from localmim_jax.commands.published import Row, Table
+from localmim_jax.errors import ConfigError, StorageError
+
+TABLE = Table("Table X. Two rows", ("backbone", "method"), (Row(("ViT-B", "a"), "vit", "local_multi", 83.3),))
+
+
+def finish(run, accuracy):
+    """The traces that a finished run leaves, as far as tables read them."""
+    workdir = Path(run.workdir)
+    step = workdir / "checkpoints" / "12"
+    step.mkdir(parents=True)
+    (step / "manifest.json").write_text("{}")
+    (workdir / "config.json").write_text(json.dumps({"num_steps": 12}))
+    lines = [{"step": 12, "progress/epoch": 1.0, "loss": 0.1}, {"step": 12, "test/top1": accuracy}]
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_table_has_the_mean_and_deviation_of_the_seeds_that_are_done(tmp_path):
+    (row,), root = TABLE.rows, str(tmp_path)
+    for seed, accuracy in enumerate((0.5, 0.7)):
+        finish(published.finetuning(row, "small", seed, root), accuracy)
+    text = tables.show("tablex", TABLE, "small", 3, root, tmp_path / "results", run=False)
+    assert published.SMALL_HEADING in text
+    assert "| small ViT | a      | 83.3                  | 60.0 ± 14.1 | 2     |" in text
+    assert (tmp_path / "results" / "tablex.md").read_text() in text
+    assert (tmp_path / "results" / "tablex.csv").read_text().splitlines() == [
+        'backbone,method,"published, full scale",measured,seeds',
+        "small ViT,a,83.3,60.0 ± 14.1,2",
+    ]
+
+
+def test_a_table_without_runs_says_so(tmp_path):
+    assert tables.measure(TABLE.rows[0], "full", 1, str(tmp_path)) == ["ViT-B", "a", "83.3", "-", "0"]
+
+
+def test_rows_share_their_pretraining_and_every_run_comes_after_what_it_starts_from(tmp_path):
+    wanted = [
+        run
+        for name in ("table1", "table2", "figure1", "figure2")
+        for run in published.runs(published.TABLES[name], "full", 1, str(tmp_path))
+    ]
+    distinct = {run.workdir: run for run in wanted}
+    assert len(wanted) == 2 * (8 + 6) + 6 + 4
+    assert len(distinct) == 20  # ten pre-trainings and ten fine-tunings
+    seen = set()
+    for run in distinct.values():
+        starts = [text.partition("=")[2] for text in run.overrides if text.startswith("checkpoint.init_from=")]
+        assert seen.issuperset(starts)
+        seen.add(run.workdir)
+
+
+@pytest.mark.parametrize("scale", published.SCALES)
+def test_every_run_of_every_table_has_a_config(scale):
+    for name in [*published.TABLES, "ablations"]:
+        for run in published.runs(tables.find(name, scale), scale, 1, "runs"):
+            assert run.load().seed == 0, run.command()
+
+
+def test_wrong_names_and_places_are_told(tmp_path):
+    with pytest.raises(ConfigError, match=r"'table9' is no table or figure here: choose from table1, .*, ablations"):
+        tables.find("table9", "full")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"table.md cannot be written: ."):
+        tables.write(tmp_path / "file" / "table.md", "text")
+
+
+def test_the_command_lists_runs_with_their_states(tmp_path, capsys, monkeypatch):
+    values = flags.FlagValues()
+    tables.define_flags(values)
+    values(["tables", "--scale=small", "--seeds=1", f"--root={tmp_path}", "--names=table2"])
+    monkeypatch.setenv("XLA_FLAGS", "")
+    tables.main(values)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:12]] == ["missing"] * 12
+    assert "| backbone   | method" in "\n".join(lines)
