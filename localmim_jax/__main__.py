@@ -2,7 +2,10 @@
 
 import importlib
 
-COMMANDS = ("train", "prepare", "evaluate", "knn", "compare", "visualize", "features", "convert", "tables")
+COMMANDS = (
+    *("train", "prepare", "evaluate", "knn", "compare"),
+    *("visualize", "segment", "detect", "features", "convert", "tables"),
+)
 ANALYSES = ("gradients", "attention", "layers")
 
 

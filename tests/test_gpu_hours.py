@@ -32,6 +32,7 @@ def test_what_cannot_be_timed_is_refused(config, arguments, message):
         gpu_hours.main(options(config, *arguments))
 
 
+@pytest.mark.slow
 def test_a_real_step_is_timed_at_its_batch_size():
     config = common.shrink(common.pretrain_swin("swin_t"))
     config.num_steps = 6
