@@ -16,7 +16,11 @@ from localmim_jax.errors import Preempted
 
 
 def tiny(workdir, *overrides):
-    return Run("tests/tiny_config.py", str(workdir), ("num_steps=1500", "log.every_steps=100", *overrides))
+    return Run(
+        "tests/tiny_config.py",
+        str(workdir),
+        ("num_steps=150", "log.every_steps=10", "checkpoint.every_steps=100", *overrides),
+    )
 
 
 def files(workdir):
@@ -24,7 +28,7 @@ def files(workdir):
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_as_it_is(tmp_path):
-    first, second = tiny(tmp_path / "first", "num_steps=200"), tiny(tmp_path / "second")
+    first, second = tiny(tmp_path / "first", "num_steps=20"), tiny(tmp_path / "second")
     assert [run.progress() for run in (first, second)] == ["missing", "missing"]
 
     def stop():
@@ -40,7 +44,7 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_as_it_is(tmp_path
     watcher.join()
     assert (first.state(), second.state()) == (State.DONE, State.BEGUN)
     assert second.progress().startswith("begun, step ")
-    assert second.progress().endswith(" of 1500")
+    assert second.progress().endswith(" of 150")
     finished = files(first.workdir)
 
     tables.make([first, second], tmp_path)
@@ -48,7 +52,7 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_as_it_is(tmp_path
     assert files(first.workdir) == finished
     steps = [line["step"] for line in metrics(tmp_path / "second") if "loss" in line]
     assert steps == sorted(set(steps))
-    assert steps[-1] == last_step(tmp_path / "second") == 1500
+    assert steps[-1] == last_step(tmp_path / "second") == 150
     assert tables.listing([first, second]).splitlines()[1] == f"done  {second.command()}"
 
 
