@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # name: (file, text, replacement, tests that must notice)
 MUTATIONS = {
-    "tanh GELU": ("localmim_jax/backbones/blocks.py", "approximate=False", "approximate=True", "localmim"),
-    "tanh GELU in a decoder": ("localmim_jax/decoders.py", "approximate=False", "approximate=True", "localmim"),
+    "tanh GELU": ("localmim_jax/backbones/blocks.py", "0.5 * (1.0 + jax.lax.erf(x * 2**-0.5))", "0.5 * (1.0 + jnp.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))", "localmim"),
+    "a GELU's slope without its second part": ("localmim_jax/backbones/blocks.py", "wide * jnp.exp(", "0 * wide * jnp.exp(", "blocks"),
+    "mask token at the visible places": ("localmim_jax/masking.py", "mask.dense.reshape(b, -1, 1, 1) > 0", "mask.dense.reshape(b, -1, 1, 1) < 1", "masking"),
+    "tanh GELU in a decoder": ("localmim_jax/decoders.py", "blocks.gelu(self.upsample_norms[i](x))", "jax.nn.gelu(self.upsample_norms[i](x))", "localmim"),
     "layer-norm epsilon 1e-5": ("localmim_jax/backbones/vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", "localmim"),
     "tap 3 for tap 2": ("localmim_jax/backbones/vit.py", "features[number] = x", "features[number + 1] = x", "vit localmim"),
     "one bin more": ("localmim_jax/targets.py", ".astype(jnp.int32) % bins", ".astype(jnp.int32) % (bins + 1)", "targets"),
@@ -34,8 +36,8 @@ MUTATIONS = {
     "Adam's second moment": ("localmim_jax/engine/optim.py", "self.settings.b1, self.settings.b2,", "self.settings.b1, 0.999,", "decay"),
     "decay not scaled by the rate": ("localmim_jax/engine/optim.py", "-learning_rate * self.lr_scale[path] * d", "-learning_rate * self.lr_scale[path] ** 2 * d * 1.001", "decay"),
     "no positions in the decoder": ("localmim_jax/decoders.py", "tokens = tokens + jnp.asarray", "tokens = tokens + 0 * jnp.asarray", "decoders localmim"),
-    "norm after upsampling dropped": ("localmim_jax/decoders.py", "jax.nn.gelu(self.upsample_norms[i](x), approximate=False)", "jax.nn.gelu(x, approximate=False)", "localmim"),
-    "softmax scale": ("localmim_jax/backbones/blocks.py", "jax.nn.dot_product_attention(q, k, v, bias", "jax.nn.dot_product_attention(q * 1.01, k, v, bias", "blocks localmim"),
+    "norm after upsampling dropped": ("localmim_jax/decoders.py", "blocks.gelu(self.upsample_norms[i](x))", "blocks.gelu(x)", "localmim"),
+    "softmax scale": ("localmim_jax/backbones/blocks.py", "attend(q, k, v, bias, mask, self.implementation)", "attend(q * 1.01, k, v, bias, mask, self.implementation)", "blocks localmim"),
     "fine-tuning: class token pooled too": ("localmim_jax/heads/classifier.py", "else x[:, prefix:]", "else x", "classifier"),
     "fine-tuning: norm before the pooling": ("localmim_jax/heads/classifier.py", 'if config.head_order == "norm_pool":', 'if config.head_order == "pool_norm":', "classifier"),
     "fine-tuning: no position for the class token": ("localmim_jax/backbones/vit.py", "self.class_token[...].astype(config.dtype) + class_position", "self.class_token[...].astype(config.dtype)", "classifier"),
