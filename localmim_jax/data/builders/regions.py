@@ -5,17 +5,13 @@ neighbourhood, and whether that is smooth or textured; where either is a close c
 alone can be read off a pixel, texture only off its surroundings.
 """
 
-import contextlib
-import fcntl
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from localmim_jax.data.builders.once import made_once
 from localmim_jax.data.builders.photos import photographs
-from localmim_jax.errors import DataError
 
 CLASSES = ("dark", "dark texture", "pale", "pale texture", "warm", "warm texture", "cool")
 IMAGES = {"training": 480, "validation": 80}
@@ -38,23 +34,14 @@ def prepare(data_dir: str, images: dict[str, int] | None = None) -> Path:
     Raises:
         DataError: the folder cannot be written, or a package with photographs is missing.
     """
-    from localmim_jax.data.tfds_source import default_dir
-
     images = images or IMAGES
-    folder = Path(default_dir(data_dir)) / f"localmim_regions_{'_'.join(map(str, images.values()))}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.parent / f".{folder.name}.lock"):
-            if not folder.is_dir():
-                unfinished = folder.with_name(f".{folder.name}.unfinished")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                for split, count in images.items():
-                    _write(unfinished, split, count)
-                (unfinished / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-                unfinished.rename(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror}): choose another data.data_dir") from error
-    return folder
+
+    def write(folder: Path) -> None:
+        for split, count in images.items():
+            _write(folder, split, count)
+        (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+
+    return made_once(data_dir, f"localmim_regions_{'_'.join(map(str, images.values()))}", write)
 
 
 def regions(photograph: Image.Image) -> np.ndarray:
@@ -74,13 +61,6 @@ def regions(photograph: Image.Image) -> np.ndarray:
     unsure |= (np.abs(texture - _TEXTURE) < _UNSURE) & (tone < 6)
     raw = Image.fromarray(np.where(unsure, 0, mask).astype(np.uint8))
     return np.asarray(raw.filter(ImageFilter.ModeFilter(5)))
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _write(folder: Path, split: str, count: int) -> None:

@@ -4,20 +4,16 @@ Made on first use from the photographs of `builders.photos`, always the same. It
 colours, sizes, angles and places are drawn anew. Shapes may cover one another, so some masks are what is left visible.
 """
 
-import contextlib
-import fcntl
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from localmim_jax.data.builders.once import made_once
 from localmim_jax.data.builders.photos import photographs
-from localmim_jax.errors import DataError
 
 CLASSES = ("disc", "square", "triangle", "star", "ring")
 CATEGORY_IDS = (1, 2, 3, 5, 8)  # with gaps, as COCO's own
@@ -37,29 +33,13 @@ def prepare(data_dir: str, images: dict[str, int] | None = None) -> Path:
     Raises:
         DataError: the folder cannot be written, or a package with photographs is missing.
     """
-    from localmim_jax.data.tfds_source import default_dir
-
     images = images or IMAGES
-    folder = Path(default_dir(data_dir)) / f"localmim_shapes_{'_'.join(map(str, images.values()))}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.parent / f".{folder.name}.lock"):
-            if not folder.is_dir():
-                unfinished = folder.with_name(f".{folder.name}.unfinished")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                for split, count in images.items():
-                    _write(unfinished, split, count)
-                unfinished.rename(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror}): choose another data.data_dir") from error
-    return folder
 
+    def write(folder: Path) -> None:
+        for split, count in images.items():
+            _write(folder, split, count)
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return made_once(data_dir, f"localmim_shapes_{'_'.join(map(str, images.values()))}", write)
 
 
 def _write(folder: Path, split: str, count: int) -> None:
