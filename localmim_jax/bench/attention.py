@@ -6,14 +6,12 @@ Forward and backward, bfloat16. The difference is of outputs and gradients again
 their norm: both ways should show the rounding of bfloat16, about 0.003 to 0.006. Needs an NVIDIA GPU.
 """
 
-import statistics
-import time
-
 import jax
 import jax.numpy as jnp
 from absl import flags
 
 from localmim_jax.backbones.blocks import attend
+from localmim_jax.bench.step_time import median_seconds
 from localmim_jax.commands import cli
 from localmim_jax.errors import ConfigError
 
@@ -28,7 +26,7 @@ SHAPES = (
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("batch", 256, "sequences; a quarter with a bias", flag_values=values, lower_bound=4)
-    flags.DEFINE_integer("rounds", 10, "timed rounds, after two that are not", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("rounds", 10, "timed rounds, after one that is not", flag_values=values, lower_bound=1)
 
 
 def main(options: flags.FlagValues) -> None:
@@ -61,7 +59,7 @@ def main(options: flags.FlagValues) -> None:
         seconds, differences = {}, {}
         for way in ("xla", "cudnn"):
             differences[way] = _difference(compiled(*arguments, way), exact)
-            seconds[way] = _median_seconds(lambda way=way: compiled(*arguments, way), options.rounds)
+            seconds[way] = median_seconds(compiled, (*arguments, way), options.rounds)
         xla, cudnn = seconds["xla"] * 1e3, seconds["cudnn"] * 1e3
         print(f"{name:30} {xla:8.3g} {cudnn:8.3g} {xla / cudnn:6.2f} ", end="")
         print(f"{differences['xla']:9.2g} {differences['cudnn']:10.2g}", flush=True)
@@ -70,15 +68,6 @@ def main(options: flags.FlagValues) -> None:
 def _difference(found, exact) -> float:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
     return max(float(jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel())) for a, b in pairs)
-
-
-def _median_seconds(function, rounds: int) -> float:
-    seconds = []
-    for _ in range(rounds + 2):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
 
 
 if __name__ == "__main__":

@@ -123,12 +123,17 @@ def measure_parts(
         ),
     }
     return [
-        (name, _seconds(jax.jit(part), arguments, steps), flops.count_flops(jax.make_jaxpr(part)(*arguments)) / 1e9)
+        (
+            name,
+            median_seconds(jax.jit(part), arguments, steps),
+            flops.count_flops(jax.make_jaxpr(part)(*arguments)) / 1e9,
+        )
         for name, (part, arguments) in parts.items()
     ]
 
 
-def _seconds(function: Callable[..., Any], arguments: tuple, steps: int) -> float:
+def median_seconds(function: Callable[..., Any], arguments: tuple, steps: int) -> float:
+    """Of so many calls, each waited for, after one that is not timed."""
     jax.block_until_ready(function(*arguments))
     seconds = []
     for _ in range(steps):
