@@ -18,6 +18,8 @@ from localmim_jax import params as trees
 from localmim_jax import tasks
 from localmim_jax.commands import cli
 from localmim_jax.commands import detect as command
+from localmim_jax.commands.features import fill_model
+from localmim_jax.convert.weights import Weights, describe
 from localmim_jax.data.builders.photos import photographs
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh
@@ -282,3 +284,16 @@ def test_the_recipe_is_swins_3x():
         (400, 500, 600),
         (384, 600),
     )
+
+
+def test_a_vits_batch_norms_come_with_its_checkpoint():
+    config = common.shrink(common.detect(common.vit("vit_b")))
+    config.model.depth = 8
+    model = settings.detector_config(config)
+    params, statistics = trees.initialise(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))
+    assert statistics
+    statistics = jax.tree.map(lambda leaf: leaf + 0.25, statistics)
+    arrays = {path: np.asarray(leaf) for path, leaf in (trees.flatten(params) | trees.flatten(statistics)).items()}
+    _, filled, found = fill_model(config, Weights(arrays, describe(model), "here"))
+    for mine, theirs in ((filled, params), (found, statistics)):
+        assert jax.tree.all(jax.tree.map(np.array_equal, mine, theirs))

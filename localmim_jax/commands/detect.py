@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from localmim_jax.commands import cli
-from localmim_jax.errors import ConfigError, DataError, StorageError
+from localmim_jax.errors import ConfigError, DataError
 
 RESULTS = "detections.json"
 
@@ -47,7 +47,8 @@ def main(options: flags.FlagValues) -> None:
     if not 0 <= options.score <= 1:
         raise ConfigError(f"--score={options.score}: it must be from 0 to 1")
     cli.hide_accelerators_from_tensorflow()
-    from localmim_jax.commands.visualize import free_names
+    from localmim_jax.commands.pictures import free_names, read, save
+    from localmim_jax.data.decode import to_array
     from localmim_jax.engine.record import write_json
     from localmim_jax.evals.coco_ap import to_results
     from localmim_jax.evals.detections import LEGIBLE, draw
@@ -58,19 +59,14 @@ def main(options: flags.FlagValues) -> None:
     directory = Path(options.output).expanduser()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for path, name, (pixels, found) in zip(
-        free_names(options.images, directory), options.images, detector(map(read, options.images)), strict=True
-    ):
+    found_on = detector(to_array(read(image)) for image in options.images)
+    paths = free_names(options.images, directory)
+    for path, name, (pixels, found) in zip(paths, options.images, found_on, strict=True):
         size = pixels.shape[0], pixels.shape[1]
         images.append({"id": len(images) + 1, "file_name": name, "height": size[0], "width": size[1]})
         for entry in to_results(found, len(images), detector.category_ids, size):
             annotations.append({"id": len(annotations) + 1, **entry})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = draw(pixels, found, detector.class_names, max(LEGIBLE, *size), options.score)
-            Image.fromarray(picture).save(path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        save(draw(pixels, found, detector.class_names, max(LEGIBLE, *size), options.score), path)
         print(f"{path}: {found['scores'].size} found, {int((found['scores'] >= options.score).sum())} drawn")
     content = {"images": images, "annotations": annotations, "categories": detector.categories}
     write_json(directory / RESULTS, content)
@@ -93,16 +89,12 @@ class Detector:
     def __init__(self, checkpoint: str, config: ConfigDict | None = None, categories: str = ""):
         import jax
 
-        from localmim_jax.commands.features import fill_model
+        from localmim_jax.commands.features import config_of, fill_model
         from localmim_jax.convert import files
         from localmim_jax.params import merge
         from localmim_jax.tasks import detect, initialise
 
-        place = files.local_path(checkpoint)
-        if config is None:
-            if place.is_file():
-                raise ConfigError(f"--checkpoint={checkpoint} is a file, which tells no model: give --config too")
-            config = initialise.run_config(place)
+        place, config = files.local_path(checkpoint), config_of(checkpoint, config)
         if config.task != "detect":
             raise ConfigError(f"{checkpoint} is a {config.task} model, which finds no objects: give a detector")
         weights = initialise.read(checkpoint)
@@ -165,18 +157,3 @@ def _categories(place: Path, file: str) -> tuple[tuple[int, ...], tuple[str, ...
     except (OSError, ValueError) as error:
         raise DataError(f"{found[0]} cannot be read as JSON ({error})") from error
     return categories_of(content, found[0])
-
-
-def read(image: str) -> np.ndarray:
-    """An image file's pixels, upright, uint8 [h, w, 3]. Raises DataError with the file's name."""
-    from localmim_jax.data.decode import decode, to_array
-
-    path = Path(image).expanduser()
-    try:
-        return to_array(decode(path.read_bytes(), 3))
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder: name the images in it, for example {path}/*.jpg") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error

@@ -91,18 +91,13 @@ def extract(
     """
     import jax
 
-    from localmim_jax.convert import files
     from localmim_jax.data.folder import FolderSource
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.settings import MeshSettings
     from localmim_jax.params import merge
     from localmim_jax.tasks import initialise, inputs
 
-    if config is None:
-        place = files.local_path(checkpoint)
-        if not place.is_dir():
-            raise ConfigError(f"--checkpoint={checkpoint} is a file, which tells no model: give --config too")
-        config = initialise.run_config(place)
+    config = config_of(checkpoint, config)
     source = FolderSource(images)
     graphdef, params, model_state = load_model(config, checkpoint, standard_merging)
     last = initialise.model_config(config).encoder.num_layers
@@ -151,11 +146,31 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
     return fill_model(config, initialise.read(checkpoint, standard_merging))
 
 
-def fill_model(config: ConfigDict, weights: "Weights") -> tuple[Any, Tree, Tree]:
-    """The same with weights that have been read already. Raises ConfigError where they do not fill the model."""
+def config_of(checkpoint: str, config: ConfigDict | None) -> ConfigDict:
+    """A --config that was given, or else that of the run the checkpoint belongs to.
+
+    Raises:
+        ConfigError: the checkpoint is a file, which belongs to no run.
+        DataError: there is no run.
+    """
+    from localmim_jax.convert import files
+    from localmim_jax.tasks import initialise
+
+    if config is not None:
+        return config
+    place = files.local_path(checkpoint)
+    if place.is_file():
+        raise ConfigError(f"--checkpoint={checkpoint} is a file, which tells no model: give --config too")
+    return initialise.run_config(place)
+
+
+def fill_model(config: ConfigDict, weights: "Weights", whole: bool = False) -> tuple[Any, Tree, Tree]:
+    """The same with weights that have been read already. Raises ConfigError where they do not fill the model.
+
+    `whole` asks for every parameter and statistic; otherwise heads that features do not read may be missing.
+    """
     from localmim_jax import params as trees
-    from localmim_jax.convert.load import check, transfer
-    from localmim_jax.convert.weights import describe
+    from localmim_jax.convert.load import check
     from localmim_jax.heads.classifier import Classifier, ClassifierConfig
     from localmim_jax.heads.mask_rcnn import MaskRCNN, MaskRCNNConfig
     from localmim_jax.heads.upernet import Segmenter, SegmenterConfig
@@ -177,9 +192,11 @@ def fill_model(config: ConfigDict, weights: "Weights") -> tuple[Any, Tree, Tree]
 
     graphdef, *abstract = trees.split(make_model)
     params, model_state = (trees.map_with_path(begin, tree) for tree in abstract)
-    params, report = transfer(weights, params, describe(model))
+    params, model_state, report = initialise.load_into(weights, params, model_state, model)
     logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
     check(report)
+    if whole and (missing := [row.path for row in report.rows if row.status == "initialised"]):
+        raise ConfigError(f"{report.origin} has no {', '.join(missing[:4])} for this model: its classes may be others")
     return graphdef, params, model_state
 
 

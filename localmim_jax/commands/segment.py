@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
-from PIL import Image
 
 from localmim_jax.commands import cli
-from localmim_jax.commands.visualize import free_names, read_bytes
-from localmim_jax.data.decode import DecodeError, decode, size_of, to_array
-from localmim_jax.errors import ConfigError, DataError, StorageError
+from localmim_jax.commands.pictures import free_names, read, save
+from localmim_jax.data.decode import size_of, to_array
+from localmim_jax.errors import ConfigError, DataError
 
 _SHOWN = 480  # pixels that a picture's long side has at least
 
@@ -53,11 +52,7 @@ def main(options: flags.FlagValues) -> None:
     paths = free_names(options.images, Path(options.output).expanduser())
     for path, (image, labels) in zip(paths, found, strict=True):
         miou.write_mask(path.with_name(f"{path.stem}_classes.png"), values[labels], values)
-        picture = overlay.with_legend(image, labels, names, max(_SHOWN, *labels.shape))
-        try:
-            Image.fromarray(picture).save(path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        save(overlay.with_legend(image, labels, names, max(_SHOWN, *labels.shape)), path)
         print(path)
 
 
@@ -75,7 +70,7 @@ def segment(checkpoint: str, images: Sequence[str], config: ConfigDict) -> Itera
     from localmim_jax.tasks import segment as task
 
     for image in images:
-        _read(Path(image).expanduser())
+        read(image)
     graphdef, params, model_state = load_model(config, checkpoint)
     transform, scores = task.eval_transform(config), task.score_function(config)
 
@@ -86,7 +81,7 @@ def segment(checkpoint: str, images: Sequence[str], config: ConfigDict) -> Itera
     compiled = jax.jit(compute, static_argnums=3)
     params, model_state = jax.device_put((params, model_state))
     for image in images:
-        picture = _read(Path(image).expanduser())
+        picture = read(image)
         batch = {name: array[None] for name, array in transform.images(picture).items()}
         yield to_array(picture), np.asarray(compiled(params, model_state, batch, size_of(picture)))
 
@@ -97,26 +92,15 @@ def load_model(config: ConfigDict, checkpoint: str) -> tuple[Any, Any, Any]:
     Raises:
         ConfigError, DataError, StorageError: it cannot be read, does not fill the model, or is of another kind.
     """
-    from localmim_jax import params as trees
-    from localmim_jax.convert.load import check
-    from localmim_jax.heads.upernet import Segmenter
+    from localmim_jax.commands.features import fill_model
     from localmim_jax.tasks import initialise, settings
     from localmim_jax.tasks import segment as task
 
-    model = settings.segmenter_config(config)
-    task.check_settings(config, model)
+    task.check_settings(config, settings.segmenter_config(config))
     weights = initialise.read(checkpoint, config.checkpoint.standard_merging)
     if weights.about.kind != "segmenter":
         raise ConfigError(f"{checkpoint} segments nothing ({weights.about.kind}): train it with a segmentation recipe")
-    graphdef, *shapes = trees.split(lambda rngs: Segmenter(model, rngs=rngs))
-    params, model_state = (
-        trees.map_with_path(lambda _, leaf: np.zeros(leaf.shape, np.float32), tree) for tree in shapes
-    )
-    params, model_state, report = initialise.load_into(weights, params, model_state, model)
-    check(report)
-    if missing := [row.path for row in report.rows if row.status == "initialised"]:
-        raise ConfigError(f"{checkpoint} has no {', '.join(missing[:4])} for this model: its classes may be others")
-    return graphdef, params, model_state
+    return fill_model(config, weights, whole=True)
 
 
 def class_names(config: ConfigDict, checkpoint: str) -> tuple[str, ...]:
@@ -141,15 +125,9 @@ def class_names(config: ConfigDict, checkpoint: str) -> tuple[str, ...]:
 
 
 def _config(options: flags.FlagValues) -> ConfigDict:
-    from localmim_jax.convert import files
-    from localmim_jax.tasks import initialise
+    from localmim_jax.commands.features import config_of
 
-    config = options.config
-    if config is None:
-        place = files.local_path(options.checkpoint)
-        if place.is_file():
-            raise ConfigError(f"--checkpoint={options.checkpoint} is a file, which tells no model: give --config too")
-        config = initialise.run_config(place)
+    config = config_of(options.checkpoint, options.config)
     if config.task != "segment":
         raise ConfigError(f"{options.checkpoint} is a {config.task} model, which segments nothing")
     if options.ratios:
@@ -160,11 +138,3 @@ def _config(options: flags.FlagValues) -> ConfigDict:
     if options.flip is not None:
         config.eval.flip = options.flip
     return config
-
-
-def _read(path: Path) -> Any:
-    """The upright picture. Raises DataError with its name."""
-    try:
-        return decode(read_bytes(path), 3)
-    except DecodeError as error:
-        raise DataError(f"{path}: {error}") from error

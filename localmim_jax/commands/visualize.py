@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
-from PIL import Image
 
 from localmim_jax.commands import cli
+from localmim_jax.commands.pictures import free_names, read_bytes, save
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.errors import ConfigError, DataError, StorageError
+from localmim_jax.errors import ConfigError, DataError
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -54,11 +54,7 @@ def main(options: flags.FlagValues) -> None:
         standard_merging=options.standard_merging,
     )
     for path, picture in zip(free_names(options.images, Path(options.output).expanduser()), pictures, strict=True):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path)
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        save(picture, path)
         print(path)
 
 
@@ -81,18 +77,13 @@ def visualize(
     """
     import jax
 
-    from localmim_jax.commands.features import fill_model
-    from localmim_jax.convert import files
+    from localmim_jax.commands.features import config_of, fill_model
     from localmim_jax.data.augment import EvalTransform
     from localmim_jax.evals.reconstruction import draw_one
     from localmim_jax.params import merge
     from localmim_jax.tasks import initialise, inputs, pretrain, settings
 
-    if config is None:
-        place = files.local_path(checkpoint)
-        if place.is_file():
-            raise ConfigError(f"--checkpoint={checkpoint} is a file, which tells no model: give --config too")
-        config = initialise.run_config(place)
+    config = config_of(checkpoint, config)
     if config.task != "pretrain":
         raise ConfigError(f"{checkpoint} is a {config.task} model, which reconstructs nothing: give a pre-trained one")
     if not 0 <= mask_seed < 2**32:
@@ -119,30 +110,9 @@ def visualize(
         yield draw_one(example, description, model.taps, config.data.mean, config.data.std)
 
 
-def free_names(images: Sequence[str], directory: Path) -> list[Path]:
-    """A PNG in the directory for every image: its own name, with a number behind it where two have the same."""
-    names: dict[str, int] = {}
-    paths = []
-    for image in images:
-        stem = Path(image).stem
-        names[stem] = names.get(stem, 0) + 1
-        paths.append(directory / f"{stem}{f'_{names[stem]}' if names[stem] > 1 else ''}.png")
-    return paths
-
-
 def _read(path: Path, transform) -> np.ndarray:
     """uint8 [h, w, c], resized and cropped. Raises DataError with the file's name."""
     try:
         return transform({"image": read_bytes(path)}, np.random.default_rng(0))["image"]
     except DecodeError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def read_bytes(path: Path) -> bytes:
-    """What is in an image file. Raises DataError with its name."""
-    try:
-        return path.read_bytes()
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder: name the images in it, for example {path}/*.jpg") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error

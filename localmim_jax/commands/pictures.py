@@ -1,0 +1,49 @@
+"""What the commands that draw on images of one's own share: reading them, naming and writing their pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from localmim_jax.data.decode import DecodeError, Picture, decode
+from localmim_jax.errors import DataError, StorageError
+
+
+def free_names(images: Sequence[str], directory: Path) -> list[Path]:
+    """A PNG in the directory for every image: its own name, with a number behind it where two have the same."""
+    names: dict[str, int] = {}
+    paths = []
+    for image in images:
+        stem = Path(image).stem
+        names[stem] = names.get(stem, 0) + 1
+        paths.append(directory / f"{stem}{f'_{names[stem]}' if names[stem] > 1 else ''}.png")
+    return paths
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in an image file. Raises DataError with its name."""
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder: name the images in it, for example {path}/*.jpg") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def read(image: str) -> Picture:
+    """An image file, upright, RGB. Raises DataError with its name."""
+    path = Path(image).expanduser()
+    try:
+        return decode(read_bytes(path), 3)
+    except DecodeError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def save(picture: np.ndarray, path: Path) -> None:
+    """Writes uint8 [h, w, 3], folders above it made. Raises StorageError where it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
