@@ -1,4 +1,4 @@
-"""Every method of Tables 1 and 2 and every axis of ablations.py, in seconds on two CPU cores: small models, digits.
+"""Every method of Tables 1 and 2 and every axis of ablations.py, in minutes on two CPU cores: small models, digits.
 
     python main.py --config=configs/small.py:vit_global_multi --workdir=runs/small/vit_global_multi
     python -m localmim_jax.tables table1 --scale=small --run
@@ -43,13 +43,13 @@ def get_config(run="vit_local_multi"):
     backbone, _, method = run.partition("_")
     config = (quickstart if backbone == "vit" else quickstart_swin).get_config()
     config.batch_size = 50
-    config.num_epochs = 4.0
-    config.schedule.base_lr = 8e-3
-    config.schedule.warmup_epochs = 1.0
-    config.checkpoint.every_epochs = 2.0
-    config.checkpoint.keep_every_steps = 60  # the middle epoch's, for Figure 1
-    config.log.every_steps = 30
-    config.eval.knn.update({"raw_pixels": False, "every_epochs": 2.0, "max_train": 500})
+    config.num_epochs = 24.0
+    config.schedule.base_lr = 1.6e-2
+    config.schedule.warmup_epochs = 4.0
+    config.checkpoint.every_epochs = 12.0
+    config.checkpoint.keep_every_steps = 360  # the middle epoch's, for Figure 1
+    config.log.every_steps = 60
+    config.eval.knn.update({"raw_pixels": False, "every_epochs": 4.0, "max_train": 500})
     config.eval.reconstruction.num_images = 0
     if backbone == "vit":
         config.model.update({"width": 64, "depth": 4, "num_heads": 4})

@@ -14,6 +14,10 @@ class ConfigError(UserError, ValueError):
     """A config value, a flag, or a combination of them that cannot work."""
 
 
+class InUseError(ConfigError):
+    """The run directory belongs to a run that is alive."""
+
+
 class DataError(UserError):
     """A dataset that is missing, empty, mislabelled or too damaged to use."""
 

@@ -66,6 +66,36 @@ def test_a_run_that_somebody_else_makes_is_left_alone(tmp_path, caplog):
     assert metrics(tmp_path) == []
 
 
+def test_what_starts_from_a_run_that_is_not_done_waits(tmp_path, caplog):
+    first = tmp_path / "first"
+    second = tiny(tmp_path / "second", f"checkpoint.init_from={first}")
+    assert (second.start(), tiny(first).start()) == (first, None)
+    first.mkdir()
+    with RunLock(first):
+        tables.make([tiny(first), second], tmp_path)
+    assert second.state() is State.MISSING
+    assert f"second starts from {first}, which is not done: left alone" in caplog.text
+
+
+def test_a_run_that_somebody_else_starts_after_the_look_is_left_alone(tmp_path, caplog, monkeypatch):
+    """The other process takes the lock between our look at the state and our start."""
+    run, lock = tiny(tmp_path / "run"), RunLock(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    load = Run.load
+
+    def late(self):
+        lock.__enter__()
+        return load(self)
+
+    monkeypatch.setattr(Run, "load", late)
+    try:
+        tables.make([run], tmp_path)
+    finally:
+        lock.__exit__()
+    assert f"left alone: {run.workdir} is in use by process {os.getpid()}" in caplog.text
+    assert metrics(tmp_path / "run") == []
+
+
 def test_the_command_for_a_shell_is_the_run():
     run = Run("configs/small.py:vit_local_multi", "runs/with space", ("seed=1", "checkpoint.init_from=a b"))
     assert shlex.split(run.command()) == [

@@ -22,6 +22,9 @@ class State(enum.Enum):
     DONE = "done"
 
 
+_START = "checkpoint.init_from="
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One call of `localmim_jax.train`.
@@ -46,18 +49,13 @@ class Run:
         return cli.override(cli.load_config(self.config), self.overrides)
 
     def state(self) -> State:
-        """Told by the run directory alone: its lock, and whether the last step of the schedule is saved."""
-        from localmim_jax.engine import lock
-        from localmim_jax.engine.checkpoint import complete_steps
+        """See `state_of`."""
+        return state_of(Path(self.workdir))
 
-        place = Path(self.workdir)
-        if lock.holder(place):
-            return State.RUNNING
-        saved = complete_steps(place / "checkpoints")
-        last = last_step(place) if saved else None
-        if last is not None and last in saved:
-            return State.DONE
-        return State.BEGUN if saved or (place / "config.json").is_file() else State.MISSING
+    def start(self) -> Path | None:
+        """The directory of the run whose weights this one starts from; None if it starts from scratch."""
+        named = [text.removeprefix(_START) for text in self.overrides if text.startswith(_START)]
+        return Path(named[-1]) if named else None
 
     def progress(self) -> str:
         """ "done", or "begun, step 120 of 240" where the log tells."""
@@ -78,6 +76,20 @@ class Run:
         task, settings = tasks.build(config, self.workdir)
         loop.run(task, settings, self.workdir, cli.record(config))
         jax.clear_caches()
+
+
+def state_of(workdir: Path) -> State:
+    """Told by the run directory alone: its lock, and whether the last step of the schedule is saved."""
+    from localmim_jax.engine import lock
+    from localmim_jax.engine.checkpoint import complete_steps
+
+    if lock.holder(workdir):
+        return State.RUNNING
+    saved = complete_steps(workdir / "checkpoints")
+    last = last_step(workdir) if saved else None
+    if last is not None and last in saved:
+        return State.DONE
+    return State.BEGUN if saved or (workdir / "config.json").is_file() else State.MISSING
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:

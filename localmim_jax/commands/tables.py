@@ -7,8 +7,8 @@
 Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean
 attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run what is
 missing is run in this process, one after the other; stop it at any time, and the same command goes on where it was.
-Long runs are better made by their listed commands, on the machines that suit them. Tables are written as Markdown and
-CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
+Given twice at the same time, it shares the runs out. Long runs are better made by their listed commands, on the
+machines that suit them. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
 """
 
 import csv
@@ -22,8 +22,8 @@ from absl import flags, logging
 
 from localmim_jax.commands import cli, published
 from localmim_jax.commands.published import Row, Table
-from localmim_jax.commands.runs import Run, State, top1
-from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.commands.runs import Run, State, state_of, top1
+from localmim_jax.errors import ConfigError, InUseError, StorageError
 
 FIGURES = ("figure1", "figure2", "layers", "convergence")
 
@@ -38,7 +38,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(options: flags.FlagValues) -> None:
     if options.scale == "small":  # tiny programs: compiling is most of the work
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     cli.hide_accelerators_from_tensorflow()
     seeds = options.seeds or {"full": 1, "small": 2}[options.scale]
     tables = {name: find(name, options.scale) for name in options.names or [*published.TABLES]}
@@ -74,19 +74,27 @@ def find(name: str, scale: str) -> Table:
 
 
 def make(runs: list[Run], root: Path) -> None:
-    """Does what is missing, in order. What is done or running elsewhere is left alone."""
+    """Does what is missing, in order. What is done or running elsewhere is left alone, and so is what waits for that.
+
+    Several processes can do this for one root at the same time.
+    """
     import jax
 
     cache = "jax_compilation_cache_dir"
     if getattr(jax.config, cache) is None:  # seeds, and fine-tunings of one backbone, share their programs
         jax.config.update(cache, os.path.abspath(root / "compiled"))
     for number, run in enumerate(runs, start=1):
-        state = run.state()
+        state, start = run.state(), run.start()
         if state is State.RUNNING:
             logging.warning("%s is running elsewhere: left alone", run.workdir)
+        elif state is not State.DONE and start is not None and state_of(start) is not State.DONE:
+            logging.warning("%s starts from %s, which is not done: left alone", run.workdir, start)
         elif state is not State.DONE:
             logging.info("run %d of %d: %s", number, len(runs), run.command())
-            run.run()
+            try:
+                run.run()
+            except InUseError as error:  # since we looked
+                logging.warning("left alone: %s", error)
 
 
 def listing(runs: list[Run]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.errors import InUseError, StorageError
 
 NAME = "run.lock"
 BEAT_SECONDS = 10.0
@@ -32,7 +32,7 @@ class RunLock:
     """Context manager; only the first of several processes takes the lock.
 
     Raises:
-        ConfigError: (exit status 2) another run holds the directory; names its host, process and start.
+        InUseError: (exit status 2) another run holds the directory; names its host, process and start.
         StorageError: the lock file cannot be written.
     """
 
@@ -99,7 +99,7 @@ class RunLock:
             return False
 
     def _take_over(self, descriptor: int, flocked: bool) -> None:
-        """Returns if no living run has signed the file; raises ConfigError otherwise."""
+        """Returns if no living run has signed the file; raises InUseError otherwise."""
         holder = _signature(descriptor)
         if not holder:
             return
@@ -120,8 +120,8 @@ class RunLock:
             if os.stat(self._path).st_mtime != last:
                 raise self._refusal(holder)
 
-    def _refusal(self, holder: dict[str, Any]) -> ConfigError:
-        return ConfigError(
+    def _refusal(self, holder: dict[str, Any]) -> InUseError:
+        return InUseError(
             f"{self._path.parent} is in use by {_describe(holder)}; stop that run, or give this one another workdir"
         )
 
