@@ -109,6 +109,22 @@ MUTATIONS = {
     "segmentation: absent classes count as zero": ("localmim_jax/evals/miou.py", "float(np.nanmean(values))", "float(np.nan_to_num(values).mean())", "miou"),
     "segmentation: auxiliary weight 1": ("localmim_jax/tasks/segment.py", "total + auxiliary_weight *", "total + 1.0 *", "segment"),
     "segmentation: statistics left behind": ("localmim_jax/tasks/initialise.py", "model_state = unflatten({path: flat.pop(path) for path in statistics})", "_ = [flat.pop(path) for path in statistics]", "segment"),
+    "analysis: a query against itself": ("localmim_jax/analysis/attention.py", "pairs = same & ~np.eye(group.shape[1], dtype=bool)", "pairs = same", "attention"),
+    "analysis: NMI by the arithmetic mean": ("localmim_jax/analysis/attention.py", "np.sqrt(np.log(np.maximum(count, 1))) * jnp.sqrt(jnp.maximum(entropy, 0.0))", "0.5 * (np.log(np.maximum(count, 1)) + entropy)", "attention"),
+    "analysis: distance in patches": ("localmim_jax/analysis/attention.py", "(height / (int(coordinates[..., 0].max()) + 1))", "1.0", "analysis"),
+    "analysis: padding counted as images": ("localmim_jax/analysis/attention.py", "count += int(valid.sum())", "count += len(valid)", "analysis"),
+    "analysis: the gradient of one batch": ("localmim_jax/analysis/gradients.py", "np.mean(found, axis=0)", "found[-1]", "analysis"),
+    "analysis: squared norms": ("localmim_jax/analysis/gradients.py", "return jnp.sqrt(jnp.stack(", "return (jnp.stack(", "attention"),
+    "analysis: one mask for all batches": ("localmim_jax/analysis/gradients.py", "jax.random.fold_in(jax.random.key(config.seed), index)", "jax.random.fold_in(jax.random.key(config.seed), 0)", "analysis"),
+    "analysis: CKA of features not centred": ("localmim_jax/analysis/layers.py", "np.asarray(z, np.float64) - np.mean(z, axis=0, dtype=np.float64)", "np.asarray(z, np.float64)", "attention"),
+    "analysis: CKA of a run with itself": ("localmim_jax/analysis/layers.py", "for y in layers[1]]", "for y in layers[0]]", "analysis"),
+    "analysis: class token among the patches": ("localmim_jax/analysis/layers.py", "x[:, encoder.num_prefix_tokens :]", "x", "analysis"),
+    "analysis: tokens not normalised": ("localmim_jax/analysis/layers.py", "((tokens - mean) / jnp.sqrt(variance + 1e-6)).mean(axis=1)", "tokens.mean(axis=1)", "analysis"),
+    "analysis: the end for the middle": ("localmim_jax/analysis/runs.py", 'int(newest.name) / 2 if at == "middle"', 'int(newest.name) if at == "middle"', "analysis"),
+    "analysis: remembered with other settings": ("localmim_jax/analysis/runs.py", 'if known["settings"] == settings:', "if known:", "analysis"),
+    "tables: unfinished runs counted": ("localmim_jax/commands/tables.py", "for run in runs if run.state() is State.DONE]", "for run in runs]", "tables"),
+    "tables: fine-tuned from half a pre-training": ("localmim_jax/commands/tables.py", "and start is not None and state_of(start) is not State.DONE", "and False", "runs"),
+    "tables: population deviation": ("localmim_jax/commands/tables.py", "statistics.stdev(percent)", "statistics.pstdev(percent)", "tables"),
 }  # fmt: skip
 
 

@@ -82,3 +82,12 @@ def test_the_command_lists_runs_with_their_states(tmp_path, capsys, monkeypatch)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:12]] == ["missing"] * 12
     assert "| backbone   | method" in "\n".join(lines)
+
+
+def test_a_run_that_is_not_done_is_not_in_the_table(tmp_path):
+    (row,), root = TABLE.rows, str(tmp_path)
+    finish(published.finetuning(row, "small", 0, root), 0.5)
+    begun = published.finetuning(row, "small", 1, root)
+    finish(begun, 0.7)
+    (Path(begun.workdir) / "config.json").write_text(json.dumps({"num_steps": 24}))
+    assert tables.measure(row, "small", 2, root)[-2:] == ["50.0", "1"]
