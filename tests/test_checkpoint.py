@@ -14,7 +14,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from localmim_jax.engine import manifest, mesh, orbax_io
-from localmim_jax.engine.checkpoint import Checkpointer, complete_steps, find_checkpoint, load_params
+from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.saved import complete_steps, find_checkpoint, load_params
 from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.errors import ConfigError, StorageError
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from localmim_jax.engine import manifest
-from localmim_jax.engine.checkpoint import complete_steps, load_params
+from localmim_jax.engine.saved import complete_steps, load_params
 from tests.program import LONG, Program, several
 
 pytestmark = pytest.mark.slow

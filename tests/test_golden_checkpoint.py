@@ -9,8 +9,9 @@ import pytest
 from configs import common
 from localmim_jax import tasks
 from localmim_jax.engine import manifest
-from localmim_jax.engine.checkpoint import Checkpointer, load_params
+from localmim_jax.engine.checkpoint import Checkpointer
 from localmim_jax.engine.mesh import make_mesh
+from localmim_jax.engine.saved import load_params
 from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.engine.state import StateSpec, state_hash
 

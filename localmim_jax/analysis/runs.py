@@ -11,8 +11,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.commands.features import load_model
-from localmim_jax.engine.checkpoint import complete_steps, find_checkpoint
 from localmim_jax.engine.record import write_json
+from localmim_jax.engine.saved import complete_steps, find_checkpoint
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.tasks import initialise, inputs
 

@@ -81,7 +81,7 @@ class Run:
 def state_of(workdir: Path) -> State:
     """Told by the run directory alone: its lock, and whether the last step of the schedule is saved."""
     from localmim_jax.engine import lock
-    from localmim_jax.engine.checkpoint import complete_steps
+    from localmim_jax.engine.saved import complete_steps
 
     if lock.holder(workdir):
         return State.RUNNING

@@ -12,7 +12,7 @@ from localmim_jax.convert import files
 from localmim_jax.convert.load import Report, check, transfer
 from localmim_jax.convert.recognise import recognise
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm, looks_untrained
-from localmim_jax.engine.checkpoint import find_checkpoint, load_params
+from localmim_jax.engine.saved import find_checkpoint, load_params
 from localmim_jax.errors import DataError
 from localmim_jax.heads.classifier import ClassifierConfig
 from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
