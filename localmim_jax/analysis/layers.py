@@ -104,7 +104,9 @@ def compare(
 def define_flags(values: flags.FlagValues) -> None:
     runs.define_flags(values, at="last", output="layers")
     flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values)
+    flags.DEFINE_integer(
+        "max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values, lower_bound=0
+    )
     flags.DEFINE_integer("images", 512, "for CKA", flag_values=values)
 
 

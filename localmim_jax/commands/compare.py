@@ -1,6 +1,8 @@
 """The newest evaluations of several runs, side by side.
 
-python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+    python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+
+A value is the last that the run has recorded in its metrics.jsonl; "-" stands where it has none.
 """
 
 import json

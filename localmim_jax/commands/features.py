@@ -50,9 +50,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    for name in ("checkpoint", "images", "output"):
+    for name, example in (("checkpoint", "runs/quickstart"), ("images", "photos"), ("output", "features.npz")):
         if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; see --help")
+            raise ConfigError(f"no --{name} given; for example --{name}={example}")
     if options.kind not in KINDS:
         raise ConfigError(f"--kind={options.kind}: it must be one of {', '.join(KINDS)}")
     if options.batch_size < 1:
