@@ -57,6 +57,8 @@ def main(options: flags.FlagValues) -> None:
         raise ConfigError(f"--kind={options.kind}: it must be one of {', '.join(KINDS)}")
     if options.batch_size < 1:
         raise ConfigError(f"--batch_size={options.batch_size}: at least 1 is needed")
+    if options.layer and options.kind != "tokens":
+        raise ConfigError(f"--layer={options.layer}: features are of the last layer; for another add --kind=tokens")
     output = Path(options.output).expanduser()
     if output.suffix != ".npz":
         raise ConfigError(f"--output={options.output}: the file is an npz, so its name must end in .npz")
