@@ -261,10 +261,13 @@ def test_help_is_one_line_a_flag_with_its_default():
     ]
 
 
-def test_a_number_below_the_least_is_told_the_least():
+def test_a_value_out_of_range_is_told_the_range():
     def define(values):
         flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
+        flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
 
+    with pytest.raises(ConfigError, match="--scale=tiny: it must be one of full, small"):
+        cli.parse(["--scale=tiny"], define)
     for value in ("0", "many"):
         with pytest.raises(ConfigError, match=f"--k={value}: a whole number of at least 1 is needed"):
             cli.parse([f"--k={value}"], define)

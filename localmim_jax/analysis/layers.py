@@ -64,6 +64,11 @@ def measure(config: ConfigDict, checkpoint: Path, k: int = 20, max_train: int = 
     Raises:
         ConfigError, DataError, StorageError: model, labelled splits or checkpoint cannot be had.
     """
+    if "knn" not in config.eval:
+        raise ConfigError(
+            f"{checkpoint} is of the task {config.task}, whose config has no eval.knn to score layers on: give "
+            "pre-training runs"
+        )
     features, normalise = feature_function(config, checkpoint), inputs.normaliser(config)
     section = ConfigDict(config.eval.knn.to_dict() | ({"max_train": max_train} if max_train else {}))
     parts: list[tuple[list[np.ndarray], np.ndarray, bool]] = []

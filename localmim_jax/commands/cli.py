@@ -275,6 +275,8 @@ def _explain(error: Exception, values: flags.FlagValues) -> str:
         unknown = re.match(r"Unknown command line flag '([^']*)'", text)
         return f"--{unknown.group(1)}: no such flag{_suggest_flag(unknown.group(1), values)}" if unknown else text
     name, value = match.groups()
+    if choices := getattr(values[name].parser, "enum_values", None):
+        return f"--{name}={value}: it must be one of {', '.join(choices)}"
     needed, least = _NEEDED.get(values[name].flag_type(), text), getattr(values[name].parser, "lower_bound", None)
     if least is not None:
         needed += f" of at least {least}"

@@ -33,8 +33,10 @@ def newest(run: Path) -> dict[str, float]:
     file = run / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({type(error).__name__}): give directories of runs") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): give directories of runs") from error
+    except ValueError as error:
+        raise DataError(f"{file} is damaged ({error}): repair or remove it") from error
     found: dict[str, float] = {}
     for line in lines:
         if "learning_rate" not in line:  # only a report of training has that
