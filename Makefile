@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 BATCH ?= 8
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test test-slow test-torch lint bench
+.PHONY: help quickstart test test-slow test-torch lint types bench
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow    the longer proofs, those of test-torch included"
 	@echo "make test-torch   of them: PyTorch files, timm's and Transformers' models, ONNX, in an environment of their own ($(VENV)-torch)"
 	@echo "make lint         ruff"
+	@echo "make types        mypy"
 	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
 

@@ -1,12 +1,16 @@
 """python -m localmim_jax: the commands there are, one a line."""
 
+import difflib
 import importlib
+import sys
+from collections.abc import Sequence
 
 COMMANDS = (
     *("train", "prepare", "evaluate", "knn", "compare"),
     *("visualize", "segment", "detect", "features", "convert", "tables"),
 )
 ANALYSES = ("gradients", "attention", "layers")
+BENCHES = ("step_time", "input_speed", "variants", "attention", "hog", "sparse_swin", "gpu_hours")
 
 
 def listing() -> str:
@@ -16,8 +20,21 @@ def listing() -> str:
         first = (importlib.import_module(f"localmim_jax.commands.{name}").__doc__ or "").partition("\n")[0]
         lines.append(f"  python -m localmim_jax.{name:<10} {first}")
     lines.append(f"  python -m localmim_jax.analysis.<{'|'.join(ANALYSES)}>  What a run has learned, layer by layer.")
+    lines.append(f"  python -m localmim_jax.bench.<{'|'.join(BENCHES)}>  How fast it is on this machine.")
     return "\n".join(lines)
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Prints the listing; a command's name belongs behind a dot, and whoever gives it as an argument is told so."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(listing())
+        return
+    known = (*COMMANDS, *(f"analysis.{name}" for name in ANALYSES), *(f"bench.{name}" for name in BENCHES))
+    near = difflib.get_close_matches(arguments[0], known, n=1)
+    hint = f"did you mean python -m localmim_jax.{near[0]}?" if near else "python -m localmim_jax lists the commands"
+    print(f"localmim_jax: left-over argument {arguments[0]!r}; {hint}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 if __name__ == "__main__":
-    print(listing())
+    main(sys.argv[1:])

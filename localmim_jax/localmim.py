@@ -47,7 +47,7 @@ class LocalMIMConfig:
     def __post_init__(self) -> None:
         encoder, cells = self.encoder, self.target.cells
         if not self.taps or any(not 1 <= tap <= encoder.num_layers for tap in self.taps):
-            raise ConfigError(f"model.taps {self.taps}: name at least one layer from 1 to {encoder.num_layers}")
+            raise ConfigError(f"model.taps {self.taps}: at least one is needed, all from 1 to {encoder.num_layers}")
         if self.fusion and (len(self.taps) != 1 or not all(1 <= layer <= self.taps[0] for layer in self.fusion)):
             raise ConfigError(
                 f"model.fusion {self.fusion} with model.taps {self.taps}: fusing feeds one decoder, so name one tap, "

@@ -68,7 +68,7 @@ def num_visible(grid: tuple[int, int], mask_ratio: float) -> int:
     keep = int(n * (1 - mask_ratio))
     if not 0 < keep < n:
         raise ConfigError(
-            f"mask_ratio {mask_ratio} keeps {keep} of the {n} mask units of a {grid[0]}x{grid[1]} grid: "
+            f"model.mask_ratio {mask_ratio} keeps {keep} of the {n} mask units of a {grid[0]}x{grid[1]} grid: "
             f"choose a ratio from above 0 to at most {1 - 1 / n:.4f}"
         )
     return keep

@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 from flax import nnx
 
+from configs import common
+from localmim_jax.analysis import layers, runs
 from localmim_jax.analysis.attention import statistics
 from localmim_jax.analysis.gradients import layer_norms
 from localmim_jax.analysis.layers import cka
 from localmim_jax.backbones.swin import Swin, SwinConfig
 from localmim_jax.backbones.vit import ViT, ViTConfig
+from localmim_jax.errors import ConfigError, StorageError
 
 N = 4
 GROUP = np.zeros((1, N), np.int32)
@@ -137,3 +141,15 @@ def test_gradient_norm_of_a_linear_network():
     params = {"encoder": {"blocks": {"0": {"kernel": jnp.full(1, 3.0)}, "1": {"kernel": jnp.full(1, 5.0)}}}}
     layer = {"encoder/blocks/0/kernel": 1, "encoder/blocks/1/kernel": 2, "head": 3}.__getitem__
     np.testing.assert_allclose(layer_norms(jax.grad(y)(params), layer), [10, 6])
+
+
+def test_analyses_refuse_before_they_compute(tmp_path):
+    (tmp_path / "file").write_text("")
+    values = flags.FlagValues()
+    runs.define_flags(values, at="last", output="x")
+    values(["command", "--runs=a", f"--output={tmp_path}/file/x"])
+    with pytest.raises(StorageError, match=r"--output=.*/file/x: .*/file is a file; give another one"):
+        runs.collect(values, lambda config, place: {})
+    finetune = common.finetune(common.vit("vit_b"))
+    with pytest.raises(ConfigError, match=r"is of the task finetune, whose config has no eval\.knn"):
+        layers.measure(finetune, tmp_path)

@@ -11,6 +11,7 @@ from skimage import data as photos
 
 from localmim_jax.data.augment import EvalTransform, TrainTransform, centre_crop, random_resized_crop
 from localmim_jax.data.config import DataConfig
+from localmim_jax.errors import ConfigError
 
 PHOTO = photos.coffee()[:375, :500]
 
@@ -224,6 +225,8 @@ def test_a_centre_crop_that_is_not_square_is_covered(size):
 
 def test_a_resize_below_the_crop_still_covers_it():
     assert EvalTransform((32, 32), 3, 8)({"image": PHOTO}, None)["image"].shape == (32, 32, 3)
+    with pytest.raises(ConfigError, match="resize is -1: pixels"):
+        EvalTransform((32, 32), 3, -1)
 
 
 def test_transforms_can_be_sent_to_worker_processes():

@@ -88,7 +88,11 @@ def test_record_survives_json():
         ([QUICKSTART, "workdir=3"], "left-over argument 'workdir=3'; did you mean --workdir=3?"),
         ([QUICKSTART, "train"], "left-over argument 'train'; every option starts with --"),
         ([QUICKSTART, "--workdri=3"], "--workdri: no such flag; did you mean --workdir?"),
-        ([QUICKSTART, "--workdir"], "--workdir"),
+        ([QUICKSTART, "--workdir"], "--workdir: a value is needed, as in --workdir=VALUE"),
+        (
+            ["--config.seed=1"],
+            "--config.seed changes a recipe, and there is no --config; for example --config=configs/",
+        ),
         ([QUICKSTART, "--num_processes=two"], "--num_processes=two: a whole number is needed"),
         ([QUICKSTART, "--dry_run=no"], "--dry_run=no: true or false is needed; write --dry_run=false"),
         ([QUICKSTART, "--config.batch_sise=3"], "no such key; did you mean --config.batch_size?"),
@@ -141,6 +145,13 @@ def test_config_file_with_an_argument(tmp_path):
         "from ml_collections import ConfigDict\ndef get_config(size):\n    return ConfigDict({'size': size})\n"
     )
     assert cli.load_config(f"{path}:large").size == "large"
+
+
+def test_an_unknown_run_of_a_recipe_with_several_is_told_the_known_ones():
+    assert "table1.py has no 'vit_b_local_mutli'; did you mean vit_b_local_multi?" in refusal(
+        "--config=configs/table1.py:vit_b_local_mutli"
+    )
+    assert "has no 'x'; it has vit_b_global_single, vit_b_" in refusal("--config=configs/table1.py:x")
 
 
 def test_help_names_every_flag():
@@ -238,6 +249,7 @@ def test_help_is_one_line_a_flag_with_its_default():
         flags.DEFINE_multi_string("images", [], "image file; may be repeated", flag_values=values)
         flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
         flags.DEFINE_bool("parts", False, "also the parts", flag_values=values)
+        flags.DEFINE_list("sizes", ["32", "64"], "numbers", flag_values=values)
 
     lines = sorted(cli.help_text(define, "usage").splitlines()[2:])
     assert [line.split(None, 1)[1] for line in lines] == [
@@ -245,7 +257,20 @@ def test_help_is_one_line_a_flag_with_its_default():
         "neighbours (20)",
         "also the parts",
         "full or small (full)",
+        "numbers (32,64)",
     ]
+
+
+def test_a_value_out_of_range_is_told_the_range():
+    def define(values):
+        flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
+        flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
+
+    with pytest.raises(ConfigError, match="--scale=tiny: it must be one of full, small"):
+        cli.parse(["--scale=tiny"], define)
+    for value in ("0", "many"):
+        with pytest.raises(ConfigError, match=f"--k={value}: a whole number of at least 1 is needed"):
+            cli.parse([f"--k={value}"], define)
 
 
 def test_every_command_is_listed():
@@ -255,6 +280,22 @@ def test_every_command_is_listed():
     commands = {path.stem for path in places if "cli.run(" in path.read_text()} | {"convert"}
     assert set(package.COMMANDS) == commands
     assert all(f"localmim_jax.{name} " in package.listing() for name in commands)
+    for room, names in (("analysis", package.ANALYSES), ("bench", package.BENCHES)):
+        files = (Path(package.__file__).parent / room).glob("*.py")
+        assert set(names) == {path.stem for path in files if "cli.run(" in path.read_text()}
+        assert all(name in package.listing() for name in names)
+
+
+def test_a_command_stands_behind_a_dot(capsys):
+    from localmim_jax import __main__ as package
+
+    for argument, hint in (("trian", "did you mean python -m localmim_jax.train?"), ("x", "lists the commands")):
+        with pytest.raises(SystemExit) as ended:
+            package.main([argument])
+        assert ended.value.code == 2
+        assert hint in capsys.readouterr().err
+    package.main(["--help"])
+    assert "localmim_jax.train " in capsys.readouterr().out
 
 
 def test_recipes_are_found_outside_the_repository(tmp_path):

@@ -144,6 +144,7 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
         ({"target": "b.zip"}, ConfigError, "unknown suffix"),
         ({"source": "missing.npz"}, DataError, "no such file"),
         ({"source": "."}, DataError, "belongs to no run"),
+        ({"source": "nowhere"}, DataError, "nowhere: no such file or run directory"),
         ({"source": "https://example.org/x.pth"}, ConfigError, "fetch the file"),
     ],
 )
@@ -201,7 +202,7 @@ def test_from_the_command_line(goldens, tmp_path):
     assert "written" in done.stdout
     assert "sha256" in done.stderr
     done = subprocess.run([*program, "--source=x.npz"], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "convert: no --target given; see --help\n")
+    assert (done.returncode, done.stderr) == (2, "convert: no --target given; for example --target=vit_b.npz\n")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ def test_good_values_pass():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"name": "/"}, "data.name is '/'; write folder:/ for a folder of images; it must be"),
         ({"name": "imagenet"}, "data.name is 'imagenet'; it must be \"tfds:<name>\""),
         ({"name": "tfds:"}, "data.name"),
         ({"name": "photos:x"}, "data.name"),

@@ -117,7 +117,11 @@ def test_what_cannot_be_done(config, photos, run, tmp_path):
         (["--checkpoint=c", "--images=x", "--output=y"], "must end in .npz"),
         (["--checkpoint=c", "--images=x", "--output=y.npz", "--kind=mean"], "one of features, tokens"),
         (["--checkpoint=c", "--images=x", "--output=y.npz", "--batch_size=0"], "at least 1"),
-        (["--checkpoint=c", "--images=x", "--output=y.npz", "--config.seed=1"], "no --config given"),
+        (["--checkpoint=c", "--images=x", "--output=y.npz", "--layer=2"], "for another add --kind=tokens"),
+        (
+            ["--checkpoint=c", "--images=x", "--output=y.npz", "--config.seed=1"],
+            "--config.seed changes a recipe, and there is no",
+        ),
     ],
 )
 def test_flags(arguments, message):

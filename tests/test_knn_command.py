@@ -3,14 +3,27 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from localmim_jax.commands.knn import knn
 from localmim_jax.data.augment import EvalTransform
+from localmim_jax.errors import DataError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.localmim import LocalMIM
 from localmim_jax.params import merge, split
 from localmim_jax.tasks import initialise, inputs, settings
 from tests.test_finetune import pretrained, recipe  # noqa: F401
+
+
+def test_what_belongs_to_no_run(tmp_path):
+    (tmp_path / "weights.npz").write_bytes(b"")
+    for name, message in (
+        ("", "belongs to no run: there is no config.json"),
+        ("gone", "gone does not exist: give a run directory or a file"),
+        ("weights.npz", r"weights\.npz is a file that belongs to no run, so it tells no model: give --config too"),
+    ):
+        with pytest.raises(DataError, match=message):
+            knn(str(tmp_path / name), data="digits")
 
 
 def test_the_knn_command_scores_the_averaged_encoder(pretrained):  # noqa: F811

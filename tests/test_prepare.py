@@ -109,6 +109,15 @@ def test_a_name_that_is_taken_or_no_name(folder, tmp_path):
             prepare.copy(f"folder:{folder}", str(tmp_path), name, Converter())
 
 
+def test_nothing_is_begun_that_cannot_be_written_or_makes_no_sense(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(ConfigError, match=f"--data_dir=.*{place} is, or lies in, a file: give a directory"):
+            prepare.copy(f"folder:{folder}", str(tmp_path / place), "mine", Converter())
+    with pytest.raises(ConfigError, match="--max_bad_fraction=2: it must be from 0 to 1"):
+        prepare.copy(f"folder:{folder}", str(tmp_path), "mine", Converter(), max_bad_fraction=2)
+
+
 def test_splits_must_have_the_same_classes(folder, tmp_path):
     (folder / "val/zebra").mkdir()
     (folder / "val/zebra/1.jpg").write_bytes(jpeg(9, 9))

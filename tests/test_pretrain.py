@@ -138,11 +138,15 @@ def test_flat_folders_wide_images_one_grey_channel_and_pixels(photographs, tmp_p
     [
         ({"task": "dream"}, ConfigError, "must be one of pretrain"),
         ({"model.variant": "vit_xxl"}, ConfigError, "must be one of vit_ti"),
-        ({"data.mean": (0.5,)}, ConfigError, "give one a channel"),
+        ({"data.mean": (0.5,)}, ConfigError, "give one value a channel"),
+        ({"image_size": (32,)}, ConfigError, r"image_size is \(32,\): height and width are needed"),
+        ({"image_size": (0, 32)}, ConfigError, r"image_size is \(0, 32\): height and width are needed"),
         ({"data.std": (0.5, 0.0, 0.5)}, ConfigError, "above 0"),
         ({"num_steps": 0}, ConfigError, "less than one step"),
         ({"data.name": "folder:/nowhere"}, DataError, "/nowhere"),
-        ({"model.target.hog_bias": "/nowhere.npz"}, ConfigError, "cannot be read"),
+        ({"model.target.hog_bias": "/nowhere.npz"}, ConfigError, r"nowhere\.npz cannot be read \(No such file"),
+        ({"model.target.hog_bias": "{flat}/junk.npz"}, ConfigError, r"junk\.npz is no npz file: arrays hog_enc"),
+        ({"model.target.hog_bias": "{flat}/other.npz"}, ConfigError, r"other\.npz does not hold it: arrays hog_enc"),
         ({"schedule.warmup_steps": 50}, ConfigError, "warm-up"),
         (
             {"eval.knn.enabled": True, "eval.knn.test_split": "train", "eval.knn.name": "folder:{flat}"},
@@ -155,6 +159,8 @@ def test_what_cannot_work_is_refused_before_the_first_step(photographs, tmp_path
     flat = tmp_path / "flat"
     flat.mkdir()
     shutil.copy(photographs / "coffee/0.jpg", flat)
+    (flat / "junk.npz").write_bytes(b"junk")
+    np.savez(flat / "other.npz", a=np.zeros(2))
     changes = {key: value.format(flat=flat) if isinstance(value, str) else value for key, value in changes.items()}
     with pytest.raises(error, match=message) as caught:
         tasks.build(recipe(photographs, **changes), "")

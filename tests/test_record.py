@@ -100,10 +100,14 @@ def test_the_records_of_a_run(tmp_path):
 def test_a_resumed_run_with_another_config_is_refused_and_changes_nothing(tmp_path):
     record_run(tmp_path, CONFIG, resuming=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = with_value("batch_size", 16) | {"task": "finetune"}
-    with pytest.raises(ConfigError, match=r'batch_size: 8 -> 16; task: "pretrain" -> "finetune"') as caught:
-        record_run(tmp_path, other, resuming=True)
-    assert "\n" not in str(caught.value)
+    other = with_value("batch_size", 16) | {"seed": 7}
+    for config, message in (
+        (other, r"another config \(batch_size: 8 -> 16; seed: absent -> 7\); resume with the old values"),
+        (other | {"task": "finetune"}, r"is a run of the task pretrain, and this config's is finetune: give another"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            record_run(tmp_path, config, resuming=True)
+        assert "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -135,7 +139,7 @@ def test_an_unwritable_workdir_is_named_with_the_reason(tmp_path):
     ) as caught:
         open_workdir(tmp_path / "file" / "run")
     assert caught.value.exit_code == 4
-    with pytest.raises(StorageError, match="file cannot be written: File exists"):
+    with pytest.raises(StorageError, match="file cannot be written: it is a file; give another"):
         open_workdir(tmp_path / "file")
     with pytest.raises(ConfigError, match="is a URL"):
         open_workdir("gs://bucket/run")

@@ -70,8 +70,13 @@ def test_what_cannot_be_done(run, photos, tmp_path):  # noqa: F811
         (DataError, r"bad\.png: not an image", [f"--checkpoint={run}", *photos, str(bad)]),
         (DataError, "is a folder", [f"--checkpoint={run}", str(tmp_path)]),
         (DataError, "belongs to no run", [f"--checkpoint={tmp_path}", *photos]),
+        (DataError, "gone does not exist: give a run directory", [f"--checkpoint={tmp_path / 'gone'}", *photos]),
         (ConfigError, "give --config too", [f"--checkpoint={bad}", *photos]),
-        (StorageError, "cannot be written", [f"--checkpoint={run}", f"--output={tmp_path / 'file'}", *photos]),
+        (
+            StorageError,
+            "file cannot be written: it is a file; give another --output",
+            [f"--checkpoint={run}", f"--output={tmp_path / 'file'}", *photos],
+        ),
         (
             ConfigError,
             "is a pretrain model, which segments nothing",

@@ -86,6 +86,10 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             next(visualize.visualize(vit, photos, **arguments))
+    flattened = tiny(False, "hog")
+    flattened.image_size = (32,)
+    with pytest.raises(ConfigError, match="height and width are needed"):
+        next(visualize.visualize(vit, photos, flattened))
     with pytest.raises(DataError, match="is a folder: name the images in it"):
         next(visualize.visualize(vit, [str(tmp_path)]))
     with pytest.raises(DataError, match=r"none\.png cannot be read \(No such file"):

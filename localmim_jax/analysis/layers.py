@@ -64,6 +64,11 @@ def measure(config: ConfigDict, checkpoint: Path, k: int = 20, max_train: int = 
     Raises:
         ConfigError, DataError, StorageError: model, labelled splits or checkpoint cannot be had.
     """
+    if "knn" not in config.eval:
+        raise ConfigError(
+            f"{checkpoint} is of the task {config.task}, whose config has no eval.knn to score layers on: give "
+            "pre-training runs"
+        )
     features, normalise = feature_function(config, checkpoint), inputs.normaliser(config)
     section = ConfigDict(config.eval.knn.to_dict() | ({"max_train": max_train} if max_train else {}))
     parts: list[tuple[list[np.ndarray], np.ndarray, bool]] = []
@@ -104,7 +109,9 @@ def compare(
 def define_flags(values: flags.FlagValues) -> None:
     runs.define_flags(values, at="last", output="layers")
     flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values)
+    flags.DEFINE_integer(
+        "max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values, lower_bound=0
+    )
     flags.DEFINE_integer("images", 512, "for CKA", flag_values=values)
 
 

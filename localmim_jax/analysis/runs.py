@@ -35,13 +35,16 @@ def collect(options: flags.FlagValues, compute: Callable[[ConfigDict, Path], Val
 
     Raises:
         ConfigError: no runs, or another number of labels.
-        StorageError, DataError: a run cannot be read.
+        StorageError, DataError: a run cannot be read, or --output lies in a file.
     """
     if not options.runs:
         raise ConfigError("no --runs given; for example --runs=runs/first,runs/second")
     labels = options.labels or [Path(run).name for run in options.runs]
     if len(labels) != len(options.runs):
         raise ConfigError(f"--labels has {len(labels)} names for {len(options.runs)} runs: one each")
+    folder = Path(options.output).expanduser().parent
+    if folder.is_file():  # told before anything is computed
+        raise StorageError(f"--output={options.output}: {folder} is a file; give another one")
     series: Series = {}
     for label, run in zip(labels, options.runs, strict=True):
         config = initialise.run_config(Path(run).expanduser())

@@ -58,16 +58,21 @@ class ViTConfig:
         (h, w), p = self.image_size, self.patch_size
         if p < 1 or h % p or w % p or min(h, w) < p:
             legal = [size for size in range(1, min(h, w) + 1) if h % size == 0 and w % size == 0]
-            raise ConfigError(f"image_size {h}x{w} is not divisible by patch_size {p}: legal patch sizes are {legal}")
+            raise ConfigError(
+                f"image_size {h}x{w} is not divisible by model.patch_size {p}: make both sides multiples of it; "
+                f"for this image_size legal patch sizes are {legal}"
+            )
         if self.num_heads < 1 or self.width % self.num_heads:
             legal = [heads for heads in range(1, 33) if self.width % heads == 0]
-            raise ConfigError(f"width {self.width} is not divisible by num_heads {self.num_heads}: legal are {legal}")
+            raise ConfigError(
+                f"model.width {self.width} is not divisible by model.num_heads {self.num_heads}: legal are {legal}"
+            )
         if self.width % 4:
-            raise ConfigError(f"width {self.width} is not a multiple of 4, which 2-D sine-cosine positions need")
+            raise ConfigError(f"model.width {self.width} is not a multiple of 4, which 2-D sine-cosine positions need")
         if self.depth < 1 or self.in_channels < 1:
-            raise ConfigError(f"depth {self.depth} and in_channels {self.in_channels} must be at least 1")
+            raise ConfigError(f"model.depth {self.depth} and data.channels {self.in_channels} must be at least 1")
         if not 0.0 <= self.drop_path < 1.0:
-            raise ConfigError(f"drop_path {self.drop_path} is not in [0, 1)")
+            raise ConfigError(f"model.drop_path {self.drop_path} is not in [0, 1)")
         if self.position not in ("fixed", "learned"):
             raise ConfigError(f"position is {self.position!r}: choose 'fixed' or 'learned'")
 

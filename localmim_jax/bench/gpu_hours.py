@@ -60,7 +60,9 @@ def main(options: flags.FlagValues) -> None:
     try:
         batch_sizes = [int(size) for size in options.batch_sizes]
     except ValueError as error:
-        raise ConfigError(f"--batch_sizes={','.join(options.batch_sizes)}: whole numbers, with commas") from error
+        raise ConfigError(
+            f"--batch_sizes={','.join(options.batch_sizes)}: whole numbers separated by commas are needed"
+        ) from error
     if config.task != "pretrain":
         raise ConfigError(f"--config: device hours are of pre-training, and this recipe's task is {config.task}")
     if jax.device_count() > 1:

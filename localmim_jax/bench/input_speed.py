@@ -36,10 +36,12 @@ _MEAN, _STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float3
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("width", 500, "of the JPEGs in pixels, about", flag_values=values)
-    flags.DEFINE_integer("files", 300, "JPEGs to make", flag_values=values)
-    flags.DEFINE_integer("images", 640, f"images per turn; whole batches of {BATCH} are read", flag_values=values)
-    flags.DEFINE_integer("turns", 5, "of every way", flag_values=values)
+    flags.DEFINE_integer("width", 500, "of the JPEGs in pixels, about", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("files", 300, "JPEGs to make", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer(
+        "images", 640, f"images per turn; whole batches of {BATCH} are read", flag_values=values, lower_bound=BATCH
+    )
+    flags.DEFINE_integer("turns", 5, "of every way", flag_values=values, lower_bound=1)
 
 
 def main(options: flags.FlagValues) -> None:

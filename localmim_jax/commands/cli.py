@@ -89,7 +89,7 @@ def parse(
         raise ConfigError(_explain_leftover(rest[0], values, dict(_fields(config)) if config else {}))
     if "config" in values:
         if config is None and (values["config"].default is None or overrides or resets):
-            raise ConfigError(f"no --config given; for example --config={_existing_configs()[0]}")
+            raise ConfigError(_explain_no_config(overrides, resets))
         values["config"].value = None if config is None else override(config, overrides, resets)
     return values
 
@@ -106,14 +106,19 @@ def load_config(path: str) -> ConfigDict:
         if Path(file).parent != Path("configs") or not packaged.is_file():
             raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
         file = str(packaged)
+    content: dict[str, Any] = {}
     try:
-        get_config = runpy.run_path(file).get("get_config")
+        content = runpy.run_path(file)
+        get_config = content.get("get_config")
         if get_config is None:
             raise ConfigError(f"{file} has no function get_config()")
         config = get_config(*argument)
     except ConfigError:
         raise
     except Exception as error:
+        if argument and "sweep" in content and argument[0] not in (known := content["sweep"]()):
+            near = _did_you_mean(argument[0], known)
+            raise ConfigError(f"{file} has no {argument[0]!r}{near or '; it has ' + ', '.join(known)}") from error
         places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         line = f", line {places[-1]}" if places else ""
         # ml_collections lists every key of the config, which buries its own suggestion.
@@ -164,7 +169,8 @@ def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
 def _describe(flag: flags.Flag) -> str:
     """A flag's help in one line, without what absl adds to it, and its default where that says something."""
     text = re.sub(r"^<[^>]*>: |;?\s*repeat this option to specify.*", "", flag.help, flags=re.DOTALL)
-    return text if flag.default in (None, "", 0, False, []) else f"{text} ({flag.default})"
+    default = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+    return text if default in (None, "", 0, False) else f"{text} ({default})"
 
 
 def one_line(text: str) -> str:
@@ -264,10 +270,16 @@ def _explain(error: Exception, values: flags.FlagValues) -> str:
     text = one_line(str(error))
     match = re.match(r"flag --([^=]+)=(.*?): ", text)
     if match is None or match.group(1) not in values:
+        if missing := re.match(r"Missing value for flag --?([^ ]+)", text):
+            return f"--{missing.group(1)}: a value is needed, as in --{missing.group(1)}=VALUE"
         unknown = re.match(r"Unknown command line flag '([^']*)'", text)
         return f"--{unknown.group(1)}: no such flag{_suggest_flag(unknown.group(1), values)}" if unknown else text
     name, value = match.groups()
-    needed = _NEEDED.get(values[name].flag_type(), text)
+    if choices := getattr(values[name].parser, "enum_values", None):
+        return f"--{name}={value}: it must be one of {', '.join(choices)}"
+    needed, least = _NEEDED.get(values[name].flag_type(), text), getattr(values[name].parser, "lower_bound", None)
+    if least is not None:
+        needed += f" of at least {least}"
     hint = _value_hint(values[name].flag_type(), value)
     return f"--{name}={value}: {needed} is needed" + (f"; write --{name}={hint}" if hint else "")
 
@@ -282,6 +294,12 @@ def _value_hint(kind: str, value: str) -> str:
         return ""
     whole = kind == "int" and isinstance(number, float) and number.is_integer()
     return str(int(number)) if whole else ""
+
+
+def _explain_no_config(overrides: Sequence[str], resets: Sequence[str]) -> str:
+    changed = [text.split("=", 1)[0] for text in overrides] + list(resets)
+    what = f"--config.{changed[0]} changes a recipe, and there is no --config" if changed else "no --config given"
+    return f"{what}; for example --config={_existing_configs()[0]}"
 
 
 def _explain_leftover(argument: str, values: flags.FlagValues, fields: dict[str, Any]) -> str:

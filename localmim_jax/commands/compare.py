@@ -1,6 +1,8 @@
 """The newest evaluations of several runs, side by side.
 
-python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+    python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+
+A value is the last that the run has recorded in its metrics.jsonl; "-" stands where it has none.
 """
 
 import json
@@ -31,8 +33,10 @@ def newest(run: Path) -> dict[str, float]:
     file = run / "metrics.jsonl"
     try:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({type(error).__name__}): give directories of runs") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}): give directories of runs") from error
+    except ValueError as error:
+        raise DataError(f"{file} is damaged ({error}): repair or remove it") from error
     found: dict[str, float] = {}
     for line in lines:
         if "learning_rate" not in line:  # only a report of training has that

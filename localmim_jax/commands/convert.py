@@ -62,9 +62,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    for name in ("source", "target"):
+    for name, example in (("source", "runs/vit_b"), ("target", "vit_b.npz")):
         if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; see --help")
+            raise ConfigError(f"no --{name} given; for example --{name}={example}")
     for name, allowed in (("part", ("all", "encoder")), ("head_order", ("", *HEAD_ORDERS))):
         if getattr(options, name) not in allowed:
             raise ConfigError(

@@ -55,12 +55,12 @@ def main(options: flags.FlagValues) -> None:
 
     for image in options.images:  # before the first is drawn, every one is known to be readable
         read(image)
-    detector = Detector(options.checkpoint, options.config, options.categories)
     directory = Path(options.output).expanduser()
+    paths = free_names(options.images, directory)
+    detector = Detector(options.checkpoint, options.config, options.categories)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     found_on = detector(to_array(read(image)) for image in options.images)
-    paths = free_names(options.images, directory)
     for path, name, (pixels, found) in zip(paths, options.images, found_on, strict=True):
         size = pixels.shape[0], pixels.shape[1]
         images.append({"id": len(images) + 1, "file_name": name, "height": size[0], "width": size[1]})

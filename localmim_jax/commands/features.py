@@ -50,13 +50,15 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    for name in ("checkpoint", "images", "output"):
+    for name, example in (("checkpoint", "runs/quickstart"), ("images", "photos"), ("output", "features.npz")):
         if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; see --help")
+            raise ConfigError(f"no --{name} given; for example --{name}={example}")
     if options.kind not in KINDS:
         raise ConfigError(f"--kind={options.kind}: it must be one of {', '.join(KINDS)}")
     if options.batch_size < 1:
         raise ConfigError(f"--batch_size={options.batch_size}: at least 1 is needed")
+    if options.layer and options.kind != "tokens":
+        raise ConfigError(f"--layer={options.layer}: features are of the last layer; for another add --kind=tokens")
     output = Path(options.output).expanduser()
     if output.suffix != ".npz":
         raise ConfigError(f"--output={options.output}: the file is an npz, so its name must end in .npz")

@@ -21,21 +21,27 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("data_dir", "", "where TFDS keeps its datasets; empty: the config's", flag_values=values)
     flags.DEFINE_string("train_split", "train", "the memory bank", flag_values=values)
     flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
-    flags.DEFINE_string("config", "", "recipe of the model, where the checkpoint is a file", flag_values=values)
-    flags.DEFINE_integer("k", 20, "neighbours", flag_values=values)
+    flags.DEFINE_string(
+        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
+    )
+    flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
     flags.DEFINE_float("temperature", 0.07, "of the votes' weights", flag_values=values)
-    flags.DEFINE_integer("resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values)
-    flags.DEFINE_integer("max_train", 0, "evenly spaced examples of the memory bank; 0: all", flag_values=values)
-    flags.DEFINE_integer("batch_size", 256, "images at a time", flag_values=values)
+    flags.DEFINE_integer(
+        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "max_train", 0, "evenly spaced examples of the memory bank; 0: all", flag_values=values, lower_bound=0
+    )
+    flags.DEFINE_integer("batch_size", 256, "images at a time", flag_values=values, lower_bound=1)
     flags.DEFINE_bool(
         "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
     )
 
 
 def main(options: flags.FlagValues) -> None:
-    for name in ("checkpoint", "data"):
+    for name, example in (("checkpoint", "runs/quickstart"), ("data", "folder:/data/imagenet")):
         if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; see --help")
+            raise ConfigError(f"no --{name} given; for example --{name}={example}")
     cli.hide_accelerators_from_tensorflow()
     names = ("data", "data_dir", "train_split", "test_split", "k", "temperature", "resize", "max_train", "batch_size")
     settings = {name: getattr(options, name) for name in names}

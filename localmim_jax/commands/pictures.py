@@ -11,7 +11,12 @@ from localmim_jax.errors import DataError, StorageError
 
 
 def free_names(images: Sequence[str], directory: Path) -> list[Path]:
-    """A PNG in the directory for every image: its own name, with a number behind it where two have the same."""
+    """A PNG in the directory for every image: its own name, with a number behind it where two have the same.
+
+    Raises StorageError where the directory is a file, which is better said before anything is computed.
+    """
+    if directory.is_file():
+        raise StorageError(f"{directory} cannot be written: it is a file; give another --output")
     names: dict[str, int] = {}
     paths = []
     for image in images:
@@ -46,4 +51,4 @@ def save(picture: np.ndarray, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(path)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}; give another --output") from error

@@ -102,7 +102,10 @@ class Converter:
         if self.encoding == "keep" and short_side:
             raise ConfigError("--encoding=keep cannot shrink images: choose jpeg or raw, or leave out --short_side")
         if short_side < 0 or not 1 <= quality <= 100 or channels not in (1, 3):
-            raise ConfigError("--short_side must be at least 0, --quality 1 to 100, --channels 1 or 3")
+            raise ConfigError(
+                f"--short_side must be at least 0, --quality 1 to 100, --channels 1 or 3, and they are {short_side}, "
+                f"{quality} and {channels}"
+            )
 
     def __call__(self, data: bytes | np.ndarray) -> bytes:
         """Raises DecodeError for what cannot be decoded, also where the bytes would be kept."""
@@ -150,6 +153,10 @@ def copy(
     if with_masks and convert.short_side:
         raise ConfigError("--short_side does not shrink masks, so their images must keep their size: leave it out")
 
+    if not 0 <= max_bad_fraction <= 1:
+        raise ConfigError(f"--max_bad_fraction={max_bad_fraction}: it must be from 0 to 1")
+    if any(path.is_file() for path in (Path(data_dir), *Path(data_dir).parents)):
+        raise ConfigError(f"--data_dir={data_dir} is, or lies in, a file: give a directory")
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", save_as):
         raise ConfigError(f"--save_as={save_as}: a name of lower-case letters, digits and single _ is needed")
     readers = [_open(name, split, data_dir) for split in splits or _splits_of(name, data_dir)]

@@ -129,7 +129,9 @@ def _config(options: flags.FlagValues) -> ConfigDict:
 
     config = config_of(options.checkpoint, options.config)
     if config.task != "segment":
-        raise ConfigError(f"{options.checkpoint} is a {config.task} model, which segments nothing")
+        raise ConfigError(
+            f"{options.checkpoint} is a {config.task} model, which segments nothing: give a segmentation run"
+        )
     if options.ratios:
         try:
             config.eval.ratios = tuple(map(float, options.ratios))

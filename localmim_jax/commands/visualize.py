@@ -32,7 +32,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("mask_seed", 0, "another number masks other patches", flag_values=values)
     flags.DEFINE_float("mask_ratio", None, "masked share of the image; default: the config's", flag_values=values)
-    flags.DEFINE_integer("resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values)
+    flags.DEFINE_integer(
+        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
+    )
     flags.DEFINE_bool(
         "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
     )
@@ -90,9 +92,9 @@ def visualize(
         raise ConfigError(f"--mask_seed={mask_seed}: it must be from 0 to {2**32 - 1}")
     if mask_ratio is not None:
         config.model.mask_ratio = mask_ratio
-    transform = EvalTransform(tuple(config.image_size), config.data.channels, resize)
-    pixels = [_read(Path(image).expanduser(), transform) for image in images]
     model = settings.localmim_config(config)
+    transform = EvalTransform(model.encoder.image_size, config.data.channels, resize)
+    pixels = [_read(Path(image).expanduser(), transform) for image in images]
     weights = initialise.read(checkpoint, standard_merging)
     if weights.about.kind != "pretrain":
         raise ConfigError(f"{checkpoint} holds no decoders ({weights.about.kind}), so it reconstructs nothing")

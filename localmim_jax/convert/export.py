@@ -126,7 +126,12 @@ def rename(origin: str, arrays: Mapping[str, np.ndarray], rules: names.Rules, wh
             renamed[named[0]] = np.ascontiguousarray(names.to_release(array, named[1]))
     if nameless:
         more = f" and {len(nameless) - 6} more" if len(nameless) > 6 else ""
-        raise ConfigError(f"{origin}: {whose} has no name for {', '.join(nameless[:6])}{more}")
+        alone = (
+            "" if any(path.startswith("encoder/") for path in nameless) else " the encoder alone (--part=encoder), or"
+        )
+        raise ConfigError(
+            f"{origin}: {whose} has no name for {', '.join(nameless[:6])}{more}; export{alone} with --names=localmim"
+        )
     return renamed
 
 

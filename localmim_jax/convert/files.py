@@ -49,7 +49,7 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, np.ndarray],
         ConfigError: torch is needed and missing or too old.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file or run directory")
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: unknown suffix; weights are read from {', '.join(SUFFIXES)} or a run directory")
     size = path.stat().st_size

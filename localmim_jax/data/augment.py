@@ -13,6 +13,7 @@ from PIL import Image
 
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import Encoded, Picture, decode, size_of, to_array
+from localmim_jax.errors import ConfigError
 
 Crop = tuple[int, int, int, int]
 
@@ -73,12 +74,16 @@ class EvalTransform:
     """The short side to `resize` pixels (bicubic), then the centre `image_size`: torchvision's Resize and CenterCrop.
 
     Where `image_size` is not square, `resize` is for its short side and the image is made to cover the long one too.
-    `resize` 0 keeps the usual proportion, 256 for 224. The rng is not used.
+    `resize` 0 keeps the usual proportion, 256 for 224. The rng is not used. Raises ConfigError for a negative `resize`.
     """
 
     image_size: tuple[int, int]
     channels: int
     resize: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resize < 0:
+            raise ConfigError(f"resize is {self.resize}: pixels of the short side are needed, or 0 for 256 for 224")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = decode(example["image"], self.channels)

@@ -64,7 +64,8 @@ class DataConfig:
         kind, _, rest = self.name.partition(":")
         known = (kind in ("tfds", "folder", "coco", "masks") and rest) or self.name in _OWN
         if not known:
-            raise ConfigError(f"data.name is {self.name!r}; it must be {NAMES}")
+            hint = f"write folder:{self.name} for a folder of images; " if os.path.isdir(self.name) else ""
+            raise ConfigError(f"data.name is {self.name!r}; {hint}it must be {NAMES}")
         for key, least in (
             ("batch_size", 1),
             ("seed", 0),

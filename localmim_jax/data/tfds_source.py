@@ -60,8 +60,9 @@ class TfdsSource(Source):
             self._length = len(self._records)
         except (ValueError, KeyError, AssertionError) as error:
             splits = ", ".join(builder.info.splits)
+            reason = f" ({_one_line(error)})" if split.partition("[")[0] in builder.info.splits else ""
             raise DataError(
-                f"{name} has no split {split!r} ({_one_line(error)}); it has {splits}, or slices as in train[:10%]"
+                f"{name} has no split {split!r}{reason}; it has {splits}, or slices as in train[:10%]"
             ) from error
 
     def __len__(self) -> int:

@@ -50,7 +50,8 @@ def open_workdir(workdir: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=path) as handle:
             handle.write(b"x")
     except OSError as error:
-        raise StorageError(f"workdir {path} cannot be written: {error.strerror}; give another --workdir") from error
+        reason = "it is a file" if path.is_file() else error.strerror
+        raise StorageError(f"workdir {path} cannot be written: {reason}; give another --workdir") from error
     return path
 
 
@@ -69,7 +70,14 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
     config = _as_json(config)
     path = Path(workdir) / "config.json"
     if resuming and path.exists():
-        changes = changed(_read_json(path), config)
+        old = _read_json(path)
+        task = config.get("task")
+        if old.get("task", task) != task:  # every key of either task would be listed
+            raise ConfigError(
+                f"{workdir} is a run of the task {old['task']}, and this config's is {task}: give another --workdir, "
+                "and checkpoint.init_from to start from these parameters"
+            )
+        changes = changed(old, config)
         if changes:
             raise ConfigError(
                 f"{workdir} was started with another config ({'; '.join(changes)}); resume with the old values; or "

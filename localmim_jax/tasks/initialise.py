@@ -124,6 +124,10 @@ def run_directory(place: Path) -> Path:
     for directory in (place, *place.parents[:2]):
         if (directory / "config.json").is_file():
             return directory
+    if not place.exists():
+        raise DataError(f"{place} does not exist: give a run directory or a file")
+    if place.is_file():
+        raise DataError(f"{place} is a file that belongs to no run, so it tells no model: give --config too")
     raise DataError(
         f"{place} belongs to no run: there is no config.json in it or above; give a run directory or a file"
     )

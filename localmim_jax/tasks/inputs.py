@@ -53,7 +53,7 @@ def normaliser(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     for key in ("mean", "std"):
         if len(data[key]) != data.channels:
             raise ConfigError(
-                f"data.{key} has {len(data[key])} values for data.channels={data.channels}: give one a channel"
+                f"data.{key} {tuple(data[key])} does not fit data.channels={data.channels}: give one value a channel"
             )
     if min(data.std) <= 0:
         raise ConfigError(f"data.std is {tuple(data.std)}: every deviation must be above 0")

@@ -1,6 +1,7 @@
 """From a ConfigDict to the frozen settings of engine and models. `ConfigDict` goes no further than this room."""
 
 import dataclasses
+import zipfile
 from typing import Any, Literal, TypeVar, cast
 
 import jax
@@ -20,6 +21,7 @@ from localmim_jax.targets import TargetConfig
 
 T = TypeVar("T")
 
+_HOG_BIAS_FILE = "arrays hog_enc.<k>.conv.bias of 2 values are needed, one a scale, as localmim_jax.convert writes them"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -71,6 +73,8 @@ def encoder_config(config: ConfigDict) -> vit.ViTConfig | swin.SwinConfig:
         ConfigError: an unknown variant or an impossible size.
     """
     model = config.model
+    if len(config.image_size) != 2 or min(config.image_size) < 1:
+        raise ConfigError(f"image_size is {tuple(config.image_size)}: height and width are needed, as in 224,224")
     variants = vit.VARIANTS | swin.VARIANTS
     if model.variant not in variants:
         raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(variants)}")
@@ -187,8 +191,12 @@ def read_hog_bias(path: str) -> tuple[tuple[float, float], ...]:
         with np.load(path, allow_pickle=False) as file:
             names = sorted(name for name in file.files if name.endswith(".conv.bias"))
             biases = [np.asarray(file[f"hog_enc.{i}.conv.bias"], np.float64) for i in range(len(names))]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"model.target.hog_bias: {path} cannot be read ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"model.target.hog_bias: {path} cannot be read ({error.strerror or error})") from error
+    except (ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise ConfigError(f"model.target.hog_bias: {path} is no npz file: {_HOG_BIAS_FILE}") from error
+    except KeyError:
+        biases = []
     if not biases or any(bias.shape != (2,) for bias in biases):
-        raise ConfigError(f"model.target.hog_bias: {path} needs arrays hog_enc.<k>.conv.bias of 2 values, one a scale")
+        raise ConfigError(f"model.target.hog_bias: {path} does not hold it: {_HOG_BIAS_FILE}")
     return tuple((float(bias[0]), float(bias[1])) for bias in biases)
