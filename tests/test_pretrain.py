@@ -148,6 +148,13 @@ def test_flat_folders_wide_images_one_grey_channel_and_pixels(photographs, tmp_p
         ({"model.target.hog_bias": "{flat}/junk.npz"}, ConfigError, r"junk\.npz is no npz file: arrays hog_enc"),
         ({"model.target.hog_bias": "{flat}/other.npz"}, ConfigError, r"other\.npz does not hold it: arrays hog_enc"),
         ({"schedule.warmup_steps": 50}, ConfigError, "warm-up"),
+        ({"model.mlp_ratio": 0.0}, ConfigError, "model.mlp_ratio 0.0 leaves the MLPs no hidden unit"),
+        ({"eval.reconstruction.num_images": -1}, ConfigError, "num_images is -1: pictures are needed"),
+        (
+            {"eval.reconstruction.num_images": 1, "eval.reconstruction.every_epochs": -1.0},
+            ConfigError,
+            r"eval.reconstruction.every_epochs is -1.0: epochs between",
+        ),
         (
             {"eval.knn.enabled": True, "eval.knn.test_split": "train", "eval.knn.name": "folder:{flat}"},
             DataError,

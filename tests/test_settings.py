@@ -8,6 +8,7 @@ from localmim_jax.engine.settings import (
     RunSettings,
     ScheduleSettings,
 )
+from localmim_jax.engine.task import Evaluation
 from localmim_jax.errors import ConfigError
 
 RATE = ScheduleSettings(peak_lr=1e-3)
@@ -33,6 +34,7 @@ RATE = ScheduleSettings(peak_lr=1e-3)
         (lambda: MeshSettings(data=-1, fsdp=-1), "both -1"),
         (lambda: CheckpointSettings(keep_last=0), "checkpoint.keep_last"),
         (lambda: LogSettings(every_steps=0), "log.every_steps"),
+        (lambda: Evaluation("val", list, dict, dict, every_steps=-1), "val is to be evaluated every -1 steps"),
         (lambda: RunSettings(RATE, seed=-1), "seed is -1"),
         (lambda: RunSettings(RATE, accum_steps=0), "accum_steps"),
         (lambda: RunSettings(RATE, dtype="fp16"), "model.dtype is 'fp16'"),

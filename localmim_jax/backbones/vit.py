@@ -73,6 +73,8 @@ class ViTConfig:
             raise ConfigError(f"model.depth {self.depth} and data.channels {self.in_channels} must be at least 1")
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError(f"model.drop_path {self.drop_path} is not in [0, 1)")
+        if self.width * self.mlp_ratio < 1:
+            raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} leaves the MLPs no hidden unit: 4 is usual")
         if self.position not in ("fixed", "learned"):
             raise ConfigError(f"position is {self.position!r}: choose 'fixed' or 'learned'")
 

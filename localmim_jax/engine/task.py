@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree
 
 Batch = Mapping[str, np.ndarray]  # this host's part; every array's first axis is the example axis
@@ -40,6 +41,9 @@ class Evaluation:
         at_start: also before the first step.
         best: name of a scalar whose highest value decides which checkpoint is kept as the best; "" keeps none. At
             most one evaluation of a task has it.
+
+    Raises:
+        ConfigError: a negative interval.
     """
 
     name: str
@@ -49,6 +53,10 @@ class Evaluation:
     every_steps: int = 0
     at_start: bool = False
     best: str = ""
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 0:
+            raise ConfigError(f"{self.name} is to be evaluated every {self.every_steps} steps: at least 0 is needed")
 
 
 @dataclasses.dataclass(frozen=True)

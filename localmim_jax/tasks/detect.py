@@ -82,7 +82,13 @@ def build(config: ConfigDict, workdir: str) -> Task:
         weight_decay_rules=decay.DETECT,
         init_from=initialiser(config, model),
         evaluations=(
-            evaluation(config, train, test, workdir, settings.interval(config.eval.every_epochs, steps_per_epoch)),
+            evaluation(
+                config,
+                train,
+                test,
+                workdir,
+                settings.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),
+            ),
         ),
     )
 

@@ -59,7 +59,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         batches=functools.partial(inputs.evaluation_batches, train.config, test, config.batch_size, config.eval.resize),
         predict=lambda model, batch: ranks_and_losses(model(normalise(batch["image"])), batch["label"]),
         make_metric=functools.partial(Accuracy, model.num_classes),
-        every_steps=settings.interval(config.eval.every_epochs, steps_per_epoch),
+        every_steps=settings.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),
         best="top1",
     )
     return Task(

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from localmim_jax.backbones.swin import SwinConfig
 from localmim_jax.engine.task import Evaluation, Task
+from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
 from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
 from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
@@ -77,8 +78,12 @@ def evaluations(
             batches=inputs.LabelledSplits(config, knn),
             predict=lambda model, batch: {"feature": model.features(normalise(batch["image"])).astype(jnp.float32)},
             make_metric=functools.partial(KNN, knn.k, knn.temperature, knn.raw_pixels),
-            every_steps=settings.interval(knn.every_epochs, steps_per_epoch),
+            every_steps=settings.interval("eval.knn.every_epochs", knn.every_epochs, steps_per_epoch),
             at_start=True,
+        )
+    if pictures.num_images < 0:
+        raise ConfigError(
+            f"eval.reconstruction.num_images is {pictures.num_images}: pictures are needed, or 0 for none"
         )
     if pictures.num_images:
         yield Evaluation(
@@ -86,7 +91,7 @@ def evaluations(
             batches=functools.partial(train.examples, pictures.num_images, pictures.resize),
             predict=lambda model, batch: reconstruct(model, normalise(batch["image"])),
             make_metric=functools.partial(Reconstruction, describe_targets(model), pictures.num_images),
-            every_steps=settings.interval(pictures.every_epochs, steps_per_epoch),
+            every_steps=settings.interval("eval.reconstruction.every_epochs", pictures.every_epochs, steps_per_epoch),
         )
 
 

@@ -1,6 +1,7 @@
 """From a ConfigDict to the frozen settings of engine and models. `ConfigDict` goes no further than this room."""
 
 import dataclasses
+import math
 import zipfile
 from typing import Any, Literal, TypeVar, cast
 
@@ -61,8 +62,14 @@ def num_steps(config: ConfigDict, num_examples: int) -> tuple[int, float]:
     return steps, steps_per_epoch
 
 
-def interval(epochs: float, steps_per_epoch: float) -> int:
-    """Steps between two evaluations that are `epochs` apart; 0 stays 0 (never, or only at the ends)."""
+def interval(key: str, epochs: float, steps_per_epoch: float) -> int:
+    """Steps between two evaluations that are `epochs` apart; 0 stays 0 (never, or only at the ends).
+
+    Raises:
+        ConfigError: it is negative or no number; names the key.
+    """
+    if not 0 <= epochs < math.inf:
+        raise ConfigError(f"{key} is {epochs}: epochs between two evaluations are needed, or 0 for the end alone")
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 
