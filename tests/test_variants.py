@@ -33,4 +33,3 @@ def test_wrong_settings_are_refused_before_anything_runs(settings, message):
 
 def test_rates_of_a_device_are_positive():
     assert peak.matmul_flops("float32", side=64, rounds=2) > 0
-    assert peak.copy_bytes(size=2**16, rounds=2) > 0

@@ -1,4 +1,4 @@
-"""What a device can do at most, measured: the rate of one large matrix product, and of a copy within its memory."""
+"""What a device can do at most, measured: the rate of one large matrix product."""
 
 import statistics
 import time
@@ -13,13 +13,6 @@ def matmul_flops(dtype: str, side: int = 8192, rounds: int = 10) -> float:
     left, right = (jax.random.normal(jax.random.key(i), (side, side), jnp.dtype(dtype)) for i in range(2))
     product = jax.jit(lambda a, b: a @ b)
     return 2.0 * side**3 / _median_seconds(lambda: product(left, right), rounds)
-
-
-def copy_bytes(size: int = 2**31, rounds: int = 10) -> float:
-    """Bytes read and written a second by adding one to an array of `size` bytes."""
-    array = jnp.ones(size // 4, jnp.float32)
-    add = jax.jit(lambda x: x + 1)
-    return 2.0 * size / _median_seconds(lambda: add(array), rounds)
 
 
 def _median_seconds(function: Callable[[], jax.Array], rounds: int, calls: int = 10) -> float:
