@@ -106,7 +106,7 @@ TABLES = {
 def ablations(runs: list[str]) -> Table:
     """The sweeps of `configs/ablations.py` or `configs/small.py`, from their "axis=value" arguments."""
     rows = tuple(Row((*run.split("=", 1),), "vit", run) for run in runs)
-    return Table("Ablations of the method, ViT-B", ("axis", "value"), rows)
+    return Table("Ablations of the method (ViT)", ("axis", "value"), rows)
 
 
 def pretraining(row: Row, scale: str, seed: int, root: str) -> Run:
