@@ -2,10 +2,12 @@
 #   make quickstart PYTHON=python3.12     another interpreter
 #   make test CONSTRAINTS=                the newest versions of everything instead of those in constraints.txt
 #   make bench BATCH=256                  for an accelerator; 8 is for a CPU
+#   make test JOBS=4                      processes, of about 2 GB each
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BATCH ?= 8
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: help quickstart test test-slow test-torch lint types bench
@@ -29,7 +31,7 @@ quickstart: $(VENV)/.installed-demo
 	$(BIN)/python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
