@@ -2,7 +2,7 @@
 #   make quickstart PYTHON=python3.12     another interpreter
 #   make test CONSTRAINTS=                the newest versions of everything instead of those in constraints.txt
 #   make bench BATCH=256                  for an accelerator; 8 is for a CPU
-#   make test JOBS=4                      processes, of about 2 GB each
+#   make test JOBS=4                      processes, of up to 5 GB each
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
