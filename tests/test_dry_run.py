@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs import common, vit_b_100ep
 from localmim_jax.commands import dry_run
+from localmim_jax.engine.mesh import make_mesh
+from localmim_jax.engine.settings import MeshSettings
 from localmim_jax.errors import ConfigError
 from tests.test_configs import RECIPES, recipe
 
@@ -90,9 +93,18 @@ def test_what_could_not_run_is_refused():
         dry_run.report(config)
 
 
+def test_more_masks_than_images_are_built_to_see_a_batch():
+    config = common.shrink(common.pretrain_swin("swin_t"))
+    config.batch_size = config.model.num_masks = 16
+    assert "memory" in report(config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe(name):
+def test_every_recipe(name, monkeypatch):
+    """On one device: not every batch divides among eight."""
+    mesh = make_mesh(MeshSettings(), jax.devices()[:1])
+    monkeypatch.setattr(dry_run.meshes, "make_mesh", lambda settings: mesh)
     config = recipe(name).lock()
     if config.task == "linear_probe":  # one without an encoder has nothing to run
         with pytest.raises(ConfigError, match=r"set checkpoint\.init_from"):

@@ -83,6 +83,8 @@ def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
     small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
     if small.task in ("finetune", "linear_probe"):
         small.model.num_classes = 1000  # those of the fake data; no shape of a batch depends on it
+    if small.model.get("num_masks") is not None:
+        small.model.num_masks = 1  # the real number may not fit so small a batch, and no shape depends on it either
     task, _ = tasks.build(small, workdir="")
     batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # lying and standing images
     found = [
