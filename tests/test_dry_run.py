@@ -106,6 +106,7 @@ def test_every_recipe(name, monkeypatch):
     mesh = make_mesh(MeshSettings(), jax.devices()[:1])
     monkeypatch.setattr(dry_run.meshes, "make_mesh", lambda settings: mesh)
     config = recipe(name).lock()
+    config.mesh.data = 1
     if config.task == "linear_probe":  # one without an encoder has nothing to run
         with pytest.raises(ConfigError, match=r"set checkpoint\.init_from"):
             dry_run.report(config)
