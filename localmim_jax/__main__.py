@@ -1,9 +1,10 @@
 """python -m localmim_jax: the commands there are, one a line."""
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+
+from localmim_jax.commands import explain
 
 COMMANDS = (
     *("train", "prepare", "evaluate", "knn", "compare"),
@@ -30,9 +31,9 @@ def main(arguments: Sequence[str]) -> None:
         print(listing())
         return
     known = (*COMMANDS, *(f"analysis.{name}" for name in ANALYSES), *(f"bench.{name}" for name in BENCHES))
-    near = difflib.get_close_matches(arguments[0], known, n=1)
-    hint = f"did you mean python -m localmim_jax.{near[0]}?" if near else "python -m localmim_jax lists the commands"
-    print(f"localmim_jax: left-over argument {arguments[0]!r}; {hint}", file=sys.stderr)
+    near = explain.did_you_mean(arguments[0], known, "python -m localmim_jax.")
+    hint = near or "; python -m localmim_jax lists the commands"
+    print(f"localmim_jax: left-over argument {arguments[0]!r}{hint}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -14,14 +14,12 @@ from PIL import Image
 from configs import common, quickstart
 from localmim_jax import tasks
 from localmim_jax.analysis import attention, gradients, layers, runs
-from localmim_jax.commands import cli
 from localmim_jax.data.augment import EvalTransform
-from localmim_jax.engine import loop
-from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.params import flatten, merge
 from localmim_jax.tasks import inputs
+from tests.test_finetune import train
 
 
 def recipe():
@@ -38,17 +36,11 @@ def recipe():
     return config
 
 
-def train(config, workdir):
-    task, run = tasks.build(config, str(workdir))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:1]))
-        loop.run(task, run, workdir, cli.record(config))
-    return workdir
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return train(recipe(), tmp_path_factory.mktemp("runs") / "first")
+    workdir = tmp_path_factory.mktemp("runs") / "first"
+    train(recipe(), workdir)
+    return workdir
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from absl import flags
 from jax.errors import JaxRuntimeError
 
 import main
-from localmim_jax.commands import cli
+from localmim_jax.commands import cli, explain
 from localmim_jax.errors import ConfigError, Diverged, Interrupted, Preempted, StorageError
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +31,8 @@ def parse(*arguments: str) -> flags.FlagValues:
 def refusal(*arguments: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(*arguments)
-    assert "\n" not in cli.one_line(str(caught.value))
-    return cli.one_line(str(caught.value))
+    assert "\n" not in explain.one_line(str(caught.value))
+    return explain.one_line(str(caught.value))
 
 
 def test_overrides_reach_the_config():
@@ -176,7 +176,7 @@ def test_workdir(monkeypatch, tmp_path):
 def test_out_of_memory_on_a_real_device():
     with pytest.raises(JaxRuntimeError) as caught:
         jnp.zeros(2**46, jnp.uint8)
-    assert "(6.55e+04 GiB asked for)" in cli.out_of_memory_hint(caught.value)
+    assert "(6.55e+04 GiB asked for)" in explain.out_of_memory_hint(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_out_of_memory_on_a_real_device():
     ],
 )
 def test_out_of_memory(error, expected):
-    hint = cli.out_of_memory_hint(error)
+    hint = explain.out_of_memory_hint(error)
     assert expected in hint if expected else hint is None
 
 

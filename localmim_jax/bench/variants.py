@@ -17,7 +17,7 @@ from absl import flags
 
 from localmim_jax.bench import peak
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.commands import cli
+from localmim_jax.commands import cli, explain
 from localmim_jax.errors import ConfigError
 
 
@@ -47,7 +47,7 @@ def main(options: flags.FlagValues) -> None:
             spec, batches = prepare(config)
             result = measure(spec, batches, options.steps)
         except Exception as error:
-            if cli.out_of_memory_hint(error) is None:
+            if explain.out_of_memory_hint(error) is None:
                 raise
             _print_row(["-"] * len(COLUMNS), f"{setting}: does not fit")
             continue

@@ -4,8 +4,6 @@ Something the user can put right ends with one line on stderr and the exit statu
 else keeps its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is answered at once.
 """
 
-import ast
-import difflib
 import importlib.util
 import logging
 import os
@@ -21,9 +19,9 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, FieldReference, config_flags
 
+from localmim_jax.commands import explain
 from localmim_jax.errors import ConfigError, UserError
 
-_NEEDED = {"int": "a whole number", "float": "a number", "bool": "true or false", "config dict": "one of its keys"}
 _HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
 
 
@@ -51,11 +49,11 @@ def run(
         flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
         main(options)
     except UserError as error:
-        _exit(f"{program}: {one_line(str(error))}", error.exit_code)
+        _exit(f"{program}: {explain.one_line(str(error))}", error.exit_code)
     except KeyboardInterrupt:
         _exit(f"{program}: interrupted", 130)
     except Exception as error:
-        hint = out_of_memory_hint(error)
+        hint = explain.out_of_memory_hint(error)
         if hint is None:
             raise
         _exit(f"{program}: {hint}", ConfigError.exit_code)
@@ -81,12 +79,12 @@ def parse(
     try:
         rest = values(["command", *others])[1:]
     except flags.Error as error:
-        raise ConfigError(_explain(error, values)) from error
+        raise ConfigError(explain.flag_error(error, values)) from error
     config = load_config(values.config) if "config" in values and values.config else None
     if positional:
         values[positional].value = [*(values[positional].value or []), *rest]
     elif rest:
-        raise ConfigError(_explain_leftover(rest[0], values, dict(_fields(config)) if config else {}))
+        raise ConfigError(explain.leftover(rest[0], values, dict(_fields(config)) if config else {}))
     if "config" in values:
         if config is None and (values["config"].default is None or overrides or resets):
             raise ConfigError(_explain_no_config(overrides, resets))
@@ -104,7 +102,7 @@ def load_config(path: str) -> ConfigDict:
     if not Path(file).is_file():
         packaged = _recipes() / Path(file).name
         if Path(file).parent != Path("configs") or not packaged.is_file():
-            raise ConfigError(f"config file {file} not found{_did_you_mean(file, _existing_configs())}")
+            raise ConfigError(f"config file {file} not found{explain.did_you_mean(file, _existing_configs())}")
         file = str(packaged)
     content: dict[str, Any] = {}
     try:
@@ -117,7 +115,7 @@ def load_config(path: str) -> ConfigDict:
         raise
     except Exception as error:
         if argument and "sweep" in content and argument[0] not in (known := content["sweep"]()):
-            near = _did_you_mean(argument[0], known)
+            near = explain.did_you_mean(argument[0], known)
             raise ConfigError(f"{file} has no {argument[0]!r}{near or '; it has ' + ', '.join(known)}") from error
         places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         line = f", line {places[-1]}" if places else ""
@@ -173,24 +171,6 @@ def _describe(flag: flags.Flag) -> str:
     return text if default in (None, "", 0, False) else f"{text} ({default})"
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def out_of_memory_hint(error: Exception) -> str | None:
-    """What to try when the accelerator's or the host's memory is full; None for any other error."""
-    if isinstance(error, MemoryError):
-        return "out of host memory; lower data.num_workers, data.prefetch_batches or batch_size"
-    if type(error).__name__ not in ("XlaRuntimeError", "JaxRuntimeError") or "RESOURCE_EXHAUSTED" not in str(error):
-        return None
-    wanted = re.search(r"allocat\w*\D{0,20}?([\d.]+) ?([KMGT]iB|bytes)", str(error))
-    detail = ""
-    if wanted:
-        size, unit = wanted.groups()
-        detail = f" ({float(size) / 2**30:.3g} GiB asked for)" if unit == "bytes" else f" ({size} {unit} asked for)"
-    return f"out of device memory{detail}; raise accum_steps, set model.remat=true or lower batch_size"
-
-
 def _sort_arguments(arguments: Sequence[str], with_config: bool) -> tuple[list[str], list[str], list[str]]:
     """(overrides as "key=value", keys set to None, everything else)."""
     overrides, resets, others = [], [], []
@@ -218,7 +198,7 @@ def override(config: ConfigDict, overrides: Sequence[str], resets: Sequence[str]
     fields = dict(_fields(config))
     for key in [text.split("=", 1)[0] for text in overrides] + list(resets):
         if key not in fields:
-            raise ConfigError(f"--config.{key}: {_explain_key(key, fields)}")
+            raise ConfigError(f"--config.{key}: {explain.unknown_key(key, fields)}")
     defaults = {key: value.get() if isinstance(value, FieldReference) else value for key, value in fields.items()}
     values = flags.FlagValues()
     tokens = [f"--config.{text}" for text in overrides]
@@ -226,7 +206,7 @@ def override(config: ConfigDict, overrides: Sequence[str], resets: Sequence[str]
     try:
         values(["command", *tokens])
     except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(_explain(error, values)) from error
+        raise ConfigError(explain.flag_error(error, values)) from error
     config = values.config
     for text in overrides:
         _check_tuple(text, defaults, config)
@@ -265,80 +245,10 @@ def _check_tuple(text: str, defaults: dict[str, Any], config: ConfigDict) -> Non
         raise ConfigError(f"--config.{text}: {kind} separated by commas are needed")
 
 
-def _explain(error: Exception, values: flags.FlagValues) -> str:
-    """absl's words for a bad flag, with what to write instead."""
-    text = one_line(str(error))
-    match = re.match(r"flag --([^=]+)=(.*?): ", text)
-    if match is None or match.group(1) not in values:
-        if missing := re.match(r"Missing value for flag --?([^ ]+)", text):
-            return f"--{missing.group(1)}: a value is needed, as in --{missing.group(1)}=VALUE"
-        unknown = re.match(r"Unknown command line flag '([^']*)'", text)
-        return f"--{unknown.group(1)}: no such flag{_suggest_flag(unknown.group(1), values)}" if unknown else text
-    name, value = match.groups()
-    if choices := getattr(values[name].parser, "enum_values", None):
-        return f"--{name}={value}: it must be one of {', '.join(choices)}"
-    needed, least = _NEEDED.get(values[name].flag_type(), text), getattr(values[name].parser, "lower_bound", None)
-    if least is not None:
-        needed += f" of at least {least}"
-    hint = _value_hint(values[name].flag_type(), value)
-    return f"--{name}={value}: {needed} is needed" + (f"; write --{name}={hint}" if hint else "")
-
-
-def _value_hint(kind: str, value: str) -> str:
-    if kind == "bool":
-        words = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-        return words.get(value.lower(), "")
-    try:
-        number = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return ""
-    whole = kind == "int" and isinstance(number, float) and number.is_integer()
-    return str(int(number)) if whole else ""
-
-
 def _explain_no_config(overrides: Sequence[str], resets: Sequence[str]) -> str:
     changed = [text.split("=", 1)[0] for text in overrides] + list(resets)
     what = f"--config.{changed[0]} changes a recipe, and there is no --config" if changed else "no --config given"
     return f"{what}; for example --config={_existing_configs()[0]}"
-
-
-def _explain_leftover(argument: str, values: flags.FlagValues, fields: dict[str, Any]) -> str:
-    if argument.endswith(".py"):
-        return f"left-over argument {argument!r}; did you mean --config={argument}?"
-    key = argument.split("=", 1)[0]
-    if "=" not in argument:
-        return f"left-over argument {argument!r}; every option starts with --"
-    near = f"; did you mean --{argument}?" if key in values else _suggest_key(key, fields)
-    return f"left-over argument {argument!r}{near}"
-
-
-def _suggest_flag(name: str, values: flags.FlagValues) -> str:
-    return _did_you_mean(name, [flag for flag in values if flag not in ("flagfile", "undefok")], "--")
-
-
-def _explain_key(key: str, fields: Iterable[str]) -> str:
-    inside = sorted(name for name in fields if name.startswith(f"{key}."))
-    if inside:
-        return f"a section, not a value; set a key of it, such as --config.{inside[0]}"
-    return f"no such key{_suggest_key(key, fields)}"
-
-
-def _suggest_key(key: str, fields: Iterable[str]) -> str:
-    """Keys with the same or nearly the same last part ("depht"), else those whose last part contains it ("lr")."""
-    last = {name: name.rpartition(".")[2] for name in fields}
-    word = key.rpartition(".")[2]
-    near = difflib.get_close_matches(word, last.values(), n=1, cutoff=0.75)
-    found = [name for name in last if last[name] in near] or [
-        name for name in last if len(word) > 1 and word in last[name]
-    ]
-    found = found or difflib.get_close_matches(key, last, n=1)
-    found.sort(key=lambda name: -difflib.SequenceMatcher(None, key, name).ratio())
-    return f"; did you mean {' or '.join(f'--config.{name}' for name in found[:3])}?" if found else ""
-
-
-def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _recipes() -> Path:
