@@ -229,7 +229,7 @@ def encoder_file(config: ConfigDict, path: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_shrunken_recipe_runs(name, tmp_path, monkeypatch):
-    """Three steps on one device, which is half the compilation of eight."""
+    """Three steps, on one device."""
     monkeypatch.setattr(loop, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:1]))
     config = common.shrink(recipe(name).lock())
     if config.task == "linear_probe":

@@ -37,7 +37,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    if options.scale == "small":  # tiny programs: compiling is most of the work
+    if options.scale == "small":  # tiny programs: compiling is much of the work
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     cli.hide_accelerators_from_tensorflow()
     seeds = options.seeds or {"full": 1, "small": 2}[options.scale]
