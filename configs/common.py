@@ -363,12 +363,14 @@ def evaluation() -> ConfigDict:
 def shrink(config: ConfigDict) -> ConfigDict:
     """The same recipe in a few seconds on a CPU: fake data, a tiny model, three steps. For smoke tests.
 
-    Kept: task, seed, targets, dtype, optimiser, rates, schedule, augmentation, evaluations. Changes `config` and
-    returns it.
+    Kept: task, seed, targets, dtype, optimiser, rates, schedule, augmentation, evaluations, patches and a Swin's number
+    of stages. Changes `config` and returns it.
     """
     is_swin = config.model.variant.startswith("swin")
-    patch = 32 if is_swin else config.model.patch_size  # a Swin's mask unit
-    config.image_size = (2 * patch, 2 * patch)
+    stages = len(config.model.get("depths") or range(4)) if is_swin else 1
+    unit = config.model.patch_size * 2 ** (stages - 1)  # the mask's
+    side = 4 * unit if config.model.get("mask_ratio", 0.0) > 0.75 else 2 * unit  # something has to stay visible
+    config.image_size = (side, side)
     config.batch_size = 8
     config.num_steps = 3
     config.data.name = "fake"
@@ -376,7 +378,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.data.fake_examples = 32
     config.data.num_threads = 1
     if is_swin:
-        config.model.update({"width": 8, "depths": (2, 1, 1, 1), "num_heads": (1, 2, 2, 2)})
+        config.model.update({"width": 8, "depths": (2, 1, 1, 1)[:stages], "num_heads": (1, 2, 2, 2)[:stages]})
     else:
         config.model.update({"width": 32, "depth": 4, "num_heads": 4})
     config.schedule.warmup_steps = 1
@@ -387,20 +389,23 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.task == "segment":
         return _shrink_segmenter(config)
     if config.task == "pretrain":
-        taps, fusion = config.model.taps or (1, 2, 3, 4), config.model.fusion or ()
-        layers = sorted({*taps, *fusion})  # the same pattern over four layers, the highest on top
-        new = {layer: max(4 - i, 1) for i, layer in enumerate(reversed(layers))}
+        top = stages if is_swin else 4
+        taps, fusion = config.model.taps or range(1, top + 1), config.model.fusion or ()
+        layers = sorted({*taps, *fusion})  # the same pattern over the layers there are, the highest on top
+        new = {layer: max(top - i, 1) for i, layer in enumerate(reversed(layers))}
         config.model.taps = tuple(new[tap] for tap in taps)
         if fusion:
             config.model.fusion = tuple(new[layer] for layer in fusion)
         widths = tuple(8 if tap == 1 else 16 for tap in config.model.taps)
         config.model.decoder.update({"width": widths if is_swin else 16, "num_heads": 2})
-        config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": 2 * patch})
+        if config.model.get("num_masks") is not None:
+            config.model.num_masks = max(n for n in (1, 2, 4, 8) if config.model.num_masks % n == 0)
+        config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": side})
         config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
         config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})
     else:
         config.model.num_classes = 1000  # as many as the fake data has
-        config.eval.update({"resize": 2 * patch, "every_epochs": 0.0})
+        config.eval.update({"resize": side, "every_epochs": 0.0})
     return config
 
 

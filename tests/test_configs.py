@@ -21,6 +21,7 @@ from localmim_jax.convert.weights import About, describe
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.heads.classifier import Classifier
+from localmim_jax.masking import check_num_masks
 from localmim_jax.tasks import settings
 
 CONFIGS = Path(common.__file__).parent
@@ -108,6 +109,10 @@ def test_shrunken_recipe_keeps_the_rules(name):
     assert small.data.name == "fake"
     small.num_epochs = 0.0
     check_rules(small)
+    if small.task != "pretrain":
+        settings.encoder_config(small)  # raises where impossible
+    elif (num_masks := settings.localmim_config(small).num_masks) is not None:
+        check_num_masks(num_masks, small.batch_size, jax.device_count())
 
 
 @pytest.mark.parametrize(
