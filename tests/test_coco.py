@@ -98,6 +98,8 @@ def test_missing_files_say_what_is_there(tmp_path):
     write(tmp_path)
     with pytest.raises(DataError, match=r"instances_train.json cannot be read .*there is instances_val.json"):
         CocoSource(str(tmp_path), "train")
+    with pytest.raises(DataError, match=r"cannot be read .*it holds COCO's annotations of that split"):
+        CocoSource(str(tmp_path / "nowhere"), "train")
     (tmp_path / "annotations" / "instances_train.json").write_text("{")
     with pytest.raises(DataError, match="is no JSON"):
         CocoSource(str(tmp_path), "train")

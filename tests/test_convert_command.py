@@ -141,7 +141,7 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
         ({"names": "keras"}, ConfigError, "--names=keras: it must be one of localmim, release, timm, tr"),
         ({"target": "b", "names": "timm"}, ConfigError, "give a suffix for --names=timm"),
         ({"names": "transformers"}, ConfigError, "writes a directory; give a name without a suffix"),
-        ({"target": "b.zip"}, ConfigError, "unknown suffix"),
+        ({"target": "b.zip", "source": "missing.npz"}, ConfigError, "unknown suffix"),  # the target is looked at first
         ({"source": "missing.npz"}, DataError, "no such file"),
         ({"source": "."}, DataError, "belongs to no run"),
         ({"source": "nowhere"}, DataError, "nowhere: no such file or run directory"),
@@ -182,7 +182,9 @@ def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_pa
 def test_a_directory_with_something_in_it_is_left_alone(pretrained, tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ConfigError, match="not an empty directory"):
-        convert(str(pretrained), str(tmp_path))
+        convert("missing.npz", str(tmp_path))
+    with pytest.raises(ConfigError, match="not an empty directory"):
+        convert(str(pretrained), str(tmp_path), names="transformers")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 

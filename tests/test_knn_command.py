@@ -7,7 +7,7 @@ import pytest
 
 from localmim_jax.commands.knn import knn
 from localmim_jax.data.augment import EvalTransform
-from localmim_jax.errors import DataError
+from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.localmim import LocalMIM
 from localmim_jax.params import merge, split
@@ -24,6 +24,13 @@ def test_what_belongs_to_no_run(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             knn(str(tmp_path / name), data="digits")
+
+
+@pytest.mark.parametrize("name", ["batch_size", "temperature"])
+def test_a_wrong_number_is_named_as_its_flag(pretrained, name):  # noqa: F811
+    workdir, _ = pretrained
+    with pytest.raises(ConfigError, match=f"--{name}=0: "):
+        knn(str(workdir), data="digits", **{name: 0})
 
 
 def test_the_knn_command_scores_the_averaged_encoder(pretrained):  # noqa: F811

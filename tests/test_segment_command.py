@@ -66,7 +66,7 @@ def test_what_cannot_be_done(run, photos, tmp_path):  # noqa: F811
         (ConfigError, "no --checkpoint given", ["x.png"]),
         (ConfigError, "no image given", [f"--checkpoint={run}"]),
         (ConfigError, "numbers separated by commas", [f"--checkpoint={run}", "--ratios=a,b", *photos]),
-        (ConfigError, "at least one factor above 0", [f"--checkpoint={run}", "--ratios=-1", *photos]),
+        (ConfigError, "--ratios=-1: factors above 0 are needed", [f"--checkpoint={run}", "--ratios=-1", *photos]),
         (DataError, r"bad\.png: not an image", [f"--checkpoint={run}", *photos, str(bad)]),
         (DataError, "is a folder", [f"--checkpoint={run}", str(tmp_path)]),
         (DataError, "belongs to no run", [f"--checkpoint={tmp_path}", *photos]),

@@ -134,11 +134,12 @@ def convert(
 
 
 def _check_target(target: str, place: Path, names: str) -> None:
+    from localmim_jax.convert import files, onnx_io
     from localmim_jax.convert.export import NAMINGS
 
     if names not in (*NAMINGS, TRANSFORMERS):
         raise ConfigError(f"--names={names}: it must be one of {', '.join((*NAMINGS, TRANSFORMERS))}")
-    if place.suffix.lower() == ".onnx" and names != "localmim":
+    if place.suffix.lower() == onnx_io.SUFFIX and names != "localmim":
         raise ConfigError(f"--names={names}: an ONNX file has no names of parameters; leave it out")
     if names == TRANSFORMERS and place.suffix:
         raise ConfigError(f"--target={target}: --names={names} writes a directory; give a name without a suffix")
@@ -146,6 +147,10 @@ def _check_target(target: str, place: Path, names: str) -> None:
         raise ConfigError(
             f"--target={target} is a checkpoint, which has our own names: give a suffix for --names={names}"
         )
+    if place.suffix.lower() not in ("", onnx_io.SUFFIX):
+        files.check_suffix(place)
+    elif not place.suffix:
+        files.check_empty(place)
 
 
 def write_transformers(source: str, directory: Path, weights: "Weights") -> list[str]:
@@ -235,14 +240,14 @@ def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "
         ConfigError: the directory has something in it.
         StorageError: it cannot be written.
     """
+    from localmim_jax.convert import files
     from localmim_jax.engine import record
     from localmim_jax.engine.checkpoint import Checkpointer
     from localmim_jax.engine.settings import CheckpointSettings
     from localmim_jax.params import unflatten
     from localmim_jax.tasks import initialise
 
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ConfigError(f"--target={directory} is not an empty directory: give another one")
+    files.check_empty(directory)
     checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
     checkpointer.save(0, {"params": unflatten(arrays), "model_state": {}, "ema": {}})
     checkpointer.close()

@@ -84,6 +84,8 @@ def knn(
         config = initialise.run_config(files.local_path(checkpoint))
     if batch_size < 1:
         raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
+    if not temperature > 0:
+        raise ConfigError(f"--temperature={temperature}: it must be above 0")
     mesh = meshes.make_mesh(MeshSettings())
     config.batch_size = -(-batch_size // mesh.size) * mesh.size
     config.data.data_dir = data_dir or config.data.data_dir

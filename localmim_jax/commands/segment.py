@@ -137,6 +137,8 @@ def _config(options: flags.FlagValues) -> ConfigDict:
             config.eval.ratios = tuple(map(float, options.ratios))
         except ValueError as error:
             raise ConfigError(f"--ratios={','.join(options.ratios)}: numbers separated by commas are needed") from error
+        if min(config.eval.ratios) <= 0:
+            raise ConfigError(f"--ratios={','.join(options.ratios)}: factors above 0 are needed")
     if options.flip is not None:
         config.eval.flip = options.flip
     return config

@@ -78,8 +78,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
         ConfigError: an unknown suffix.
         StorageError: the file cannot be written.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: unknown suffix; weights are written to {', '.join(SUFFIXES)} or to a directory")
+    check_suffix(path)
     contiguous: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     with whole(path) as temporary:
         match path.suffix.lower():
@@ -91,6 +90,18 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
                 save_file(contiguous, temporary, metadata={NOTE: about, "format": "np"})
             case _:
                 torch_io.write(temporary, contiguous, about)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises ConfigError where `write` knows no format for the path's suffix."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: unknown suffix; weights are written to {', '.join(SUFFIXES)} or to a directory")
+
+
+def check_empty(directory: Path) -> None:
+    """Raises ConfigError where something is in the directory that is to be written, or a file has its name."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ConfigError(f"--target={directory} is not an empty directory: give another one")
 
 
 @contextlib.contextmanager

@@ -139,8 +139,7 @@ def write(
         ConfigError: the directory has something in it.
         StorageError: it cannot be written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ConfigError(f"--target={directory} is not an empty directory: give another one")
+    files.check_empty(directory)
     texts = {"config.json": dict(config)}
     if pixels is not None:
         texts["preprocessor_config.json"] = _preprocessor(pixels, config["image_size"])

@@ -164,8 +164,8 @@ class CocoSource(DetectionSource):
         except OSError as error:
             folder = self._file.parent
             found = sorted(path.name for path in folder.glob("instances_*.json")) if folder.is_dir() else []
-            there = f"; there is {', '.join(found)}" if found else ""
-            raise DataError(f"{self._file} cannot be read ({error.strerror}){there}") from error
+            advice = f"there is {', '.join(found)}" if found else "it holds COCO's annotations of that split"
+            raise DataError(f"{self._file} cannot be read ({error.strerror}): {advice}") from error
         except ValueError as error:
             raise DataError(f"{self._file} is no JSON ({error}): download it again") from error
         missing = [

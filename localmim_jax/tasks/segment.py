@@ -169,17 +169,18 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
     """
     data = config.data
     scale, ratios = tuple(data.scale), tuple(data.ratio_range)
-    if len(scale) != 2 or min(scale) < 1 or len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
-        raise ConfigError(
-            f"data.scale {scale} and data.ratio_range {ratios}: (long, short) side in pixels and (least, most) factor "
-            "are needed"
-        )
+    if len(scale) != 2 or min(scale) < 1:
+        raise ConfigError(f"data.scale is {scale}; (long, short) side in pixels is needed, as (2048, 512)")
+    if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
+        raise ConfigError(f"data.ratio_range is {ratios}; (least, most) factor above 0 is needed, as (0.5, 2.0)")
     strengths = {name: data[name] for name in ("brightness", "contrast", "saturation", "hue")}
-    if min(strengths.values()) < 0 or max(data.contrast, data.saturation) > 1 or not 0 < data.max_class_share <= 1:
-        raise ConfigError(
-            f"{', '.join(f'data.{name} {value}' for name, value in strengths.items())}, data.max_class_share "
-            f"{data.max_class_share}: none may be negative, and contrast, saturation and share are at most 1"
-        )
+    for name, value in strengths.items():
+        most = 1 if name in ("contrast", "saturation") else float("inf")
+        if not 0 <= value <= most:
+            limit = "not be negative" if most > 1 else "be from 0 to 1"
+            raise ConfigError(f"data.{name} is {value}; it must {limit}")
+    if not 0 < data.max_class_share <= 1:
+        raise ConfigError(f"data.max_class_share is {data.max_class_share}; it must be above 0 and at most 1")
     # What normalisation takes to zero, as far as whole numbers can.
     red, green, blue = (round(255 * value) for value in data.mean)
     return SegmentationTransform(
@@ -212,11 +213,12 @@ def check_settings(config: ConfigDict, model: SegmenterConfig) -> None:
     if not 1 <= section.stride <= h:
         raise ConfigError(f"eval.stride is {section.stride}; it must be from 1 to the window, image_size {h}")
     scale, ratios = tuple(section.scale), tuple(section.ratios)
-    if len(scale) != 2 or min(scale) < 1 or not ratios or min(ratios) <= 0 or section.multiple < 1:
-        raise ConfigError(
-            f"eval.scale {scale}, eval.ratios {ratios} and eval.multiple {section.multiple}: (long, short) side in "
-            "pixels, at least one factor above 0, and at least 1 are needed"
-        )
+    if len(scale) != 2 or min(scale) < 1:
+        raise ConfigError(f"eval.scale is {scale}; (long, short) side in pixels is needed, as (2048, 512)")
+    if not ratios or min(ratios) <= 0:
+        raise ConfigError(f"eval.ratios is {ratios}; factors above 0 are needed, at least one, as (1.0,)")
+    if section.multiple < 1:
+        raise ConfigError(f"eval.multiple is {section.multiple}; it must be at least 1")
     if section.batch_size < 1:
         raise ConfigError(f"eval.batch_size is {section.batch_size}; it must be at least 1")
     if config.model.auxiliary_weight < 0:
