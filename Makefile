@@ -20,7 +20,6 @@ help:
 	@echo "make test-torch   of them: PyTorch files, timm's and Transformers' models, ONNX, in an environment of their own ($(VENV)-torch)"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
-	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
 
 quickstart: $(VENV)/.installed-demo
