@@ -39,6 +39,7 @@ def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("LOCALMIM_FAST", "1")
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as a reader has, instead of the tests' eight
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
