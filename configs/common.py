@@ -367,8 +367,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     of stages. Changes `config` and returns it.
     """
     is_swin = config.model.variant.startswith("swin")
-    stages = len(config.model.get("depths") or range(4)) if is_swin else 1
-    unit = config.model.patch_size * 2 ** (stages - 1)  # the mask's
+    layers = len(config.model.get("depths") or range(4))  # to be tapped: a Swin's stages, a tiny ViT's blocks
+    unit = config.model.patch_size * (2 ** (layers - 1) if is_swin else 1)  # the mask's
     side = 4 * unit if config.model.get("mask_ratio", 0.0) > 0.75 else 2 * unit  # something has to stay visible
     config.image_size = (side, side)
     config.batch_size = 8
@@ -378,9 +378,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.data.fake_examples = 32
     config.data.num_threads = 1
     if is_swin:
-        config.model.update({"width": 8, "depths": (2, 1, 1, 1)[:stages], "num_heads": (1, 2, 2, 2)[:stages]})
+        config.model.update({"width": 8, "depths": (2, 1, 1, 1)[:layers], "num_heads": (1, 2, 2, 2)[:layers]})
     else:
-        config.model.update({"width": 32, "depth": 4, "num_heads": 4})
+        config.model.update({"width": 32, "depth": layers, "num_heads": 4})
     config.schedule.warmup_steps = 1
     config.checkpoint.update({"every_steps": 2, "every_epochs": 0.0})
     config.log.every_steps = 1
@@ -389,10 +389,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.task == "segment":
         return _shrink_segmenter(config)
     if config.task == "pretrain":
-        top = stages if is_swin else 4
-        taps, fusion = config.model.taps or range(1, top + 1), config.model.fusion or ()
-        layers = sorted({*taps, *fusion})  # the same pattern over the layers there are, the highest on top
-        new = {layer: max(top - i, 1) for i, layer in enumerate(reversed(layers))}
+        taps, fusion = config.model.taps or range(1, layers + 1), config.model.fusion or ()
+        used = sorted({*taps, *fusion}, reverse=True)  # the same pattern over the layers there are, the highest on top
+        new = {layer: max(layers - i, 1) for i, layer in enumerate(used)}
         config.model.taps = tuple(new[tap] for tap in taps)
         if fusion:
             config.model.fusion = tuple(new[layer] for layer in fusion)

@@ -19,7 +19,7 @@ from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.params import flatten, merge
 from localmim_jax.tasks import inputs
-from tests.test_finetune import train
+from tests.training import train
 
 
 def recipe():

@@ -14,15 +14,12 @@ from ml_collections import ConfigDict
 
 from configs import common
 from localmim_jax import params as trees
-from localmim_jax import tasks
-from localmim_jax.commands import cli
 from localmim_jax.convert import files
 from localmim_jax.convert.weights import About, describe
-from localmim_jax.engine import loop
-from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.heads.classifier import Classifier
 from localmim_jax.masking import check_num_masks
 from localmim_jax.tasks import settings
+from tests.training import train
 
 CONFIGS = Path(common.__file__).parent
 FILES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
@@ -233,14 +230,12 @@ def encoder_file(config: ConfigDict, path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_shrunken_recipe_runs(name, tmp_path, monkeypatch):
+def test_shrunken_recipe_runs(name, tmp_path):
     """Three steps, on one device."""
-    monkeypatch.setattr(loop, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:1]))
     config = common.shrink(recipe(name).lock())
     if config.task == "linear_probe":
         config.checkpoint.init_from = encoder_file(config, tmp_path / "encoder.npz")
-    task, run = tasks.build(config, str(tmp_path))
-    summary = loop.run(task, run, tmp_path, cli.record(config))
+    summary = train(config, tmp_path)
     assert int(summary.state["step"]) == 3
     assert int(summary.state["bad_steps"]["total"]) == 0
     if "knn" in config.eval and config.eval.knn.enabled:

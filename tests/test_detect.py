@@ -21,12 +21,11 @@ from localmim_jax.commands import detect as command
 from localmim_jax.commands.features import fill_model
 from localmim_jax.convert.weights import Weights, describe
 from localmim_jax.data.builders.photos import photographs
-from localmim_jax.engine import loop
-from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.heads.mask_rcnn import MaskRCNN
 from localmim_jax.tasks import detect, settings
 from tests.test_convert_command import save_run
+from tests.training import train
 
 SIZE = (60, 80)
 NAMES = {3: "never there", 5: "block", 9: "dot"}
@@ -86,11 +85,7 @@ def run(tmp_path_factory):
     write_split(root, "train", range(1, 7))
     write_split(root, "val", range(1, 6))
     config = config_for(root)
-    task, how = tasks.build(config, str(workdir))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:1]))
-        summary = loop.run(task, how, workdir, cli.record(config))
-    return workdir, summary, root
+    return workdir, train(config, workdir), root
 
 
 @pytest.mark.slow

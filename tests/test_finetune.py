@@ -18,7 +18,6 @@ from localmim_jax.commands import cli
 from localmim_jax.commands.evaluate import evaluate
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.sources import FakeSource
-from localmim_jax.engine import loop
 from localmim_jax.engine.checkpoint import Checkpointer
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.mesh import gather, make_mesh
@@ -29,6 +28,7 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.localmim import LocalMIM
 from localmim_jax.params import flatten, merge, split, unflatten
 from localmim_jax.tasks import finetune, inputs, settings
+from tests.training import train
 
 RECIPES = sorted(
     path.stem for path in Path(common.__file__).parent.glob("*.py") if path.stem.endswith(("_finetune", "_linear"))
@@ -49,13 +49,6 @@ def recipe(**changes):
     config.eval.every_epochs = 1.0
     config.update_from_flattened_dict(changes)
     return config
-
-
-def train(config, workdir):
-    task, run = tasks.build(config, str(workdir))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda mesh: make_mesh(mesh, jax.devices()[:1]))
-        return loop.run(task, run, workdir, cli.record(config))
 
 
 def spec_of(config, devices=1):

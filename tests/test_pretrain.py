@@ -5,7 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +13,8 @@ from configs import common
 from localmim_jax import tasks
 from localmim_jax.commands import cli
 from localmim_jax.engine import loop
-from localmim_jax.engine import mesh as meshes
 from localmim_jax.errors import ConfigError, DataError
+from tests.training import first_devices
 
 STEPS = 6
 
@@ -62,8 +61,7 @@ def train(config, workdir, devices=1):
             yield batch
 
     recording = dataclasses.replace(task, train_batches=recorded)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda mesh: meshes.make_mesh(mesh, jax.devices()[:devices]))
+    with first_devices(devices):
         summary = loop.run(recording, settings, workdir, cli.record(config))
     losses = [line["loss"] for line in read_metrics(workdir)]
     return losses, summary.state_hash, seen

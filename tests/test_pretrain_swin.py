@@ -5,16 +5,13 @@ import re
 import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from configs import common
 from localmim_jax import tasks
-from localmim_jax.commands import cli
-from localmim_jax.engine import loop
-from localmim_jax.engine import mesh as meshes
 from localmim_jax.errors import ConfigError
+from tests.training import train
 
 
 def recipe(**changes):
@@ -31,12 +28,9 @@ def recipe(**changes):
     return config
 
 
-def train(config, workdir, devices):
+def losses_and_hash(config, workdir, devices):
     """(losses by step, state hash) of a run on the first few fake devices."""
-    task, settings = tasks.build(config, str(workdir))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_mesh", lambda mesh: meshes.make_mesh(mesh, jax.devices()[:devices]))
-        summary = loop.run(task, settings, workdir, cli.record(config))
+    summary = train(config, workdir, devices)
     lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line], summary.state_hash
 
@@ -45,7 +39,7 @@ def train(config, workdir, devices):
 def whole_run(tmp_path_factory):
     """Two masks a micro-batch over four devices."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, *train(recipe(), workdir, devices=4)
+    return workdir, *losses_and_hash(recipe(), workdir, devices=4)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(whole_run, tmp_path):
@@ -55,13 +49,13 @@ def test_a_resumed_run_ends_with_the_same_bits(whole_run, tmp_path):
     shutil.copytree(workdir, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints/4")
     (tmp_path / "cut/metrics.jsonl").unlink()
-    assert train(recipe(), tmp_path / "cut", devices=4) == (losses[2:], state_hash)
+    assert losses_and_hash(recipe(), tmp_path / "cut", devices=4) == (losses[2:], state_hash)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("devices", "changes"), [(1, {}), (8, {}), (4, {"mesh.fsdp": 2}), (1, {"model.remat": True})])
 def test_devices_and_remat_do_not_matter(whole_run, tmp_path, devices, changes):
-    losses, _ = train(recipe(**changes), tmp_path, devices)
+    losses, _ = losses_and_hash(recipe(**changes), tmp_path, devices)
     np.testing.assert_allclose(losses, whole_run[1], rtol=1e-5)
 
 

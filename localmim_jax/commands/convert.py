@@ -147,10 +147,10 @@ def _check_target(target: str, place: Path, names: str) -> None:
         raise ConfigError(
             f"--target={target} is a checkpoint, which has our own names: give a suffix for --names={names}"
         )
-    if place.suffix.lower() not in ("", onnx_io.SUFFIX):
-        files.check_suffix(place)
-    elif not place.suffix:
+    if not place.suffix:
         files.check_empty(place)
+    elif place.suffix.lower() != onnx_io.SUFFIX:
+        files.check_suffix(place)
 
 
 def write_transformers(source: str, directory: Path, weights: "Weights") -> list[str]:

@@ -1,7 +1,7 @@
 """Semantic segmentation: UperNet on a pre-trained encoder, on ADE20K or any images with index masks."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +168,7 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
         ConfigError: sizes that are no sizes, or strengths out of their range.
     """
     data = config.data
-    scale, ratios = tuple(data.scale), tuple(data.ratio_range)
-    if len(scale) != 2 or min(scale) < 1:
-        raise ConfigError(f"data.scale is {scale}; (long, short) side in pixels is needed, as (2048, 512)")
+    scale, ratios = _checked_scale("data.scale", data.scale), tuple(data.ratio_range)
     if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
         raise ConfigError(f"data.ratio_range is {ratios}; (least, most) factor above 0 is needed, as (0.5, 2.0)")
     strengths = {name: data[name] for name in ("brightness", "contrast", "saturation", "hue")}
@@ -194,6 +192,13 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
     )
 
 
+def _checked_scale(key: str, value: Sequence[int]) -> tuple[int, int]:
+    """(long, short) side in pixels, as the config has it under `key`; raises ConfigError where they are no sides."""
+    if len(value) != 2 or min(value) < 1:
+        raise ConfigError(f"{key} is {tuple(value)}; (long, short) side in pixels is needed, as (2048, 512)")
+    return value[0], value[1]
+
+
 def eval_transform(config: ConfigDict) -> SegmentationEvalTransform:
     """How images are resized to be evaluated."""
     return SegmentationEvalTransform(tuple(config.eval.scale), tuple(config.eval.ratios), config.eval.multiple)
@@ -212,9 +217,8 @@ def check_settings(config: ConfigDict, model: SegmenterConfig) -> None:
         raise ConfigError("eval.mode is 'whole', and a ViT's positions have one size: set eval.mode=slide")
     if not 1 <= section.stride <= h:
         raise ConfigError(f"eval.stride is {section.stride}; it must be from 1 to the window, image_size {h}")
-    scale, ratios = tuple(section.scale), tuple(section.ratios)
-    if len(scale) != 2 or min(scale) < 1:
-        raise ConfigError(f"eval.scale is {scale}; (long, short) side in pixels is needed, as (2048, 512)")
+    _checked_scale("eval.scale", section.scale)
+    ratios = tuple(section.ratios)
     if not ratios or min(ratios) <= 0:
         raise ConfigError(f"eval.ratios is {ratios}; factors above 0 are needed, at least one, as (1.0,)")
     if section.multiple < 1:
