@@ -9,8 +9,8 @@ status: 0 done, 1 unexpected error, 2 bad config or data, 3 diverged, 4 storage,
 and saved.
 """
 
-from localmim_jax.commands import cli
-from localmim_jax.commands.train import define_flags, main
+from localmim_jax.cli import program
+from localmim_jax.cli.train import define_flags, main
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from localmim_jax.commands import explain
+from localmim_jax.cli import hints
 
 COMMANDS = (
     *("train", "prepare", "evaluate", "knn", "compare"),
@@ -18,7 +18,7 @@ def listing() -> str:
     """Every command with the first line of its help."""
     lines = ["Commands; --help tells more of each:", ""]
     for name in COMMANDS:
-        first = (importlib.import_module(f"localmim_jax.commands.{name}").__doc__ or "").partition("\n")[0]
+        first = (importlib.import_module(f"localmim_jax.cli.{name}").__doc__ or "").partition("\n")[0]
         lines.append(f"  python -m localmim_jax.{name:<10} {first}")
     lines.append(f"  python -m localmim_jax.analysis.<{'|'.join(ANALYSES)}>  What a run has learned, layer by layer.")
     lines.append(f"  python -m localmim_jax.bench.<{'|'.join(BENCHES)}>  How fast it is on this machine.")
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
         print(listing())
         return
     known = (*COMMANDS, *(f"analysis.{name}" for name in ANALYSES), *(f"bench.{name}" for name in BENCHES))
-    near = explain.did_you_mean(arguments[0], known, "python -m localmim_jax.")
+    near = hints.did_you_mean(arguments[0], known, "python -m localmim_jax.")
     hint = near or "; python -m localmim_jax lists the commands"
     print(f"localmim_jax: left-over argument {arguments[0]!r}{hint}", file=sys.stderr)
     raise SystemExit(2)

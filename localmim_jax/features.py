@@ -1,6 +1,6 @@
-"""python -m localmim_jax.features: see `localmim_jax.commands.features`."""
+"""python -m localmim_jax.features: see `localmim_jax.cli.features`."""
 
-from localmim_jax.commands import cli, features
+from localmim_jax.cli import features, program
 
 if __name__ == "__main__":
-    cli.run(features.main, features.define_flags, usage=features.__doc__)
+    program.run(features.main, features.define_flags, usage=features.__doc__)

@@ -1,6 +1,6 @@
-"""python -m localmim_jax.prepare: see `localmim_jax.commands.prepare`."""
+"""python -m localmim_jax.prepare: see `localmim_jax.cli.prepare`."""
 
-from localmim_jax.commands import cli, prepare
+from localmim_jax.cli import prepare, program
 
 if __name__ == "__main__":
-    cli.run(prepare.main, prepare.define_flags, usage=prepare.__doc__)
+    program.run(prepare.main, prepare.define_flags, usage=prepare.__doc__)

@@ -1,6 +1,6 @@
-"""python -m localmim_jax.segment: see `localmim_jax.commands.segment`."""
+"""python -m localmim_jax.segment: see `localmim_jax.cli.segment`."""
 
-from localmim_jax.commands import cli, segment
+from localmim_jax.cli import program, segment
 
 if __name__ == "__main__":
-    cli.run(segment.main, segment.define_flags, usage=segment.__doc__, positional="images")
+    program.run(segment.main, segment.define_flags, usage=segment.__doc__, positional="images")

@@ -1,6 +1,6 @@
-"""python -m localmim_jax.tables: see `localmim_jax.commands.tables`."""
+"""python -m localmim_jax.tables: see `localmim_jax.cli.tables`."""
 
-from localmim_jax.commands import cli, tables
+from localmim_jax.cli import program, tables
 
 if __name__ == "__main__":
-    cli.run(tables.main, tables.define_flags, usage=tables.__doc__, positional="names")
+    program.run(tables.main, tables.define_flags, usage=tables.__doc__, positional="names")

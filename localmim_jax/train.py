@@ -1,6 +1,6 @@
-"""python -m localmim_jax.train: see `localmim_jax.commands.train`."""
+"""python -m localmim_jax.train: see `localmim_jax.cli.train`."""
 
-from localmim_jax.commands import cli, train
+from localmim_jax.cli import program, train
 
 if __name__ == "__main__":
-    cli.run(train.main, train.define_flags, usage=train.__doc__ or "")
+    program.run(train.main, train.define_flags, usage=train.__doc__ or "")

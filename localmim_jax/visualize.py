@@ -1,6 +1,6 @@
-"""python -m localmim_jax.visualize: see `localmim_jax.commands.visualize`."""
+"""python -m localmim_jax.visualize: see `localmim_jax.cli.visualize`."""
 
-from localmim_jax.commands import cli, visualize
+from localmim_jax.cli import program, visualize
 
 if __name__ == "__main__":
-    cli.run(visualize.main, visualize.define_flags, usage=visualize.__doc__, positional="images")
+    program.run(visualize.main, visualize.define_flags, usage=visualize.__doc__, positional="images")

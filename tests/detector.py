@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.heads.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import initialise, split
 
 ENCODER = SwinConfig(image_size=(64, 96), width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), drop_path=0.1)

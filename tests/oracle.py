@@ -8,11 +8,11 @@ import numpy as np
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.vit import ViTConfig
 from localmim_jax.convert import names
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig
-from localmim_jax.masking import mask_from_noise
-from localmim_jax.targets import TargetConfig
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
+from localmim_jax.method.masking import mask_from_noise
+from localmim_jax.method.targets import TargetConfig
+from localmim_jax.models.vit import ViTConfig
 
 GOLDENS = Path(__file__).parent / "goldens"
 

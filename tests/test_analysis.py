@@ -12,8 +12,8 @@ from absl import flags
 from PIL import Image
 
 from configs import common, quickstart
-from localmim_jax import tasks
-from localmim_jax.analysis import attention, gradients, layers, runs
+from localmim_jax.analysis import attention, gradients, layers, shared
+from localmim_jax.build import build_task
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.evals.knn import knn_accuracy
@@ -70,7 +70,7 @@ def table(path):
 
 
 def model_at(run, step):
-    graphdef, params, state = runs.model_of(recipe(), run / "checkpoints" / str(step))
+    graphdef, params, state = shared.model_of(recipe(), run / "checkpoints" / str(step))
     return lambda values: merge(graphdef, values, state), params
 
 
@@ -88,7 +88,7 @@ def test_gradient_norms_are_means_over_training_batches_at_the_middle(run, tmp_p
     found = table(tmp_path / "new" / "figure.csv")["norm"]["Ours"]
 
     build, params = model_at(run, 2)
-    task, _ = tasks.build(recipe(), "")
+    task, _ = build_task(recipe(), "")
     gradient = jax.jit(lambda params, batch, key: jax.grad(lambda p: task.loss(build(p), batch, key)[0])(params))
     norms = []
     for index, batch in zip(range(3), task.train_batches(0), strict=False):
@@ -162,15 +162,15 @@ def test_a_run_is_like_itself_and_other_images_are_refused(run, tmp_path):
 
 
 def test_the_checkpoint_that_is_looked_at(run, tmp_path):
-    assert [runs.checkpoint_at(run, at).name for at in ("last", "middle", "2", "4")] == ["4", "2", "2", "4"]
+    assert [shared.checkpoint_at(run, at).name for at in ("last", "middle", "2", "4")] == ["4", "2", "2", "4"]
     with pytest.raises(ConfigError, match=r"--at=late: it must be last, middle or a step"):
-        runs.checkpoint_at(run, "late")
+        shared.checkpoint_at(run, "late")
     with pytest.raises(ConfigError, match=r"has kept the checkpoints 2, 4, none at step 3: name one with --at"):
-        runs.checkpoint_at(run, "3")
+        shared.checkpoint_at(run, "3")
     shutil.copytree(run, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "2")
     with pytest.raises(ConfigError, match=r"has kept the checkpoints 4, none near step 2: .*keep_every_steps"):
-        runs.checkpoint_at(tmp_path / "cut", "middle")
+        shared.checkpoint_at(tmp_path / "cut", "middle")
 
 
 def test_a_value_is_measured_once_for_the_same_settings(run, tmp_path):
@@ -183,7 +183,7 @@ def test_a_value_is_measured_once_for_the_same_settings(run, tmp_path):
         return {"kl": np.array([0.5, len(calls)])}
 
     def ask(images, compute):
-        return runs.remembered(tmp_path / "run", "attention", "last", {"images": images}, compute)
+        return shared.remembered(tmp_path / "run", "attention", "last", {"images": images}, compute)
 
     assert ask(5, None) is None
     assert [ask(5, compute)["kl"].tolist(), ask(5, None)["kl"].tolist()] == [[0.5, 1], [0.5, 1]]

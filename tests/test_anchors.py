@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from localmim_jax.heads.anchors import anchor_centres, anchors
+from localmim_jax.detection.anchors import anchor_centres, anchors
 
 
 @pytest.mark.parametrize("level", range(5))

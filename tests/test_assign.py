@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.heads.assign import IGNORED, NEGATIVE, ROI, RPN, AssignConfig, assign, sample
+from localmim_jax.detection.assign import IGNORED, NEGATIVE, ROI, RPN, AssignConfig, assign, sample
 
 
 @pytest.mark.parametrize(("kind", "config"), [("rpn", RPN), ("rcnn", ROI)])

@@ -8,13 +8,13 @@ from absl import flags
 from flax import nnx
 
 from configs import common
-from localmim_jax.analysis import layers, runs
+from localmim_jax.analysis import layers, shared
 from localmim_jax.analysis.attention import statistics
 from localmim_jax.analysis.gradients import layer_norms
 from localmim_jax.analysis.layers import cka
-from localmim_jax.backbones.swin import Swin, SwinConfig
-from localmim_jax.backbones.vit import ViT, ViTConfig
 from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.models.swin import Swin, SwinConfig
+from localmim_jax.models.vit import ViT, ViTConfig
 
 N = 4
 GROUP = np.zeros((1, N), np.int32)
@@ -146,10 +146,10 @@ def test_gradient_norm_of_a_linear_network():
 def test_analyses_refuse_before_they_compute(tmp_path):
     (tmp_path / "file").write_text("")
     values = flags.FlagValues()
-    runs.define_flags(values, at="last", output="x")
+    shared.define_flags(values, at="last", output="x")
     values(["command", "--runs=a", f"--output={tmp_path}/file/x"])
     with pytest.raises(StorageError, match=r"--output=.*/file/x: .*/file is a file; give another one"):
-        runs.collect(values, lambda config, place: {})
+        shared.collect(values, lambda config, place: {})
     finetune = common.finetune(common.vit("vit_b"))
     with pytest.raises(ConfigError, match=r"is of the task finetune, whose config has no eval\.knn"):
         layers.measure(finetune, tmp_path)

@@ -4,7 +4,7 @@ import pytest
 
 from configs import common
 from localmim_jax.errors import ConfigError
-from localmim_jax.tasks.settings import encoder_config, localmim_config
+from localmim_jax.tasks.from_config import encoder_config, localmim_config
 
 
 def config(attention, dtype="bfloat16"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from localmim_jax.backbones import blocks
-from localmim_jax.backbones.positions import sincos_2d
+from localmim_jax.models import blocks
+from localmim_jax.models.positions import sincos_2d
 
 CONFIG = blocks.BlockConfig(width=8, num_heads=2)
 

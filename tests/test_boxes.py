@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.ops import boxes
-from localmim_jax.ops.boxes import ROI_STDS, RPN_STDS
+from localmim_jax.detection import boxes
+from localmim_jax.detection.boxes import ROI_STDS, RPN_STDS
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from localmim_jax.engine import manifest, mesh, orbax_io
-from localmim_jax.engine.checkpoint import Checkpointer
-from localmim_jax.engine.saved import complete_steps, find_checkpoint, load_params
+from localmim_jax.engine import mesh
+from localmim_jax.engine.checkpoints import manifest, orbax_io
+from localmim_jax.engine.checkpoints.read import complete_steps, find_checkpoint, load_params
+from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.errors import ConfigError, StorageError
 

@@ -5,11 +5,11 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.backbones.vit import ViTConfig, position_table
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig, position_table
 
 TINY = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=2, num_heads=2, position="learned")
 

@@ -12,7 +12,7 @@ from absl import flags
 from jax.errors import JaxRuntimeError
 
 import main
-from localmim_jax.commands import cli, explain
+from localmim_jax.cli import hints, program
 from localmim_jax.errors import ConfigError, Diverged, Interrupted, Preempted, StorageError
 
 ROOT = Path(__file__).parents[1]
@@ -25,14 +25,14 @@ def _in_the_repository(monkeypatch):
 
 
 def parse(*arguments: str) -> flags.FlagValues:
-    return cli.parse(arguments, main.define_flags)
+    return program.parse(arguments, main.define_flags)
 
 
 def refusal(*arguments: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(*arguments)
-    assert "\n" not in explain.one_line(str(caught.value))
-    return explain.one_line(str(caught.value))
+    assert "\n" not in hints.one_line(str(caught.value))
+    return hints.one_line(str(caught.value))
 
 
 def test_overrides_reach_the_config():
@@ -71,7 +71,7 @@ def test_none_unsets_what_may_be_unset():
 
 def test_record_survives_json():
     config = parse("--config=configs/vit_b_100ep.py", "--config.model.taps=2,3").config
-    record = cli.record(config)
+    record = program.record(config)
     assert json.loads(json.dumps(record)) == record
     assert record["model"]["taps"] == [2, 3]
     assert record["num_steps"] is None
@@ -144,7 +144,7 @@ def test_config_file_with_an_argument(tmp_path):
     path.write_text(
         "from ml_collections import ConfigDict\ndef get_config(size):\n    return ConfigDict({'size': size})\n"
     )
-    assert cli.load_config(f"{path}:large").size == "large"
+    assert program.load_config(f"{path}:large").size == "large"
 
 
 def test_an_unknown_run_of_a_recipe_with_several_is_told_the_known_ones():
@@ -156,7 +156,7 @@ def test_an_unknown_run_of_a_recipe_with_several_is_told_the_known_ones():
 
 def test_help_names_every_flag():
     assert parse("--help") is None
-    text = cli.help_text(main.define_flags, main.__doc__)
+    text = program.help_text(main.define_flags, main.__doc__)
     for flag in ("--config", "--workdir", "--dry_run", "--coordinator_address", "--num_processes", "--process_id"):
         assert f"\n  {flag} " in text
     assert len(text.splitlines()) < 30
@@ -164,19 +164,19 @@ def test_help_names_every_flag():
 
 def test_workdir(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cli.workdir("~/run") == str(tmp_path / "run")
-    assert cli.workdir("run") == str(ROOT / "run")
-    assert cli.workdir("gs://bucket/run") == "gs://bucket/run"
+    assert program.workdir("~/run") == str(tmp_path / "run")
+    assert program.workdir("run") == str(ROOT / "run")
+    assert program.workdir("gs://bucket/run") == "gs://bucket/run"
     with pytest.raises(ConfigError, match="no --workdir given"):
-        cli.workdir(None)
+        program.workdir(None)
     with pytest.raises(ConfigError, match="web address"):
-        cli.workdir("https://host/run")
+        program.workdir("https://host/run")
 
 
 def test_out_of_memory_on_a_real_device():
     with pytest.raises(JaxRuntimeError) as caught:
         jnp.zeros(2**46, jnp.uint8)
-    assert "(6.55e+04 GiB asked for)" in explain.out_of_memory_hint(caught.value)
+    assert "(6.55e+04 GiB asked for)" in hints.out_of_memory_hint(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_out_of_memory_on_a_real_device():
     ],
 )
 def test_out_of_memory(error, expected):
-    hint = explain.out_of_memory_hint(error)
+    hint = hints.out_of_memory_hint(error)
     assert expected in hint if expected else hint is None
 
 
@@ -214,7 +214,7 @@ def test_user_errors_end_in_one_line_and_their_status(error, status, monkeypatch
 
     monkeypatch.setattr(sys, "argv", ["dir/main.py", QUICKSTART])
     with pytest.raises(SystemExit) as caught:
-        cli.run(fail, main.define_flags, "usage")
+        program.run(fail, main.define_flags, "usage")
     assert caught.value.code == status
     assert capsys.readouterr().err == "main.py: a b\n"
 
@@ -225,7 +225,7 @@ def test_unexpected_errors_keep_their_traceback(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["main.py", QUICKSTART])
     with pytest.raises(ZeroDivisionError):
-        cli.run(fail, main.define_flags, "usage")
+        program.run(fail, main.define_flags, "usage")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_help_is_one_line_a_flag_with_its_default():
         flags.DEFINE_bool("parts", False, "also the parts", flag_values=values)
         flags.DEFINE_list("sizes", ["32", "64"], "numbers", flag_values=values)
 
-    lines = sorted(cli.help_text(define, "usage").splitlines()[2:])
+    lines = sorted(program.help_text(define, "usage").splitlines()[2:])
     assert [line.split(None, 1)[1] for line in lines] == [
         "image file; may be repeated",
         "neighbours (20)",
@@ -267,22 +267,22 @@ def test_a_value_out_of_range_is_told_the_range():
         flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
 
     with pytest.raises(ConfigError, match="--scale=tiny: it must be one of full, small"):
-        cli.parse(["--scale=tiny"], define)
+        program.parse(["--scale=tiny"], define)
     for value in ("0", "many"):
         with pytest.raises(ConfigError, match=f"--k={value}: a whole number of at least 1 is needed"):
-            cli.parse([f"--k={value}"], define)
+            program.parse([f"--k={value}"], define)
 
 
 def test_every_command_is_listed():
     from localmim_jax import __main__ as package
 
     places = Path(package.__file__).parent.glob("*.py")
-    commands = {path.stem for path in places if "cli.run(" in path.read_text()} | {"convert"}
+    commands = {path.stem for path in places if "program.run(" in path.read_text()} | {"convert"}
     assert set(package.COMMANDS) == commands
     assert all(f"localmim_jax.{name} " in package.listing() for name in commands)
     for room, names in (("analysis", package.ANALYSES), ("bench", package.BENCHES)):
         files = (Path(package.__file__).parent / room).glob("*.py")
-        assert set(names) == {path.stem for path in files if "cli.run(" in path.read_text()}
+        assert set(names) == {path.stem for path in files if "program.run(" in path.read_text()}
         assert all(name in package.listing() for name in names)
 
 
@@ -314,14 +314,14 @@ def test_recipes_are_found_outside_the_repository(tmp_path):
 
 
 def test_a_recipe_of_ones_own_wins(tmp_path, monkeypatch):
-    packaged = cli.load_config(QUICKSTART.removeprefix("--config="))
+    packaged = program.load_config(QUICKSTART.removeprefix("--config="))
     (tmp_path / "configs").mkdir()
     own = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'batch_size': 7})\n"
     (tmp_path / "configs" / "quickstart.py").write_text(own)
     monkeypatch.chdir(tmp_path)
-    assert cli.load_config("configs/quickstart.py").batch_size == 7
+    assert program.load_config("configs/quickstart.py").batch_size == 7
     (tmp_path / "configs" / "quickstart.py").unlink()
-    assert cli.load_config("configs/quickstart.py") == packaged
+    assert program.load_config("configs/quickstart.py") == packaged
 
 
 def test_arguments_without_dashes_go_to_a_list_flag_where_a_command_has_one():
@@ -329,8 +329,8 @@ def test_arguments_without_dashes_go_to_a_list_flag_where_a_command_has_one():
         flags.DEFINE_string("checkpoint", None, "", flag_values=values)
         flags.DEFINE_list("images", [], "", flag_values=values)
 
-    options = cli.parse(["a.jpg", "--checkpoint=x", "b c.png", "--images=d,e"], define, "images")
+    options = program.parse(["a.jpg", "--checkpoint=x", "b c.png", "--images=d,e"], define, "images")
     assert (options.checkpoint, options.images) == ("x", ["d", "e", "a.jpg", "b c.png"])
-    assert cli.parse(["--checkpoint=x"], define, "images").images == []
+    assert program.parse(["--checkpoint=x"], define, "images").images == []
     with pytest.raises(ConfigError, match=r"left-over argument 'a\.jpg'"):
-        cli.parse(["a.jpg"], define)
+        program.parse(["a.jpg"], define)

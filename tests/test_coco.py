@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.data import coco
-from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.detection_sources import FakeDetection, open_detection, require_known_classes
+from localmim_jax.detection import coco
+from localmim_jax.detection.coco import CocoSource
+from localmim_jax.detection.sources import FakeDetection, open_detection, require_known_classes
 from localmim_jax.errors import DataError
 
 SQUARE = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0]]

@@ -8,15 +8,14 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from localmim_jax.data.builders import shapes
-from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.detection import eval_batches
-from localmim_jax.data.detection_augment import DetectionEvalTransform, rasterise
+from localmim_jax.detection import roi, shapes
+from localmim_jax.detection.augment import DetectionEvalTransform, rasterise
+from localmim_jax.detection.batches import eval_batches
+from localmim_jax.detection.boxes import ROI_STDS, encode
+from localmim_jax.detection.coco import CocoSource
+from localmim_jax.detection.coco_ap import Categories, CocoAP, to_original
 from localmim_jax.errors import DataError, StorageError
-from localmim_jax.evals.coco_ap import Categories, CocoAP, to_original
-from localmim_jax.heads import roi
-from localmim_jax.ops.boxes import ROI_STDS, encode
 
 SLOTS = 8
 

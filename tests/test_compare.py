@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from localmim_jax.commands.compare import newest, table
+from localmim_jax.cli.compare import newest, table
 from localmim_jax.errors import DataError
 
 

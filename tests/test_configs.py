@@ -16,9 +16,9 @@ from configs import common
 from localmim_jax import params as trees
 from localmim_jax.convert import files
 from localmim_jax.convert.weights import About, describe
-from localmim_jax.heads.classifier import Classifier
-from localmim_jax.masking import check_num_masks
-from localmim_jax.tasks import settings
+from localmim_jax.method.masking import check_num_masks
+from localmim_jax.models.classifier import Classifier
+from localmim_jax.tasks import from_config
 from tests.training import train
 
 CONFIGS = Path(common.__file__).parent
@@ -107,8 +107,8 @@ def test_shrunken_recipe_keeps_the_rules(name):
     small.num_epochs = 0.0
     check_rules(small)
     if small.task != "pretrain":
-        settings.encoder_config(small)  # raises where impossible
-    elif (num_masks := settings.localmim_config(small).num_masks) is not None:
+        from_config.encoder_config(small)  # raises where impossible
+    elif (num_masks := from_config.localmim_config(small).num_masks) is not None:
         check_num_masks(num_masks, small.batch_size, jax.device_count())
 
 
@@ -216,7 +216,7 @@ def test_configs_import_only_ml_collections_and_one_another(path):
 
 def encoder_file(config: ConfigDict, path: Path) -> str:
     """A file with some encoder, for a linear probe, which does not start without."""
-    model = settings.classifier_config(config)
+    model = from_config.classifier_config(config)
     params = trees.flatten(trees.split(lambda rngs: Classifier(model, rngs=rngs))[1])
     rng = np.random.default_rng(0)
     arrays = {

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from localmim_jax.engine.mesh import BATCH_AXES, make_mesh
 from localmim_jax.engine.settings import MeshSettings
-from localmim_jax.heads.conv_norm import BatchNorm, ConvNorm
+from localmim_jax.models.conv_norm import BatchNorm, ConvNorm
 from localmim_jax.params import model_state_of
 
 X = 3 + 2 * np.random.default_rng(0).normal(size=(8, 3, 3, 4)).astype(np.float32)

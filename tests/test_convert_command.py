@@ -10,19 +10,19 @@ import pytest
 
 from configs import common
 from localmim_jax import params as trees
-from localmim_jax import tasks
-from localmim_jax.commands import cli
-from localmim_jax.commands import convert as command
-from localmim_jax.commands.convert import convert
+from localmim_jax.build import build_task
+from localmim_jax.cli import convert as command
+from localmim_jax.cli import program
+from localmim_jax.cli.convert import convert
 from localmim_jax.convert import files
-from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.heads.classifier import Classifier
-from localmim_jax.localmim import LocalMIM
-from localmim_jax.tasks import initialise, settings
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.models.classifier import Classifier
+from localmim_jax.tasks import from_config, initialize
 
-ROOT = initialise.__file__.rsplit("/localmim_jax/", 1)[0]
+ROOT = initialize.__file__.rsplit("/localmim_jax/", 1)[0]
 
 
 def save_run(directory, config, model, **state):
@@ -36,7 +36,7 @@ def save_run(directory, config, model, **state):
     state = {"model_state": trees.map_with_path(random, model_state), "ema": {}, **state}
     checkpointer.save(3, {"params": trees.map_with_path(random, params), "step": np.int32(3), **state})
     checkpointer.close()
-    (directory / "config.json").write_text(json.dumps(cli.record(config)))
+    (directory / "config.json").write_text(json.dumps(program.record(config)))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def pretrained(tmp_path_factory):
     bias = directory / "bias.npz"
     np.savez(bias, **{f"hog_enc.{k}.conv.bias": np.float32([k, -0.25]) for k in range(4)})
     config.model.target.hog_bias = str(bias)
-    model = settings.localmim_config(config)
+    model = from_config.localmim_config(config)
     save_run(directory, config, lambda rngs: LocalMIM(model, rngs=rngs))
     return directory
 
@@ -63,8 +63,8 @@ def test_a_pretraining_run_goes_round(pretrained, tmp_path):
     assert any("ignored  4 x fixed gradient filters: hog_enc.0.conv.weight" in line for line in lines)
     bias = tmp_path / "b_hog_bias.npz"
     assert lines[-1].endswith(f"--config.model.target.hog_bias={bias}")
-    assert settings.read_hog_bias(str(bias)) == ((0.0, -0.25), (1.0, -0.25), (2.0, -0.25), (3.0, -0.25))
-    original, again = initialise.read(str(pretrained)), initialise.read(str(tmp_path / "b"))
+    assert from_config.read_hog_bias(str(bias)) == ((0.0, -0.25), (1.0, -0.25), (2.0, -0.25), (3.0, -0.25))
+    original, again = initialize.read(str(pretrained)), initialize.read(str(tmp_path / "b"))
     assert again.about == original.about.__class__.from_json(extra["about"], "")
     assert again.about == original.about
     assert original.arrays.keys() == again.arrays.keys()
@@ -76,30 +76,30 @@ def test_pretraining_can_start_from_a_file(pretrained, tmp_path):
     convert(str(pretrained), str(tmp_path / "x.npz"))
     config = common.shrink(common.pretrain())
     config.checkpoint.init_from = str(tmp_path / "x.npz")
-    task, _ = tasks.build(config, "")
+    task, _ = build_task(config, "")
     _, abstract, _ = trees.split(task.make_model)
     own = trees.map_with_path(lambda path, leaf: np.zeros(leaf.shape, np.float32), abstract)
     params, _ = task.init_from(own, {})
-    expected = initialise.read(str(pretrained)).arrays
+    expected = initialize.read(str(pretrained)).arrays
     for path, array in trees.flatten(params).items():
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
 
 
 def test_weights_that_were_never_trained_are_remarked_upon(goldens, tmp_path, caplog):
-    initialise.read(str(goldens / "swin_classifier.npz"))
+    initialize.read(str(goldens / "swin_classifier.npz"))
     assert "looks untrained" not in caplog.text
     arrays, _ = files.read(goldens / "swin_classifier.npz")
     for name in arrays:
         if "norm" in name and not name.startswith("norm"):
             arrays[name] = np.full_like(arrays[name], name.endswith("weight"))
     np.savez(tmp_path / "x.npz", **arrays)
-    initialise.read(str(tmp_path / "x.npz"))
+    initialize.read(str(tmp_path / "x.npz"))
     assert "x.npz looks untrained" in caplog.text
 
 
 def test_the_moving_average_is_what_is_exported(pretrained, tmp_path):
     config = common.shrink(common.pretrain())
-    model = settings.localmim_config(config)
+    model = from_config.localmim_config(config)
     average = {"encoder": {"class_token": np.full(32, 0.5, np.float32)}}
     save_run(tmp_path / "run", config, lambda rngs: LocalMIM(model, rngs=rngs), ema=average)
     convert(str(tmp_path / "run"), str(tmp_path / "x.npz"), part="encoder")
@@ -113,13 +113,13 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
     config = common.shrink(common.linear_probe(common.vit("vit_b")))
     config.model.dtype = "float32"
     config.model.update({"num_classes": 5, "depth": 1})
-    model = settings.classifier_config(config)
+    model = from_config.classifier_config(config)
     statistics = {"mean": np.linspace(-1, 1, 32, dtype=np.float32), "var": np.linspace(0.1, 2, 32, dtype=np.float32)}
     save_run(
         tmp_path / "run", config, lambda rngs: Classifier(model, rngs=rngs), model_state={"batch_norm": statistics}
     )
-    weights = initialise.read(str(tmp_path / "run"))
-    raw = initialise.load_params(tmp_path / "run")
+    weights = initialize.read(str(tmp_path / "run"))
+    raw = initialize.load_params(tmp_path / "run")
     graphdef, _, _ = trees.split(lambda rngs: Classifier(model, rngs=rngs))
     plain = {"batch_norm": {"mean": np.zeros(32, np.float32), "var": np.ones(32, np.float32) - np.float32(1e-6)}}
     images = jax.random.normal(jax.random.key(0), (2, *config.image_size, 3))
@@ -165,7 +165,7 @@ def test_a_directory_for_transformers(pretrained, tmp_path):
     lines = convert(str(pretrained), str(tmp_path / "y"), names="transformers", part="encoder")
     assert lines[-1].startswith("note     no norm follows the encoder")
     with pytest.raises(DataError, match=r"config\.json is of no run of ours"):
-        initialise.read(str(tmp_path / "x"))
+        initialize.read(str(tmp_path / "x"))
 
 
 def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_path):
@@ -174,7 +174,7 @@ def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_pa
     with pytest.raises(ConfigError, match="pools before the norm"):
         convert(source, str(tmp_path / "x.npz"), names="timm")
     convert(source, str(tmp_path / "x.npz"), names="timm", head_order="norm_pool")
-    assert initialise.read(str(tmp_path / "x.npz")).about.head_order == "norm_pool"
+    assert initialize.read(str(tmp_path / "x.npz")).about.head_order == "norm_pool"
     with pytest.raises(ConfigError, match="has no classification head"):
         convert(str(pretrained), str(tmp_path / "y.npz"), head_order="norm_pool")
 
@@ -217,4 +217,4 @@ def test_from_the_command_line(goldens, tmp_path):
 )
 def test_flags(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        command.main(cli.parse(arguments, command.define_flags))
+        command.main(program.parse(arguments, command.define_flags))

@@ -8,15 +8,15 @@ import pytest
 
 from configs import common
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.backbones.vit import ViTConfig
 from localmim_jax.convert import huggingface
 from localmim_jax.convert.export import only_encoder
 from localmim_jax.convert.weights import POSITIONS, Weights, describe
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.classifier import Classifier, ClassifierConfig
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig
-from localmim_jax.targets import TargetConfig
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
+from localmim_jax.method.targets import TargetConfig
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
 from tests import torchvision
 
 VIT = ViTConfig(width=64, depth=6, num_heads=4, position="learned")

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.positions import sincos_2d
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.backbones.vit import ViTConfig
-from localmim_jax.convert import files, load, names, tables
-from localmim_jax.convert.recognise import recognise
+from localmim_jax.convert import files, interpolate, load, names
+from localmim_jax.convert.recognize import recognise
 from localmim_jax.convert.weights import About, Weights, describe
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.classifier import Classifier, ClassifierConfig
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig
-from localmim_jax.targets import TargetConfig
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
+from localmim_jax.method.targets import TargetConfig
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.positions import sincos_2d
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
 from tests.oracle import PretrainOracle
 
 POSITIONS = "encoder/position_embedding"
@@ -122,7 +122,7 @@ def test_another_image_size_resizes_the_positions(goldens):
     found, old = params["encoder"]["position_embedding"], weights.arrays[POSITIONS]
     assert found.shape == (1 + 6 * 3, 32)
     np.testing.assert_array_equal(found[0], old[0])
-    np.testing.assert_array_equal(found[1:], tables.resize_grid(old[1:], (4, 4), (6, 3), "bicubic"))
+    np.testing.assert_array_equal(found[1:], interpolate.resize_grid(old[1:], (4, 4), (6, 3), "bicubic"))
 
 
 def test_the_same_number_of_patches_on_another_grid_is_resized_too(goldens):
@@ -175,7 +175,7 @@ def test_bias_tables_are_resized_for_another_image_size_only(goldens):
     load.check(report)
     assert statuses(report)["resized"] == tables_of
     path = tables_of[0]
-    expected = tables.resize_grid(weights.arrays[path], (13, 13), (23, 23), "bicubic")
+    expected = interpolate.resize_grid(weights.arrays[path], (13, 13), (23, 23), "bicubic")
     np.testing.assert_array_equal(trees.flatten(params)[path], expected)
     _, report = load.transfer(weights, own, dataclasses.replace(about, image_size=(224, 224)))
     with pytest.raises(ConfigError, match="window 7 in the source, 12 in the model, for the same image size"):

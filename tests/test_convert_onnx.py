@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from configs import common
-from localmim_jax.commands.convert import convert
-from localmim_jax.commands.features import load_model
+from localmim_jax.api import load_model
+from localmim_jax.cli.convert import convert
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.classifier import Classifier
-from localmim_jax.localmim import LocalMIM
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.models.classifier import Classifier
 from localmim_jax.params import merge
-from localmim_jax.tasks import settings
+from localmim_jax.tasks import from_config
 from tests.test_convert_command import save_run
 
 RECIPES = {
@@ -27,10 +27,10 @@ def saved(directory, name):
     config = RECIPES[name]()
     config.image_size = (64, 96)
     if config.task == "pretrain":
-        model = settings.localmim_config(config)
+        model = from_config.localmim_config(config)
         save_run(directory, config, lambda rngs: LocalMIM(model, rngs=rngs))
     else:
-        classifier = settings.classifier_config(config)
+        classifier = from_config.classifier_config(config)
         save_run(directory, config, lambda rngs: Classifier(classifier, rngs=rngs))
     return config
 

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from localmim_jax.backbones.windows import DenseWindows
 from localmim_jax.convert import files
 from localmim_jax.convert.export import export, only_encoder
-from localmim_jax.convert.recognise import recognise, swap_merging_order
+from localmim_jax.convert.recognize import recognise, swap_merging_order
 from localmim_jax.convert.weights import About
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.models.windows import DenseWindows
 
 STAGES = (1, 2, 3, 4)
 EXPECTED = {

@@ -12,15 +12,15 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import Swin, SwinConfig
-from localmim_jax.backbones.vit import ViTConfig, position_table
-from localmim_jax.commands.convert import convert
-from localmim_jax.convert import files, tables, torch_io
+from localmim_jax.cli.convert import convert
+from localmim_jax.convert import files, interpolate, torch_io
 from localmim_jax.convert.export import export, only_encoder
-from localmim_jax.convert.recognise import recognise
+from localmim_jax.convert.recognize import recognise
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.heads.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.swin import Swin, SwinConfig
+from localmim_jax.models.vit import ViTConfig, position_table
 from tests import torchvision
 from tests.oracle import PretrainOracle
 
@@ -209,7 +209,7 @@ def test_interpolation_equals_torch(torch, method):
         table = rng.normal(size=(grid[0] * grid[1], 3)).astype(np.float32)
         planes = torch.from_numpy(table.reshape(1, *grid, 3)).permute(0, 3, 1, 2)
         expected = torch.nn.functional.interpolate(planes, size=new, mode=method, align_corners=False)
-        found = tables.resize_grid(table, grid, new, method)
+        found = interpolate.resize_grid(table, grid, new, method)
         np.testing.assert_allclose(found, expected[0].permute(1, 2, 0).reshape(-1, 3).numpy(), atol=1e-5)
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from localmim_jax.decoders import Decoder, DecoderConfig, Upsample
 from localmim_jax.errors import ConfigError
-from localmim_jax.masking import random_mask
+from localmim_jax.method.decoders import Decoder, DecoderConfig
+from localmim_jax.method.masking import random_mask
+from localmim_jax.models.upsample import Upsample
 
 
 def config(target_grid, **changes):

@@ -15,15 +15,16 @@ from pycocotools.cocoeval import COCOeval
 
 from configs import common, quickstart_detect
 from localmim_jax import params as trees
-from localmim_jax import tasks
-from localmim_jax.commands import cli
-from localmim_jax.commands import detect as command
-from localmim_jax.commands.features import fill_model
+from localmim_jax.api import fill_model
+from localmim_jax.build import build_task
+from localmim_jax.cli import detect as command
+from localmim_jax.cli import program
 from localmim_jax.convert.weights import Weights, describe
 from localmim_jax.data.builders.photos import photographs
+from localmim_jax.detection import task
+from localmim_jax.detection.mask_rcnn import MaskRCNN
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.heads.mask_rcnn import MaskRCNN
-from localmim_jax.tasks import detect, settings
+from localmim_jax.tasks import from_config
 from tests.test_convert_command import save_run
 from tests.training import train
 
@@ -121,11 +122,11 @@ def test_an_image_missing_from_the_evaluation_is_told_before_the_first_step(tmp_
     write_split(tmp_path, "train", [5])
     write_split(tmp_path, "val", [5, 6])
     with pytest.raises(DataError, match=r"lacks .*6.png; an evaluation needs every image"):
-        tasks.build(config_for(tmp_path), "")
+        build_task(config_for(tmp_path), "")
 
 
 def parsed(*arguments) -> flags.FlagValues:
-    return cli.parse(arguments, command.define_flags, "images")
+    return program.parse(arguments, command.define_flags, "images")
 
 
 @pytest.mark.slow
@@ -157,7 +158,7 @@ def untrained(tmp_path_factory):
     """A run directory as training leaves it, with parameters as they begin."""
     workdir = tmp_path_factory.mktemp("untrained")
     config = config_for(workdir)
-    model = settings.detector_config(config)
+    model = from_config.detector_config(config)
 
     def make_model(rngs):
         return MaskRCNN(model, rngs=rngs)
@@ -241,7 +242,7 @@ def test_impossible_settings_are_refused(changes, message):
         holder, _, name = key.rpartition(".")
         (config[holder] if holder else config)[name] = value
     with pytest.raises(ConfigError, match=message):
-        tasks.build(config, "")
+        build_task(config, "")
 
 
 def test_other_classes_than_the_models_are_refused(tmp_path):
@@ -250,13 +251,13 @@ def test_other_classes_than_the_models_are_refused(tmp_path):
     config = config_for(tmp_path)
     config.model.num_classes = 7
     with pytest.raises(DataError, match=r"has 3 classes, and the model 7: set --config.model.num_classes=3"):
-        tasks.build(config, "")
+        build_task(config, "")
 
 
 def test_padding_is_zero_after_normalising():
     config = quickstart_detect.get_config()
     image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8))
-    out = np.asarray(detect.normaliser(config)({"image": image, "size": jnp.float32([[8, 12], [5, 7]])}))
+    out = np.asarray(task.normaliser(config)({"image": image, "size": jnp.float32([[8, 12], [5, 7]])}))
     inside = (np.asarray(image[1, :5, :7], np.float32) / 255 - config.data.mean) / config.data.std
     np.testing.assert_allclose(out[1, :5, :7], inside, rtol=1e-5, atol=1e-5)
     assert not out[1, 5:].any()
@@ -268,7 +269,7 @@ def test_the_recipe_is_swins_3x():
     config = common.detect(common.swin("swin_b"))
     assert (config.num_epochs, config.batch_size, tuple(config.schedule.milestone_epochs)) == (36, 16, (27, 33))
     assert (config.schedule.peak_lr, config.schedule.warmup_steps, config.optimizer.weight_decay) == (1e-4, 1000, 0.05)
-    model = settings.detector_config(config)
+    model = from_config.detector_config(config)
     assert (model.rpn_samples, model.roi_samples, model.candidates, model.test_candidates) == (256, 512, 2000, 1000)
     assert (model.proposals, model.detections, model.score_threshold, model.anchor_scale) == (1000, 100, 0.05, 8)
     data = config.data
@@ -284,7 +285,7 @@ def test_the_recipe_is_swins_3x():
 def test_a_vits_batch_norms_come_with_its_checkpoint():
     config = common.shrink(common.detect(common.vit("vit_b")))
     config.model.depth = 8
-    model = settings.detector_config(config)
+    model = from_config.detector_config(config)
     params, statistics = trees.initialise(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))
     assert statistics
     statistics = jax.tree.map(lambda leaf: leaf + 0.25, statistics)

@@ -4,12 +4,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from localmim_jax.data import detection
-from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.detection import Buckets, eval_batches, train_batches
-from localmim_jax.data.detection_augment import DetectionEvalTransform
-from localmim_jax.data.detection_sources import FakeDetection
+from localmim_jax.detection.augment import DetectionEvalTransform
+from localmim_jax.detection.batches import Buckets, eval_batches, train_batches
+from localmim_jax.detection.coco import CocoSource
+from localmim_jax.detection.sources import FakeDetection
 from localmim_jax.errors import DataError
 from tests.test_coco import write
 from tests.test_detection_augment import PLAIN
@@ -123,4 +122,4 @@ def test_three_hundred_objects_fit(tmp_path):
     transform = dataclasses.replace(TRANSFORM, max_objects=300, mask_size=8)
     example = transform(source, 1, (32, 64), np.random.default_rng(0))
     assert (example["labels"] == 0).all()
-    assert detection.Buckets.of(source, (32, 64)).members == ((0, 1, 2, 3),)
+    assert Buckets.of(source, (32, 64)).members == ((0, 1, 2, 3),)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from localmim_jax.data.coco import CocoSource
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.detection_augment import DetectionEvalTransform, DetectionTransform, fitted, rasterise
+from localmim_jax.detection.augment import DetectionEvalTransform, DetectionTransform, fitted, rasterise
+from localmim_jax.detection.coco import CocoSource
 from tests.test_coco import annotation, write
 
 PLAIN = DetectionTransform(

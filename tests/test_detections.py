@@ -1,6 +1,6 @@
 import numpy as np
 
-from localmim_jax.evals import detections
+from localmim_jax.detection import render
 
 
 def found(**changes):
@@ -14,23 +14,23 @@ def found(**changes):
 
 def test_only_sure_detections_are_drawn_where_they_are():
     image = np.zeros((40, 60, 3), np.uint8)
-    picture = detections.draw(image, found(), ("cat", "dog"), long_side=240)
+    picture = render.draw(image, found(), ("cat", "dog"), long_side=240)
     assert picture.shape == (160, 240, 3)
     assert picture[40:60, 30:70].any(), "inside the first box"
     assert not picture[:, 92:].any(), "the second is below the least score"
     assert not image.any(), "the input stays"
-    assert detections.draw(image, found(), ("cat", "dog"), least_score=0.2)[:, 25:].any()
+    assert render.draw(image, found(), ("cat", "dog"), least_score=0.2)[:, 25:].any()
 
 
 def test_without_detections_the_image_stays():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     nothing = {key: value[:0] for key, value in found().items()}
-    np.testing.assert_array_equal(detections.draw(image, nothing, ()), image)
+    np.testing.assert_array_equal(render.draw(image, nothing, ()), image)
 
 
 def test_neighbouring_labels_have_different_colours_and_a_grid_holds_any_sizes():
-    colours = {detections.colour(label) for label in range(80)}
+    colours = {render.colour(label) for label in range(80)}
     assert len(colours) == 80
-    grid = detections.grid([np.zeros((10, 20, 3), np.uint8), np.zeros((30, 5, 3), np.uint8)] * 3)
+    grid = render.grid([np.zeros((10, 20, 3), np.uint8), np.zeros((30, 5, 3), np.uint8)] * 3)
     assert grid.shape == (2 * 36 + 6, 4 * 26 + 6, 3)
     assert (grid == 0).all(axis=-1).sum() == 3 * (200 + 150)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from localmim_jax.engine import distributed
-from localmim_jax.engine.saved import complete_steps
+from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.errors import ConfigError
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")

@@ -6,7 +6,7 @@ import pytest
 from skimage import data
 
 from localmim_jax.evals import drawing
-from localmim_jax.targets import TargetConfig, make_targets
+from localmim_jax.method.targets import TargetConfig, make_targets
 
 
 def edge_image(angle: float, size: int = 32, channels: int = 3) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from configs import common, vit_b_100ep
-from localmim_jax.commands import dry_run
+from localmim_jax.cli import dry_run
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.settings import MeshSettings
 from localmim_jax.errors import ConfigError

@@ -5,8 +5,8 @@ docs/reliability.md has the table of what is expected and what was seen.
 
 import signal
 
-from localmim_jax.engine import manifest
-from localmim_jax.engine.saved import complete_steps
+from localmim_jax.engine.checkpoints import manifest
+from localmim_jax.engine.checkpoints.read import complete_steps
 from tests.program import LONG, Program
 
 ARGUMENTS = LONG, "--config.log.every_steps=1"

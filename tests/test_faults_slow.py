@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from localmim_jax.engine import manifest
-from localmim_jax.engine.saved import complete_steps, load_params
+from localmim_jax.engine.checkpoints import manifest
+from localmim_jax.engine.checkpoints.read import complete_steps, load_params
 from tests.program import LONG, Program, several
 
 pytestmark = pytest.mark.slow

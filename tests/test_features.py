@@ -7,13 +7,14 @@ from PIL import Image
 
 from configs import common
 from localmim_jax import params as trees
-from localmim_jax.commands import cli, features
-from localmim_jax.commands.convert import convert
+from localmim_jax.api import load_model
+from localmim_jax.cli import features, program
+from localmim_jax.cli.convert import convert
 from localmim_jax.convert import files
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.localmim import LocalMIM
-from localmim_jax.tasks import settings
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.tasks import from_config
 from tests.test_convert_command import save_run
 
 NAMES = ["cats/a.png", "cats/b.jpg", "dogs/c.png"]
@@ -41,7 +42,7 @@ def config():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, config):
     directory = tmp_path_factory.mktemp("run")
-    model = settings.localmim_config(config)
+    model = from_config.localmim_config(config)
     save_run(directory, config, lambda rngs: LocalMIM(model, rngs=rngs))
     return directory
 
@@ -49,9 +50,9 @@ def run(tmp_path_factory, config):
 @pytest.fixture(scope="module")
 def expected(config, run, photos):
     """(pooled features, tokens of layer 1), of each image by itself."""
-    model = settings.localmim_config(config)
+    model = from_config.localmim_config(config)
     graphdef, _, _ = trees.split(lambda rngs: LocalMIM(model, rngs=rngs))
-    params = features.load_model(config, str(run))[1]
+    params = load_model(config, str(run))[1]
     transform = EvalTransform(config.image_size, 3)
     mean, std = np.float32(config.data.mean), np.float32(config.data.std)
 
@@ -126,4 +127,4 @@ def test_what_cannot_be_done(config, photos, run, tmp_path):
 )
 def test_flags(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        features.main(cli.parse(arguments, features.define_flags))
+        features.main(program.parse(arguments, features.define_flags))

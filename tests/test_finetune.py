@@ -12,22 +12,22 @@ import pytest
 from PIL import Image
 
 from configs import common, quickstart, quickstart_finetune
-from localmim_jax import tasks
-from localmim_jax.backbones.vit import ViTConfig, position_table
-from localmim_jax.commands import cli
-from localmim_jax.commands.evaluate import evaluate
+from localmim_jax.build import build_task
+from localmim_jax.cli import program
+from localmim_jax.cli.evaluate import evaluate
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.sources import FakeSource
-from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.mesh import gather, make_mesh
 from localmim_jax.engine.schedule import make_schedule
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.engine.state import StateSpec, evaluation_params
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.localmim import LocalMIM
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.models.vit import ViTConfig, position_table
 from localmim_jax.params import flatten, merge, split, unflatten
-from localmim_jax.tasks import finetune, inputs, settings
+from localmim_jax.tasks import finetune, from_config, inputs
 from tests.training import train
 
 RECIPES = sorted(
@@ -52,7 +52,7 @@ def recipe(**changes):
 
 
 def spec_of(config, devices=1):
-    task, run = tasks.build(config, "")
+    task, run = build_task(config, "")
     return StateSpec(task, run, make_mesh(run.mesh, jax.devices()[:devices]))
 
 
@@ -120,12 +120,12 @@ def pretrained(tmp_path_factory):
     config = common.shrink(quickstart.get_config())
     config.model.update({"width": 16, "depth": 2, "num_heads": 2, "taps": (1, 2), "drop_path": 0.0})
     config.model.target.cells = (4, 8)
-    model = settings.localmim_config(config)
+    model = from_config.localmim_config(config)
     _, abstract, _ = split(lambda rngs: LocalMIM(model, rngs=rngs))
     rng = np.random.default_rng(5)
     params = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), abstract)
     workdir = tmp_path_factory.mktemp("pretrained")
-    (workdir / "config.json").write_text(json.dumps(cli.record(config)))
+    (workdir / "config.json").write_text(json.dumps(program.record(config)))
     checkpointer = Checkpointer(workdir / "checkpoints", CheckpointSettings())
     checkpointer.save(
         7, {"params": params, "model_state": {}, "ema": jax.tree.map(lambda p: p + 1, params), "step": np.int32(7)}
@@ -223,7 +223,7 @@ def test_each_kind_of_chance_is_drawn_from_the_steps_key(only):
 def test_the_rate_of_fine_tuning_is_the_releases_at_every_step(goldens):
     expected = json.loads((goldens / "schedules.json").read_text())["vit_b_finetune"]["lr"]
     config = importlib.import_module("configs.vit_b_100ep_finetune").get_config()
-    schedule = make_schedule(settings.run_settings(config).schedule, config.batch_size, len(expected), 2.0)
+    schedule = make_schedule(from_config.run_settings(config).schedule, config.batch_size, len(expected), 2.0)
     assert config.num_epochs * 2 == len(expected)
     np.testing.assert_allclose(schedule(jnp.arange(len(expected))), expected, rtol=1e-5, atol=1e-12)
 
@@ -233,7 +233,7 @@ def test_recipes_build_with_a_group_for_every_parameter(name):
     config = common.shrink(importlib.import_module(f"configs.{name}").get_config())
     if config.task == "linear_probe":
         with pytest.raises(ConfigError, match=r"checkpoint\.init_from"):
-            tasks.build(config, "")
+            build_task(config, "")
     config.checkpoint.init_from = "runs/somewhere"
     spec = spec_of(config)
     scales = spec.optimizer.lr_scale
@@ -292,7 +292,7 @@ def test_class_folders_are_checked_when_the_task_is_built(tmp_path):
     config = recipe(**{"data.name": f"folder:{tmp_path}", "eval.split": "validation", "model.num_classes": 2})
     config.data.split = "train"
     with pytest.raises(DataError, match="do not have the same classes"):
-        tasks.build(config, "")
+        build_task(config, "")
 
 
 def test_the_average_is_what_is_evaluated(whole_run):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from localmim_jax.heads.fpn import FPN
+from localmim_jax.detection.fpn import FPN
 
 
 def maps(seed=0):

@@ -9,13 +9,13 @@ from jax.extend.core import Literal
 
 from configs import common, table1, table2
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.backbones.vit import ViTConfig
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.fusion import Fusion
-from localmim_jax.localmim import LocalMIM, draw_mask, pretrain_loss
-from localmim_jax.targets import make_targets
-from localmim_jax.tasks import layers, settings
+from localmim_jax.method.fusion import Fusion
+from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
+from localmim_jax.method.targets import make_targets
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
+from localmim_jax.tasks import from_config, layers
 
 RUNS = sorted({*table1.sweep(), *table2.sweep()})
 BATCH = 2
@@ -27,7 +27,7 @@ def model_config(run: str, **changes):
     config.update_from_flattened_dict({"model.dtype": "float32", "model.target.bins": 4} | changes)
     if "swin" in run:
         config.model.num_masks = BATCH
-    return settings.localmim_config(config)
+    return from_config.localmim_config(config)
 
 
 def make(config):

@@ -7,11 +7,11 @@ import jax
 import pytest
 
 from configs import common
-from localmim_jax import tasks
-from localmim_jax.engine import manifest
-from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.build import build_task
+from localmim_jax.engine.checkpoints import manifest
+from localmim_jax.engine.checkpoints.read import load_params
+from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.mesh import make_mesh
-from localmim_jax.engine.saved import load_params
 from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.engine.state import StateSpec, state_hash
 
@@ -41,7 +41,7 @@ def config_of(run):
 
 @pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (4, 2)])
 def test_it_restores_into_todays_model(run, devices, fsdp):
-    task, settings = tasks.build(config_of(run), "")
+    task, settings = build_task(config_of(run), "")
     spec = StateSpec(task, settings, make_mesh(MeshSettings(fsdp=fsdp), jax.devices()[:devices]))
     checkpointer = Checkpointer(run / "checkpoints", CheckpointSettings())
     step, state = checkpointer.restore_latest(spec.abstract)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.commands.knn import knn
+from localmim_jax.cli.knn import knn
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.evals.knn import knn_accuracy
-from localmim_jax.localmim import LocalMIM
+from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.params import merge, split
-from localmim_jax.tasks import initialise, inputs, settings
+from localmim_jax.tasks import from_config, initialize, inputs
 from tests.test_finetune import pretrained, recipe  # noqa: F401
 
 
@@ -37,8 +37,8 @@ def test_the_knn_command_scores_the_averaged_encoder(pretrained):  # noqa: F811
     """Against the same features computed here, on a memory bank and queries that divide into no batch."""
     workdir, params = pretrained
     found = knn(str(workdir), data="digits", train_split="train[:50]", test_split="test[:45]", batch_size=16, k=5)
-    config = initialise.run_config(workdir)
-    model = settings.localmim_config(config)
+    config = initialize.run_config(workdir)
+    model = from_config.localmim_config(config)
     graphdef, _, _ = split(lambda rngs: LocalMIM(model, rngs=rngs))
     averaged = merge(graphdef, jax.tree.map(lambda p: jnp.asarray(p + 1), params), {})
     parts = []

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from localmim_jax import params as trees
-from localmim_jax.backbones import swin, vit
 from localmim_jax.convert import names
 from localmim_jax.engine.optim import make_optimizer
 from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.classifier import Classifier, ClassifierConfig
+from localmim_jax.models import swin, vit
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.tasks.decay import FINETUNE
 from localmim_jax.tasks.layers import last_blocks, layer_of
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.vit import ViTConfig
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
-from localmim_jax.targets import TargetConfig, make_targets
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
+from localmim_jax.method.targets import TargetConfig, make_targets
+from localmim_jax.models.vit import ViTConfig
 from tests.oracle import PretrainOracle
 
 NAMES = ["vit_hog9", "vit_hog18_bias"]

@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from localmim_jax.engine import lock
-from localmim_jax.engine.lock import RunLock
+from localmim_jax.engine.checkpoints import lock
+from localmim_jax.engine.checkpoints.lock import RunLock
 from localmim_jax.errors import ConfigError, StorageError
 
-HOLD = "import sys, time; from localmim_jax.engine.lock import RunLock; RunLock(sys.argv[1]).__enter__(); "
+HOLD = "import sys, time; from localmim_jax.engine.checkpoints.lock import RunLock; RunLock(sys.argv[1]).__enter__(); "
 HOLD += "print('held', flush=True); time.sleep(600)"
 
 

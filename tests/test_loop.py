@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from localmim_jax.engine import loop
+from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.prefetch import AHEAD
-from localmim_jax.engine.saved import complete_steps
 from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
 from localmim_jax.engine.task import Evaluation
 from localmim_jax.errors import ConfigError, DataError, Diverged, Interrupted, Preempted

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.losses import masked_mean_squared_error, multi_scale_loss
+from localmim_jax.method.losses import masked_mean_squared_error, multi_scale_loss
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

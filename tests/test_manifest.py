@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from localmim_jax.engine import manifest
+from localmim_jax.engine.checkpoints import manifest
 from localmim_jax.errors import StorageError
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localmim_jax.errors import ConfigError
-from localmim_jax.masking import check_num_masks, mask_from_noise, num_visible, random_mask, to_grid
+from localmim_jax.method.masking import check_num_masks, mask_from_noise, num_visible, random_mask, to_grid
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

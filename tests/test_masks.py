@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.masks import IGNORED, FakeMasks, MaskFolder, check_examples, open_masks
 from localmim_jax.errors import DataError
+from localmim_jax.segmentation.sources import IGNORED, FakeMasks, MaskFolder, check_examples, open_masks
 
 CLASSES = ("wall", "sky", "tree")
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.ops.nms import nms
+from localmim_jax.detection.nms import nms
 from tests.test_boxes import plain_iou
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from localmim_jax.evals.paste import paste
+from localmim_jax.detection.paste import paste
 
 
 def plain(mask, box, size):

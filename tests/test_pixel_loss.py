@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.ops.pixel_loss import ROWS, pixel_cross_entropy
 from localmim_jax.ops.resize import resize_bilinear
+from localmim_jax.segmentation.pixel_loss import ROWS, pixel_cross_entropy
 
 SHAPES = [(ROWS, 16), (ROWS + 9, 20)]  # one strip, and a second that is not full
 

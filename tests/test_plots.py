@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from localmim_jax.analysis import plots
-from localmim_jax.commands import figures
+from localmim_jax.cli import figures
 from localmim_jax.errors import StorageError
 
 SERIES = {

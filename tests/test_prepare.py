@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from localmim_jax.commands import cli, prepare
-from localmim_jax.commands.prepare import Converter
+from localmim_jax.cli import prepare, program
+from localmim_jax.cli.prepare import Converter
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import DecodeError, decode, to_array
 from localmim_jax.data.pipeline import train_batches
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
 
 def run(*arguments):
-    options = cli.parse(arguments, prepare.define_flags)
+    options = program.parse(arguments, prepare.define_flags)
     prepare.main(options)
 
 

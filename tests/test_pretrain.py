@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from configs import common
-from localmim_jax import tasks
-from localmim_jax.commands import cli
+from localmim_jax.build import build_task
+from localmim_jax.cli import program
 from localmim_jax.engine import loop
 from localmim_jax.errors import ConfigError, DataError
 from tests.training import first_devices
@@ -52,7 +52,7 @@ def recipe(photographs, **changes):
 
 def train(config, workdir, devices=1):
     """(losses by step, state hash, example ids by step) of a run on the first few fake devices."""
-    task, settings = tasks.build(config, str(workdir))
+    task, settings = build_task(config, str(workdir))
     seen = []
 
     def recorded(first_step):
@@ -62,7 +62,7 @@ def train(config, workdir, devices=1):
 
     recording = dataclasses.replace(task, train_batches=recorded)
     with first_devices(devices):
-        summary = loop.run(recording, settings, workdir, cli.record(config))
+        summary = loop.run(recording, settings, workdir, program.record(config))
     losses = [line["loss"] for line in read_metrics(workdir)]
     return losses, summary.state_hash, seen
 
@@ -106,7 +106,7 @@ def test_four_devices_see_the_same_examples_and_losses(photographs, whole_run, t
 
 def test_another_seed_is_another_order(photographs, whole_run):
     *_, ids = whole_run
-    task, _ = tasks.build(recipe(photographs, seed=1), "")
+    task, _ = build_task(recipe(photographs, seed=1), "")
     assert next(task.train_batches(0))["id"].tolist() != ids[0]
 
 
@@ -168,5 +168,5 @@ def test_what_cannot_work_is_refused_before_the_first_step(photographs, tmp_path
     np.savez(flat / "other.npz", a=np.zeros(2))
     changes = {key: value.format(flat=flat) if isinstance(value, str) else value for key, value in changes.items()}
     with pytest.raises(error, match=message) as caught:
-        tasks.build(recipe(photographs, **changes), "")
+        build_task(recipe(photographs, **changes), "")
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from localmim_jax import tasks
+from localmim_jax.build import build_task
 from localmim_jax.errors import ConfigError
 from tests.training import train
 
@@ -72,12 +72,12 @@ def test_devices_and_remat_do_not_matter(whole_run, tmp_path, devices, changes):
 )
 def test_what_cannot_work_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message) as error:
-        tasks.build(recipe(**changes), "")
+        build_task(recipe(**changes), "")
     assert "\n" not in str(error.value)
 
 
 def test_norms_tables_and_tokens_are_not_decayed():
-    task, _ = tasks.build(recipe(), "")
+    task, _ = build_task(recipe(), "")
     rules = {
         "encoder/stages/0/blocks/0/attention/qkv/kernel": True,
         "encoder/stages/0/merging/reduction/kernel": True,

@@ -6,10 +6,10 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.backbones.vit import ViTConfig
 from localmim_jax.errors import ConfigError
-from localmim_jax.heads.pyramid import PyramidBackbone, dense_encoder, pyramid_taps
+from localmim_jax.models.pyramid import PyramidBackbone, dense_encoder, pyramid_taps
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
 
 VIT = ViTConfig(image_size=(48, 80), width=8, depth=4, num_heads=2)
 SWIN = SwinConfig(width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))

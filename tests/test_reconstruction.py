@@ -16,7 +16,7 @@ from localmim_jax.evals.reconstruction import (
     draw_one,
     panel_size,
 )
-from localmim_jax.targets import TargetConfig, make_targets
+from localmim_jax.method.targets import TargetConfig, make_targets
 
 CELLS = (4, 8, 16, 32)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from localmim_jax.heads import roi
-from localmim_jax.heads.assign import AssignConfig
-from localmim_jax.ops.boxes import ROI_STDS, decode, encode
+from localmim_jax.detection import roi
+from localmim_jax.detection.assign import AssignConfig
+from localmim_jax.detection.boxes import ROI_STDS, decode, encode
 from tests.test_nms import greedy
 
 TRUTH = np.array([[[10, 10, 40, 40], [50, 8, 70, 30], [0, 0, 0, 0]]], np.float32)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.ops import roi_align as module
-from localmim_jax.ops.roi_align import pyramid_roi_align, roi_align, roi_level
+from localmim_jax.detection import roi_align as module
+from localmim_jax.detection.roi_align import pyramid_roi_align, roi_align, roi_level
 
 
 @pytest.fixture(scope="module")

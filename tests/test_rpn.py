@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from localmim_jax.heads.anchors import anchor_centres, anchors
-from localmim_jax.heads.assign import AssignConfig
-from localmim_jax.heads.rpn import NMS_THRESHOLD, RPN, propose, rpn_loss
-from localmim_jax.ops.boxes import RPN_STDS, decode, encode
+from localmim_jax.detection.anchors import anchor_centres, anchors
+from localmim_jax.detection.assign import AssignConfig
+from localmim_jax.detection.boxes import RPN_STDS, decode, encode
+from localmim_jax.detection.rpn import NMS_THRESHOLD, RPN, propose, rpn_loss
 from tests.test_boxes import plain_iou
 from tests.test_nms import greedy
 

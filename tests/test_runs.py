@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from localmim_jax.commands import tables
-from localmim_jax.commands.runs import Run, State, last_step, metrics
-from localmim_jax.engine.lock import RunLock
+from localmim_jax.cli import tables
+from localmim_jax.cli.experiments import Run, State, last_step, metrics
+from localmim_jax.engine.checkpoints.lock import RunLock
 from localmim_jax.errors import Preempted
 
 

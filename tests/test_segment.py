@@ -13,13 +13,12 @@ from PIL import Image
 
 from configs import common, quickstart_segment, swin_b_hog_400ep_ade20k, vit_b_1600ep_ade20k
 from localmim_jax import params as trees
-from localmim_jax import tasks
-from localmim_jax.commands import cli
-from localmim_jax.commands.evaluate import evaluate
+from localmim_jax.build import build_task
+from localmim_jax.cli import program
+from localmim_jax.cli.evaluate import evaluate
+from localmim_jax.convert.interpolate import resize_positions
 from localmim_jax.convert.load import check
-from localmim_jax.convert.tables import resize_positions
 from localmim_jax.convert.weights import About, Weights
-from localmim_jax.data.builders import regions
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh, place_batch
 from localmim_jax.engine.optim import make_optimizer
@@ -28,8 +27,9 @@ from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import make_train_step
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.heads.upernet import Segmenter
-from localmim_jax.tasks import initialise, settings
+from localmim_jax.segmentation import regions
+from localmim_jax.segmentation.upernet import Segmenter
+from localmim_jax.tasks import from_config, initialize
 from tests.test_masks import write
 
 ROOT = Path(__file__).parents[1]
@@ -63,8 +63,8 @@ def run(tmp_path_factory):
     folder = regions.prepare(str(place), {"training": 16, "validation": 5})
     config = tiny(f"masks:{folder}", 7)
     config.eval.write_masks = True
-    task, engine = tasks.build(config, str(place / "run"))
-    return config, place / "run", loop.run(task, engine, place / "run", cli.record(config))
+    task, engine = build_task(config, str(place / "run"))
+    return config, place / "run", loop.run(task, engine, place / "run", program.record(config))
 
 
 def test_a_run_evaluates_every_image_and_leaves_masks_and_pictures(run):
@@ -102,9 +102,9 @@ def test_evaluating_a_checkpoint_takes_its_statistics_too(run):
 
 def test_other_classes_keep_new_classifiers_only(run):
     _, place, summary = run
-    model = settings.segmenter_config(tiny(classes=4))
+    model = from_config.segmenter_config(tiny(classes=4))
     params, statistics = drawn(model)
-    filled, state, report = initialise.load_into(initialise.read(str(place)), params, statistics, model)
+    filled, state, report = initialize.load_into(initialize.read(str(place)), params, statistics, model)
     check(report)
     new = {row.path for row in report.rows if row.status == "initialised"}
     assert new == {
@@ -117,7 +117,7 @@ def test_other_classes_keep_new_classifiers_only(run):
 
 def test_from_pretraining_positions_are_bilinear_and_the_rest_new():
     config = tiny()
-    model = settings.segmenter_config(config)
+    model = from_config.segmenter_config(config)
     params, statistics = drawn(model)
     rng = np.random.default_rng(0)
     own = ("relative_position_bias", "scale1", "scale2")
@@ -128,7 +128,7 @@ def test_from_pretraining_positions_are_bilinear_and_the_rest_new():
     }
     table = source["encoder/position_embedding"] = rng.normal(size=(1 + 2 * 2, 16)).astype(np.float32)
     weights = Weights(source, About("vit", "pretrain", (16, 16), (2,)), "somewhere")
-    filled, state, report = initialise.load_into(weights, params, statistics, model)
+    filled, state, report = initialize.load_into(weights, params, statistics, model)
     check(report)
     flat = trees.flatten(filled)
     np.testing.assert_array_equal(
@@ -145,7 +145,7 @@ def test_from_pretraining_positions_are_bilinear_and_the_rest_new():
 def test_relative_bias_and_layer_scale_go_with_one_override():
     config = tiny()
     config.model.relative_and_scale = False
-    encoder = settings.segmenter_config(config).encoder
+    encoder = from_config.segmenter_config(config).encoder
     assert not encoder.relative_position_bias
     assert not encoder.layer_scale
     assert encoder.position == "learned"
@@ -155,7 +155,7 @@ def test_relative_bias_and_layer_scale_go_with_one_override():
 def test_recipes_are_the_supplements_at_full_size(recipe):
     config = recipe.get_config()
     config.data.name = "fake"
-    task, engine = tasks.build(config, "")
+    task, engine = build_task(config, "")
     is_vit = config.model.variant == "vit_b"
     _, params, statistics = trees.split(task.make_model)
     paths = trees.flatten(params)
@@ -214,7 +214,7 @@ def test_bad_data_is_named_before_the_first_step(tmp_path, how):
     write(tmp_path, 2, "validation")
     broken(write(tmp_path), how)
     with pytest.raises(DataError, match=BROKEN[how]) as caught:
-        tasks.build(tiny(f"masks:{tmp_path}"), "")
+        build_task(tiny(f"masks:{tmp_path}"), "")
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
 
@@ -260,7 +260,7 @@ def test_impossible_settings_are_refused(tmp_path, key, value, message):
     holder, _, name = key.rpartition(".")
     (config[holder] if holder else config)[name] = value
     with pytest.raises((ConfigError, DataError), match=message):
-        tasks.build(config, "")
+        build_task(config, "")
 
 
 @pytest.mark.slow
@@ -272,7 +272,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight(tmp_path):
     states = []
     for fsdp, devices in ((1, 1), (2, 8)):
         config.mesh.update({"data": devices // fsdp, "fsdp": fsdp})
-        task, engine = tasks.build(config, "")
+        task, engine = build_task(config, "")
         spec = StateSpec(task, engine, make_mesh(engine.mesh, jax.devices()[:devices]))
         state = spec.create()
         batch = {key: value for key, value in next(iter(task.train_batches(0))).items() if key != "id"}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.commands import cli, segment
-from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.cli import program, segment
+from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError, StorageError
 from localmim_jax.evals.overlay import colours
-from localmim_jax.tasks import settings
-from localmim_jax.tasks.segment import RESULTS
+from localmim_jax.segmentation.task import RESULTS
+from localmim_jax.tasks import from_config
 from tests.test_segment import drawn, tiny
 from tests.test_visualize import photos  # noqa: F401
 
@@ -21,19 +21,19 @@ from tests.test_visualize import photos  # noqa: F401
 def run(tmp_path_factory):
     """A model that sees its second class everywhere, in a directory that names the classes."""
     place, config = tmp_path_factory.mktemp("run"), tiny()
-    params, statistics = drawn(settings.segmenter_config(config))
+    params, statistics = drawn(from_config.segmenter_config(config))
     params["decode_head"]["classifier"]["linear"]["kernel"][:] = 0
     params["decode_head"]["classifier"]["linear"]["bias"][1] = 9
     checkpointer = Checkpointer(place / "checkpoints", CheckpointSettings())
     checkpointer.save(3, {"params": params, "model_state": statistics, "ema": {}, "step": np.int32(3)})
     checkpointer.close()
-    (place / "config.json").write_text(json.dumps(cli.record(config)))
+    (place / "config.json").write_text(json.dumps(program.record(config)))
     (place / RESULTS).write_text(json.dumps({"classes": ["wall", "sky", "tree"], "confusion": []}))
     return place
 
 
 def parsed(*arguments):
-    return cli.parse(list(arguments), segment.define_flags, "images")
+    return program.parse(list(arguments), segment.define_flags, "images")
 
 
 def test_a_mask_as_large_as_the_image_and_a_picture(run, photos, tmp_path, capsys):  # noqa: F811
@@ -51,8 +51,8 @@ def test_a_mask_as_large_as_the_image_and_a_picture(run, photos, tmp_path, capsy
 
 def test_scales_and_mirror_images_are_looked_at(run, photos, monkeypatch):  # noqa: F811
     seen = []
-    monkeypatch.setattr("localmim_jax.commands.segment.segment", lambda *args: seen.append(args[2].eval) or iter(()))
-    monkeypatch.setattr("localmim_jax.commands.segment.free_names", lambda *_: [])
+    monkeypatch.setattr("localmim_jax.cli.segment.segment", lambda *args: seen.append(args[2].eval) or iter(()))
+    monkeypatch.setattr("localmim_jax.cli.segment.free_names", lambda *_: [])
     segment.main(parsed(f"--checkpoint={run}", "--ratios=0.5,1", "--flip", *photos))
     segment.main(parsed(f"--checkpoint={run}", *photos))
     assert [(tuple(section.ratios), section.flip) for section in seen] == [((0.5, 1.0), True), ((1.0,), False)]

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.masks import FakeMasks, MaskFolder
 from localmim_jax.data.pipeline import train_batches
-from localmim_jax.data.segmentation import eval_batches, make_groups
-from localmim_jax.data.segmentation_augment import SegmentationEvalTransform
 from localmim_jax.errors import DataError
+from localmim_jax.segmentation.augment import SegmentationEvalTransform
+from localmim_jax.segmentation.batches import eval_batches, make_groups
+from localmim_jax.segmentation.sources import FakeMasks, MaskFolder
 from tests.test_masks import write
 from tests.test_segmentation_augment import PLAIN
 

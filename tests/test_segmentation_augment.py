@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.masks import IGNORED
-from localmim_jax.data.segmentation_augment import (
+from localmim_jax.segmentation.augment import (
     Distortion,
     SegmentationEvalTransform,
     SegmentationTransform,
@@ -16,6 +15,7 @@ from localmim_jax.data.segmentation_augment import (
     nearest,
     turn,
 )
+from localmim_jax.segmentation.sources import IGNORED
 
 STILL = Distortion(0.0, 0.0, 0.0, 0.0)
 PLAIN = SegmentationTransform((48, 48), (192, 48), (0.5, 2.0), 0.75, True, STILL, (124, 116, 104))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.ops.sliding import average, labels_at, sliding_window, starts, whole_image
+from localmim_jax.segmentation.sliding import average, labels_at, sliding_window, starts, whole_image
 
 KERNEL = np.random.default_rng(0).normal(size=(4, 4, 3, 5)).astype(np.float32)
 
@@ -84,7 +84,7 @@ def test_scales_and_mirror_images_are_averaged():
 
 
 def test_labels_of_images_of_any_size(monkeypatch):
-    monkeypatch.setattr("localmim_jax.ops.sliding._AT_A_TIME", 2 * 30 * 3 * 4)  # strips of four rows
+    monkeypatch.setattr("localmim_jax.segmentation.sliding._AT_A_TIME", 2 * 30 * 3 * 4)  # strips of four rows
     values = np.random.default_rng(3).normal(size=(2, 7, 9, 3)).astype(np.float32)
     sizes = np.array([[13, 30], [22, 5]], np.int32)
     found = np.asarray(jax.jit(lambda x, s: labels_at(x, s, (22, 30)))(values, sizes))

@@ -14,12 +14,12 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.swin import VARIANTS, PatchMerging, Swin, SwinConfig
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
-from localmim_jax.masking import mask_from_noise
-from localmim_jax.targets import TargetConfig, make_targets
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
+from localmim_jax.method.masking import mask_from_noise
+from localmim_jax.method.targets import TargetConfig, make_targets
+from localmim_jax.models.swin import VARIANTS, PatchMerging, Swin, SwinConfig
 from tests.oracle import GOLDENS
 
 TINY = {"width": 8, "depths": (2, 2, 4, 2), "num_heads": (1, 2, 4, 8)}

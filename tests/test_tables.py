@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from localmim_jax.commands import published, tables
-from localmim_jax.commands.published import Row, Table
+from localmim_jax.cli import published, tables
+from localmim_jax.cli.published import Row, Table
 from localmim_jax.errors import ConfigError, StorageError
 
 TABLE = Table("Table X. Two rows", ("backbone", "method"), (Row(("ViT-B", "a"), "vit", "local_multi", 83.3),))

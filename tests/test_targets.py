@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.targets import TargetConfig, hog_pyramid, image_gradients, make_targets, normalised_pixels
+from localmim_jax.method.targets import TargetConfig, hog_pyramid, image_gradients, make_targets, normalised_pixels
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from localmim_jax.commands.prepare import Converter, copy
-from localmim_jax.data.masks import MaskFolder, open_masks
+from localmim_jax.cli.prepare import Converter, copy
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.segmentation.sources import MaskFolder, open_masks
 from tests.test_masks import CLASSES, write
 
 

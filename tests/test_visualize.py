@@ -6,11 +6,11 @@ from absl import flags
 from PIL import Image
 
 from configs import common
-from localmim_jax.commands import cli, visualize
-from localmim_jax.commands.convert import convert
+from localmim_jax.cli import program, visualize
+from localmim_jax.cli.convert import convert
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.localmim import LocalMIM
-from localmim_jax.tasks import settings
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.tasks import from_config
 from tests.test_convert_command import save_run
 
 
@@ -41,13 +41,13 @@ def runs(tmp_path_factory):
     made = {}
     for name, config in (("vit", tiny(False, "hog")), ("swin", tiny(True, "pixels"))):
         made[name] = tmp_path_factory.mktemp(name)
-        model = settings.localmim_config(config)
+        model = from_config.localmim_config(config)
         save_run(made[name], config, lambda rngs, model=model: LocalMIM(model, rngs=rngs))
     return made
 
 
 def parsed(arguments: list[str]) -> flags.FlagValues:
-    return cli.parse(arguments, visualize.define_flags, "images")
+    return program.parse(arguments, visualize.define_flags, "images")
 
 
 @pytest.mark.parametrize("name", ["vit", "swin"])

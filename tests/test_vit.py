@@ -7,10 +7,10 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.backbones.positions import grid_bias, relative_rows
-from localmim_jax.backbones.vit import VARIANTS, ViT, ViTConfig
 from localmim_jax.errors import ConfigError
-from localmim_jax.masking import random_mask
+from localmim_jax.method.masking import random_mask
+from localmim_jax.models.positions import grid_bias, relative_rows
+from localmim_jax.models.vit import VARIANTS, ViT, ViTConfig
 
 TINY = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=3, num_heads=2)
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localmim_jax import params as trees
-from localmim_jax.backbones import windows
-from localmim_jax.backbones.positions import relative_position_index
-from localmim_jax.backbones.swin import Swin, SwinConfig
-from localmim_jax.masking import mask_from_noise, to_grid
+from localmim_jax.method.masking import mask_from_noise, to_grid
+from localmim_jax.models import windows
+from localmim_jax.models.positions import relative_position_index
+from localmim_jax.models.swin import Swin, SwinConfig
 
 
 def same_window(grid, window, shift):

@@ -5,8 +5,8 @@ import contextlib
 import jax
 import pytest
 
-from localmim_jax import tasks
-from localmim_jax.commands import cli
+from localmim_jax.build import build_task
+from localmim_jax.cli import program
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh
 
@@ -21,6 +21,6 @@ def first_devices(count):
 
 def train(config, workdir, devices=1):
     """The summary of the run that `main.py` would make of the config."""
-    task, settings = tasks.build(config, str(workdir))
+    task, settings = build_task(config, str(workdir))
     with first_devices(devices):
-        return loop.run(task, settings, workdir, cli.record(config))
+        return loop.run(task, settings, workdir, program.record(config))

@@ -16,9 +16,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.analysis import plots, runs
-from localmim_jax.analysis.runs import Values
-from localmim_jax.commands import cli
+from localmim_jax.analysis import plots, shared
+from localmim_jax.analysis.shared import Values
+from localmim_jax.cli import program
 from localmim_jax.params import merge
 
 _TINY = 1e-30  # below it, a probability counts as this much in a logarithm
@@ -80,7 +80,7 @@ def measure(config: ConfigDict, checkpoint: Path, images: int, split: str = "") 
     Raises:
         ConfigError, DataError, StorageError: model, images or checkpoint cannot be had.
     """
-    graphdef, params, model_state = runs.model_of(config, checkpoint)
+    graphdef, params, model_state = shared.model_of(config, checkpoint)
     height = config.image_size[0]
 
     def pixels(weights: jax.Array, group: np.ndarray, coordinates: np.ndarray) -> dict[str, jax.Array]:
@@ -94,7 +94,7 @@ def measure(config: ConfigDict, checkpoint: Path, images: int, split: str = "") 
 
     totals: dict[str, np.ndarray] = {name: np.zeros((), np.float64) for name in LABELS}
     count = 0
-    for batch, valid in runs.images_of(config, images, split):
+    for batch, valid in shared.images_of(config, images, split):
         sums = jax.device_get(compute(params, batch, valid.astype(np.float32)))
         totals = {name: totals[name] + sums[name] for name in totals}
         count += int(valid.sum())
@@ -102,16 +102,16 @@ def measure(config: ConfigDict, checkpoint: Path, images: int, split: str = "") 
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    runs.define_flags(values, at="last", output="attention")
+    shared.define_flags(values, at="last", output="attention")
     flags.DEFINE_integer("images", 256, "evenly spaced examples of the split", flag_values=values)
     flags.DEFINE_string("split", "", "of the run's dataset; empty: its training split", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:
-    cli.hide_accelerators_from_tensorflow()
-    series = runs.collect(options, lambda config, place: measure(config, place, options.images, options.split))
+    program.hide_accelerators_from_tensorflow()
+    series = shared.collect(options, lambda config, place: measure(config, place, options.images, options.split))
     print("\n".join(plots.lines(Path(options.output), series, LABELS, "layer")))
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

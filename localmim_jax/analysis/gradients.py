@@ -18,13 +18,13 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax import tasks
-from localmim_jax.analysis import plots, runs
-from localmim_jax.analysis.runs import Values
-from localmim_jax.commands import cli
+from localmim_jax.analysis import plots, shared
+from localmim_jax.analysis.shared import Values
+from localmim_jax.build import build_task
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree, flatten, merge
-from localmim_jax.tasks import initialise
+from localmim_jax.tasks import initialize
 from localmim_jax.tasks.layers import layer_of
 
 LABELS = {"norm": "gradient norm"}
@@ -52,9 +52,9 @@ def measure(config: ConfigDict, checkpoint: Path, batches: int) -> Values:
     """
     if batches < 1:
         raise ConfigError(f"--batches={batches}: at least 1 is needed")
-    graphdef, params, model_state = runs.model_of(config, checkpoint)
-    task, _ = tasks.build(config, workdir="")
-    layer = layer_of(initialise.model_config(config).encoder)
+    graphdef, params, model_state = shared.model_of(config, checkpoint)
+    task, _ = build_task(config, workdir="")
+    layer = layer_of(initialize.model_config(config).encoder)
 
     @jax.jit
     def norms(params: Tree, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:
@@ -72,15 +72,15 @@ def measure(config: ConfigDict, checkpoint: Path, batches: int) -> Values:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    runs.define_flags(values, at="middle", output="gradients")
+    shared.define_flags(values, at="middle", output="gradients")
     flags.DEFINE_integer("batches", 50, "training batches", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:
-    cli.hide_accelerators_from_tensorflow()
-    series = runs.collect(options, lambda config, place: measure(config, place, options.batches))
+    program.hide_accelerators_from_tensorflow()
+    series = shared.collect(options, lambda config, place: measure(config, place, options.batches))
     print("\n".join(plots.lines(Path(options.output), series, LABELS, "layer")))
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

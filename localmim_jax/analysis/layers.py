@@ -18,9 +18,9 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.analysis import plots, runs
-from localmim_jax.analysis.runs import Values
-from localmim_jax.commands import cli
+from localmim_jax.analysis import plots, shared
+from localmim_jax.analysis.shared import Values
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.params import merge
@@ -42,7 +42,7 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
 
 def feature_function(config: ConfigDict, checkpoint: Path) -> Callable[[jax.Array], list[np.ndarray]]:
     """(normalised images [b, h, w, c]) -> the feature of every layer, float32 [b, d] each."""
-    graphdef, params, model_state = runs.model_of(config, checkpoint)
+    graphdef, params, model_state = shared.model_of(config, checkpoint)
 
     @jax.jit
     def compute(params: Any, images: jax.Array) -> list[jax.Array]:
@@ -99,7 +99,7 @@ def compare(
     if tuple(first[0].image_size) != tuple(second[0].image_size) or first[0].data.channels != second[0].data.channels:
         raise ConfigError("the two runs see images of different sizes or channels, so their layers cannot be compared")
     found: list[list[list[np.ndarray]]] = [[], []]
-    for batch, valid in runs.images_of(first[0], images, split):
+    for batch, valid in shared.images_of(first[0], images, split):
         for features, function in zip(found, functions, strict=True):
             features.append([feature[valid] for feature in function(batch)])
     layers = [[np.concatenate(parts) for parts in zip(*features, strict=True)] for features in found]
@@ -107,7 +107,7 @@ def compare(
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    runs.define_flags(values, at="last", output="layers")
+    shared.define_flags(values, at="last", output="layers")
     flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
     flags.DEFINE_integer(
         "max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values, lower_bound=0
@@ -116,14 +116,14 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    cli.hide_accelerators_from_tensorflow()
+    program.hide_accelerators_from_tensorflow()
     looked_at = []
 
     def knn(config: ConfigDict, checkpoint: Path) -> Values:
         looked_at.append((config, checkpoint))
         return measure(config, checkpoint, options.k, options.max_train)
 
-    series = runs.collect(options, knn)
+    series = shared.collect(options, knn)
     written = plots.lines(Path(options.output), series, LABELS, "layer")
     if len(looked_at) > 1:
         grid = compare(looked_at[0], looked_at[1], options.images)
@@ -133,4 +133,4 @@ def main(options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from localmim_jax.analysis.runs import Series
+from localmim_jax.analysis.shared import Series
 from localmim_jax.errors import ConfigError, StorageError
 
 _MARKERS = "osD^vP"

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from localmim_jax.backbones.blocks import attend
 from localmim_jax.bench.step_time import median_seconds
-from localmim_jax.commands import cli
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.blocks import attend
 
 # (what, tokens, heads, width of a head, whether there is a bias)
 SHAPES = (
@@ -71,4 +71,4 @@ def _difference(found, exact) -> float:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.commands import cli, explain
+from localmim_jax.cli import hints, program
 from localmim_jax.errors import ConfigError
 
 IMAGENET_EXAMPLES = 1_281_167
@@ -47,7 +47,7 @@ def measure_batch(config: ConfigDict, batch_size: int, steps: int, rounds: int) 
         spec, batches = prepare(config)
         results = [measure(spec, batches, steps) for _ in range(rounds)]
     except Exception as error:
-        if explain.out_of_memory_hint(error) is None:
+        if hints.out_of_memory_hint(error) is None:
             raise
         return None
     finally:
@@ -90,4 +90,4 @@ def main(options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from localmim_jax.commands import cli
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
-from localmim_jax.targets import hog_pyramid
+from localmim_jax.method.targets import hog_pyramid
 
 CELLS = (4, 8, 16, 32)
 
@@ -73,4 +73,4 @@ def main(options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

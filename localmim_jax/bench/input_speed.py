@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from localmim_jax.commands import cli, prepare
+from localmim_jax.cli import prepare, program
 from localmim_jax.data.augment import TrainTransform, random_resized_crop
 from localmim_jax.data.config import DataConfig, available_cores
 from localmim_jax.data.pipeline import train_batches
@@ -156,4 +156,4 @@ def fast_decode_difference(images: list[bytes]) -> tuple[float, int]:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

@@ -21,19 +21,19 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict
 
-from localmim_jax.backbones.swin import Stage, Swin, SwinConfig
-from localmim_jax.backbones.windows import num_groups, sparse_windows
-from localmim_jax.commands import cli
+from localmim_jax.cli import program
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.errors import ConfigError
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
-from localmim_jax.masking import random_mask
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.masking import random_mask
+from localmim_jax.models.swin import Stage, Swin, SwinConfig
+from localmim_jax.models.windows import num_groups, sparse_windows
 from localmim_jax.params import initialise, merge, model_state_of, split
 from localmim_jax.tasks import decay
-from localmim_jax.tasks.settings import localmim_config, run_settings
+from localmim_jax.tasks.from_config import localmim_config, run_settings
 
 Candidate = tuple[Callable[[], Any], float | None]  # what to time, and the bytes it needs
 PARTS = ("stages", "encoder", "masks")
@@ -244,4 +244,4 @@ def main(options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

@@ -20,17 +20,17 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax import tasks
-from localmim_jax.commands import cli
+from localmim_jax.build import build_task
+from localmim_jax.cli import program
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
 from localmim_jax.errors import ConfigError
-from localmim_jax.localmim import LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.localmim import LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.targets import make_targets
 from localmim_jax.params import merge
-from localmim_jax.targets import make_targets
-from localmim_jax.tasks.settings import localmim_config
+from localmim_jax.tasks.from_config import localmim_config
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -48,7 +48,7 @@ def prepare(config: ConfigDict) -> tuple[StateSpec, list[dict[str, jax.Array]]]:
 def prepare_shapes(config: ConfigDict) -> tuple[StateSpec, list[list[dict[str, jax.Array]]]]:
     """The same with two batches for each shape that the task's batches have."""
     config.data.name = "fake"
-    task, settings = tasks.build(config, workdir="")
+    task, settings = build_task(config, workdir="")
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     found: dict[tuple[int, ...], list[dict[str, jax.Array]]] = {}
     # A third of the generated images to detect on stand.
@@ -163,4 +163,4 @@ def main(options: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__)
+    program.run(main, define_flags, usage=__doc__)

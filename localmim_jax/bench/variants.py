@@ -17,7 +17,7 @@ from absl import flags
 
 from localmim_jax.bench import peak
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.commands import cli, explain
+from localmim_jax.cli import hints, program
 from localmim_jax.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ def main(options: flags.FlagValues) -> None:
     if not options.settings:
         raise ConfigError("no settings to compare; for example: as-is model.attention=cudnn")
     configs = {
-        setting: cli.override(copy.deepcopy(options.config), [] if setting == "as-is" else setting.split())
+        setting: program.override(copy.deepcopy(options.config), [] if setting == "as-is" else setting.split())
         for setting in options.settings
     }
     dtype = options.config.model.dtype
@@ -47,7 +47,7 @@ def main(options: flags.FlagValues) -> None:
             spec, batches = prepare(config)
             result = measure(spec, batches, options.steps)
         except Exception as error:
-            if explain.out_of_memory_hint(error) is None:
+            if hints.out_of_memory_hint(error) is None:
                 raise
             _print_row(["-"] * len(COLUMNS), f"{setting}: does not fit")
             continue
@@ -78,4 +78,4 @@ def _print_row(cells: Iterable[str], setting: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, usage=__doc__, positional="settings")
+    program.run(main, define_flags, usage=__doc__, positional="settings")

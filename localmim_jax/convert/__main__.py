@@ -1,6 +1,6 @@
-"""python -m localmim_jax.convert: see `localmim_jax.commands.convert`."""
+"""python -m localmim_jax.convert: see `localmim_jax.cli.convert`."""
 
-from localmim_jax.commands import cli, convert
+from localmim_jax.cli import convert, program
 
 if __name__ == "__main__":
-    cli.run(convert.main, convert.define_flags, usage=convert.__doc__)
+    program.run(convert.main, convert.define_flags, usage=convert.__doc__)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from localmim_jax.backbones.positions import relative_position_index
-from localmim_jax.convert import names, tables, timm_names
-from localmim_jax.convert.recognise import GRADIENT_FILTERS, swap_merging_order
+from localmim_jax.convert import interpolate, names, timm_names
+from localmim_jax.convert.recognize import GRADIENT_FILTERS, swap_merging_order
 from localmim_jax.convert.weights import POSITIONS, About, Weights
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.positions import relative_position_index
 
 NAMINGS = ("localmim", "release", "timm")
 
@@ -144,7 +144,9 @@ def _derived(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, np.nda
             # The first stage has the width of an embedded patch, every patch merging doubles it; a ViT keeps it.
             stride = patch * (len(arrays[f"decoders/{k}/norm/scale"]) // width)
             grid = (about.image_size[0] // stride, about.image_size[1] // stride)
-            positions = tables.fixed_positions(grid, len(arrays[f"decoders/{k}/mask_token"]), int(POSITIONS in arrays))
+            positions = interpolate.fixed_positions(
+                grid, len(arrays[f"decoders/{k}/mask_token"]), int(POSITIONS in arrays)
+            )
             derived[f"decoder.{k}.pos_embed"] = positions[None]
         if about.target == "hog":
             derived[f"hog_enc.{k}.conv.weight"] = GRADIENT_FILTERS
@@ -159,7 +161,7 @@ def _window_buffers(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str,
     patch = arrays["encoder/patch_embed/kernel"].shape[0]
     for path, table in arrays.items():
         match = re.fullmatch(r"encoder/stages/(\d+)/blocks/(\d+)/attention/relative_position_bias", path)
-        window = tables.window_of(len(table)) if match else None
+        window = interpolate.window_of(len(table)) if match else None
         if match is None or window is None:
             continue
         stage, block = int(match[1]), int(match[2])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from localmim_jax.convert import files, names, tables
+from localmim_jax.convert import files, interpolate, names
 from localmim_jax.convert.export import rename, with_last_norm
 from localmim_jax.convert.weights import About, Weights
 from localmim_jax.errors import ConfigError
@@ -219,7 +219,7 @@ def _swin_config(about: About, arrays: Mapping[str, np.ndarray], origin: str) ->
     }
     depths = [sum(stage == i for stage, _ in blocks) for i in range(1 + max(stage for stage, _ in blocks))]
     windows = {
-        tables.window_of(len(array)) for path, array in arrays.items() if path.endswith("relative_position_bias")
+        interpolate.window_of(len(array)) for path, array in arrays.items() if path.endswith("relative_position_bias")
     }
     if len(windows) != 1 or None in windows:
         raise ConfigError(

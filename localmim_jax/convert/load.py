@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from localmim_jax.convert import tables
+from localmim_jax.convert import interpolate
 from localmim_jax.convert.weights import POSITIONS, About, Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree, flatten, unflatten
@@ -156,15 +156,15 @@ def _fill(path: str, source: np.ndarray, own: np.ndarray, same_size: bool) -> tu
         return source, Row("loaded", path)
     change = f"{list(source.shape)} -> {list(own.shape)}"
     if re.fullmatch(_BIAS_TABLE, path) and source.shape[1:] == own.shape[1:]:
-        old, new = tables.window_of(len(source)), tables.window_of(len(own))
+        old, new = interpolate.window_of(len(source)), interpolate.window_of(len(own))
         if old is None or new is None:
             return own, Row("mismatched", path, f"{change}: of no window")
         if same_size:
             note = f"window {old} in the source, {new} in the model, for the same image size"
             return own, Row("mismatched", path, note)
-        return tables.resize_bias_table(source, old, new), Row("resized", path, f"{change}, bicubic")
+        return interpolate.resize_bias_table(source, old, new), Row("resized", path, f"{change}, bicubic")
     if path == _PATCH_KERNEL and source.shape[:2] + source.shape[3:] == own.shape[:2] + own.shape[3:]:
-        return tables.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, colour channels")
+        return interpolate.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, colour channels")
     if path.startswith("head/") or "_head/classifier/" in path:  # of a classifier; of segmentation's two heads
         return own, Row("initialised", path, f"new: the source's has shape {list(source.shape)}")
     return own, Row("mismatched", path, f"{list(source.shape)} in the source, {list(own.shape)} in the model")
@@ -180,14 +180,14 @@ def _positions(
     if old == new:
         return source, Row("loaded", POSITIONS)
     note = f"{old[0]}x{old[1]} -> {new[0]}x{new[1]} patches, {method}"
-    return tables.resize_positions(source, old, new, method), Row("resized", POSITIONS, note)
+    return interpolate.resize_positions(source, old, new, method), Row("resized", POSITIONS, note)
 
 
 def _left_over(path: str, weights: Weights, grid: Grid | None, same_kind: bool) -> Row:
     """The row of an array that the model has no parameter for."""
     if path == POSITIONS:
         table = weights.arrays[path]
-        fixed = None if grid is None or table.shape[1] % 4 else tables.fixed_positions(grid, table.shape[1])
+        fixed = None if grid is None or table.shape[1] % 4 else interpolate.fixed_positions(grid, table.shape[1])
         if fixed is not None and fixed.shape == table.shape and np.allclose(table, fixed, atol=1e-5):
             return Row("ignored", path, "fixed sine-cosine positions, which the model computes")
         return Row("mismatched", path, "learned in the source, fixed sine-cosine in the model")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.errors import DataError
-from localmim_jax.heads.classifier import BATCH_NORM_EPSILON, ClassifierConfig
-from localmim_jax.heads.mask_rcnn import MaskRCNNConfig
-from localmim_jax.heads.upernet import SegmenterConfig
-from localmim_jax.localmim import LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIMConfig
+from localmim_jax.models.classifier import BATCH_NORM_EPSILON, ClassifierConfig
+from localmim_jax.segmentation.upernet import SegmenterConfig
 
 POSITIONS = "encoder/position_embedding"
 

@@ -14,10 +14,10 @@ import numpy as np
 from absl import logging
 
 from localmim_jax import faults
-from localmim_jax.engine.checkpoint import Checkpointer
+from localmim_jax.engine.checkpoints.lock import RunLock
+from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.flops import parameter_count
-from localmim_jax.engine.lock import RunLock
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.metrics import Meter, RunSize, duration, size
 from localmim_jax.engine.prefetch import DevicePrefetch, PlacedBatch

@@ -16,12 +16,12 @@ from localmim_jax.data.sources import Source, require_labels, require_same_class
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import DataError
 from localmim_jax.evals.classification import Accuracy, ranks_and_losses
-from localmim_jax.heads.classifier import Classifier
+from localmim_jax.models.classifier import Classifier
 from localmim_jax.ops.erasing import ErasingConfig, random_erasing
 from localmim_jax.ops.mixup import MixConfig, mix, soft_cross_entropy
 from localmim_jax.params import Tree, model_state_of
-from localmim_jax.tasks import decay, inputs, settings
-from localmim_jax.tasks.initialise import initialiser
+from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.tasks.initialize import initialiser
 from localmim_jax.tasks.layers import last_blocks, layer_of
 
 _LABELS_CHECKED = 512  # examples of each split whose label is looked at before the first step
@@ -38,15 +38,15 @@ def build(config: ConfigDict, workdir: str) -> Task:
         ConfigError: an impossible model, schedule or augmentation.
         DataError: a missing, empty or unlabelled dataset, or one with other classes than the model.
     """
-    model = settings.classifier_config(config)
+    model = from_config.classifier_config(config)
     augment = config.augment
-    mixing = settings.fill(MixConfig, augment)
+    mixing = from_config.fill(MixConfig, augment)
     erasing = ErasingConfig(probability=augment.erasing)
     normalise = inputs.normaliser(config)
     train = inputs.TrainInput(config, workdir, train_transform(config))
     test = inputs.open_split(train.config, split=config.eval.split)
     check_labels(train.source, test, model.num_classes)
-    num_steps, steps_per_epoch = settings.num_steps(config, len(train.source))
+    num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
         erase_key, mix_key, model_key = jax.random.split(key, 3)
@@ -59,7 +59,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         batches=functools.partial(inputs.evaluation_batches, train.config, test, config.batch_size, config.eval.resize),
         predict=lambda model, batch: ranks_and_losses(model(normalise(batch["image"])), batch["label"]),
         make_metric=functools.partial(Accuracy, model.num_classes),
-        every_steps=settings.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),
+        every_steps=from_config.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),
         best="top1",
     )
     return Task(

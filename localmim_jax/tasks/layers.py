@@ -8,9 +8,9 @@ stage (docs/method.md; the rule is BEiT's).
 import re
 from collections.abc import Callable
 
-from localmim_jax.backbones.swin import SwinConfig
-from localmim_jax.backbones.vit import ViTConfig
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
 
 
 def layer_of(encoder: ViTConfig | SwinConfig) -> Callable[[str], int]:

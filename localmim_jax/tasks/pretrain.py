@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from localmim_jax.backbones.swin import SwinConfig
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
 from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
-from localmim_jax.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
-from localmim_jax.masking import check_num_masks
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.masking import check_num_masks
+from localmim_jax.method.targets import make_targets
+from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import Tree, model_state_of
-from localmim_jax.targets import make_targets
-from localmim_jax.tasks import decay, inputs, settings
-from localmim_jax.tasks.initialise import initialiser
+from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.tasks.initialize import initialiser
 
 _PICTURE_MASK_SEED = 0  # the same masks at every evaluation, so that pictures can be compared over time
 
@@ -35,10 +35,10 @@ def build(config: ConfigDict, workdir: str) -> Task:
         ConfigError: an impossible model, schedule or evaluation.
         DataError: a missing or empty dataset.
     """
-    model = settings.localmim_config(config)
+    model = from_config.localmim_config(config)
     normalise = inputs.normaliser(config)
     train = inputs.TrainInput(config, workdir)
-    num_steps, steps_per_epoch = settings.num_steps(config, len(train.source))
+    num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
     is_swin = isinstance(model.encoder, SwinConfig)
     if model.num_masks is not None:
         mesh = config.mesh
@@ -78,7 +78,7 @@ def evaluations(
             batches=inputs.LabelledSplits(config, knn),
             predict=lambda model, batch: {"feature": model.features(normalise(batch["image"])).astype(jnp.float32)},
             make_metric=functools.partial(KNN, knn.k, knn.temperature, knn.raw_pixels),
-            every_steps=settings.interval("eval.knn.every_epochs", knn.every_epochs, steps_per_epoch),
+            every_steps=from_config.interval("eval.knn.every_epochs", knn.every_epochs, steps_per_epoch),
             at_start=True,
         )
     if pictures.num_images < 0:
@@ -91,7 +91,9 @@ def evaluations(
             batches=functools.partial(train.examples, pictures.num_images, pictures.resize),
             predict=lambda model, batch: reconstruct(model, normalise(batch["image"])),
             make_metric=functools.partial(Reconstruction, describe_targets(model), pictures.num_images),
-            every_steps=settings.interval("eval.reconstruction.every_epochs", pictures.every_epochs, steps_per_epoch),
+            every_steps=from_config.interval(
+                "eval.reconstruction.every_epochs", pictures.every_epochs, steps_per_epoch
+            ),
         )
 
 

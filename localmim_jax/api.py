@@ -1,0 +1,76 @@
+"""From a run, a checkpoint or a weights file to a model with its parameters."""
+
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from localmim_jax import params as trees
+from localmim_jax.convert import files
+from localmim_jax.convert.load import check
+from localmim_jax.convert.weights import Weights
+from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from localmim_jax.errors import ConfigError
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.params import Tree
+from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
+from localmim_jax.tasks import initialize
+
+
+def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = False) -> tuple[Any, Tree, Tree]:
+    """(graph definition, parameters, model state) of a config's model with a checkpoint's parameters, on the host.
+
+    Raises:
+        ConfigError, DataError, StorageError: the checkpoint cannot be read or does not fill the model.
+    """
+    if config.task in ("detect", "segment"):
+        raise ConfigError(
+            f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
+            "initialised from"
+        )
+    return fill_model(config, initialize.read(checkpoint, standard_merging))
+
+
+def config_of(checkpoint: str, config: ConfigDict | None) -> ConfigDict:
+    """A --config that was given, or else that of the run the checkpoint belongs to.
+
+    Raises:
+        ConfigError: the checkpoint is a file, which belongs to no run.
+        DataError: there is no run.
+    """
+    if config is not None:
+        return config
+    place = files.local_path(checkpoint)
+    if place.is_file():
+        raise ConfigError(f"--checkpoint={checkpoint} is a file, which tells no model: give --config too")
+    return initialize.run_config(place)
+
+
+def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tuple[Any, Tree, Tree]:
+    """The same with weights that have been read already. Raises ConfigError where they do not fill the model.
+
+    `whole` asks for every parameter and statistic; otherwise heads that features do not read may be missing.
+    """
+    model = initialize.model_config(config)
+
+    def make_model(rngs: Any) -> Any:
+        if isinstance(model, MaskRCNNConfig):
+            return MaskRCNN(model, rngs=rngs)
+        if isinstance(model, SegmenterConfig):
+            return Segmenter(model, rngs=rngs)
+        return Classifier(model, rngs=rngs) if isinstance(model, ClassifierConfig) else LocalMIM(model, rngs=rngs)
+
+    # What a checkpoint may lack are norms, which begin like this, and decoders and heads, which features do not read.
+    def begin(path: str, leaf: Any) -> np.ndarray:
+        return (np.ones if path.endswith("scale") else np.zeros)(leaf.shape, np.float32)
+
+    graphdef, *abstract = trees.split(make_model)
+    params, model_state = (trees.map_with_path(begin, tree) for tree in abstract)
+    params, model_state, report = initialize.load_into(weights, params, model_state, model)
+    logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
+    check(report)
+    if whole and (missing := [row.path for row in report.rows if row.status == "initialised"]):
+        raise ConfigError(f"{report.origin} has no {', '.join(missing[:4])} for this model: its classes may be others")
+    return graphdef, params, model_state

@@ -1,0 +1,179 @@
+"""`main.py --dry_run`: what a config would run, without running it.
+
+The model is traced, never allocated, so this works for the largest recipe on a laptop and without its dataset.
+"""
+
+import copy
+import itertools
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from localmim_jax.build import build_task
+from localmim_jax.engine import flops
+from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.settings import RunSettings
+from localmim_jax.engine.state import StateSpec, join
+from localmim_jax.engine.step import compile_step, make_train_step
+from localmim_jax.engine.task import Task
+from localmim_jax.errors import DataError
+from localmim_jax.params import merge
+
+_GIB = 2**30
+
+
+def run(config: ConfigDict) -> None:
+    """Prints the resolved config, then everything of `report`."""
+    print("\n".join(f"{key} = {value}" for key, value in flat(config)) + "\n")
+    print("\n".join(report(config)))
+
+
+def flat(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    """("model.target.bins", 18) for every key, as overrides name them."""
+    pairs = []
+    for key, value in config.items():
+        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [(f"{prefix}{key}", value)]
+    return pairs
+
+
+def report(config: ConfigDict) -> list[str]:
+    """Lines on data, length, learning rate, parameters, FLOPs and memory.
+
+    A dataset that cannot be opened is only noted, and `data.fake_examples` stands in for its size.
+
+    Raises:
+        ConfigError: a config that could not run on the devices at hand.
+    """
+    lines = []
+    try:
+        task, settings = build_task(config, workdir="")
+        examples = f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}"
+    except DataError as error:
+        task, settings = build_task(_on_fake_data(config), workdir="")
+        lines.append(f"note        {error}")
+        examples = f"{config.data.fake_examples} examples assumed (data.fake_examples)"
+    spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
+    settings.check_batch(task.batch_size, spec.mesh.size)
+    lines += [
+        f"data        {examples}",
+        f"length      {task.num_steps} steps of {task.batch_size} examples, "
+        f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps",
+        _learning_rate(task, settings),
+        _parameters(spec),
+    ]
+    shapes = _batch_shapes(config)
+    for example in shapes:
+        lines += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
+    return lines
+
+
+def _on_fake_data(config: ConfigDict) -> ConfigDict:
+    """A copy that reads no dataset at all."""
+    config = copy.deepcopy(config)
+    config.data.name = "fake"
+    if "knn" in config.eval:
+        config.eval.knn.enabled = False
+    return config
+
+
+def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
+    """The arrays of one training example that go to the device, for each shape that batches have."""
+    small = _on_fake_data(config)
+    small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
+    if small.task in ("finetune", "linear_probe"):
+        small.model.num_classes = 1000  # those of the fake data; no shape of a batch depends on it
+    if small.model.get("num_masks") is not None:
+        small.model.num_masks = 1  # the real number may not fit so small a batch, and no shape depends on it either
+    task, _ = build_task(small, workdir="")
+    batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # lying and standing images
+    found = [
+        {
+            name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
+            for name, array in batch.items()
+            if name != "id"
+        }
+        for batch in batches
+    ]
+    return list({_shape(example): example for example in found}.values())
+
+
+def _shape(example: dict[str, jax.ShapeDtypeStruct]) -> str:
+    h, w, *_ = example["image"].shape
+    return f"{h} x {w} px: "
+
+
+def _learning_rate(task: Task, settings: RunSettings) -> str:
+    schedule = settings.schedule
+    how = "" if schedule.base_lr is None else f" = base_lr {schedule.base_lr:g} x {task.batch_size} / 256"
+    warmup = schedule.warmup_epochs * task.steps_per_epoch if schedule.warmup_steps is None else schedule.warmup_steps
+    peak = schedule.peak(task.batch_size)
+    return f"rate        {schedule.kind}, peak {peak:.6g}{how}, warm-up {warmup:.0f} steps, to {schedule.min_lr:g}"
+
+
+def _parameters(spec: StateSpec) -> str:
+    trained, frozen = spec.partition(spec.abstract_params)
+    parts = {name: flops.parameter_count(tree) for name, tree in spec.abstract_params.items()}
+    shown = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parts.items())
+    still = flops.parameter_count(frozen)
+    return f"parameters  {flops.parameter_count(trained) / 1e6:.2f} M trained, {still / 1e6:.2f} M frozen: {shown}"
+
+
+def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str) -> list[str]:
+    """FLOPs and memory of a step on examples of one shape, which `which` tells where there are several."""
+    task, devices = spec.task, spec.mesh.size
+
+    def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        sharding = meshes.batch_sharding(spec.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((size, *array.shape), array.dtype, sharding=sharding)
+            for name, array in example.items()
+        }
+
+    def forward(params: Any, model_state: Any, batch: Any) -> Any:
+        return task.loss(merge(spec.graphdef, params, model_state), batch, jax.random.key(0))
+
+    abstract, whole = spec.abstract, batch(task.batch_size)
+    step = make_train_step(spec).trace(abstract, whole)
+    work = flops.model_flops(step.jaxpr, forward, abstract["params"], abstract["model_state"], whole)
+
+    # What the backward pass needs grows linearly with the batch; two traces tell slope and offset.
+    images = task.batch_size // spec.settings.accum_steps // devices
+    one, two = (_saved_for_backward(spec, batch(devices * images * n)) / devices for n in (1, 2))
+    trained, _ = spec.partition(abstract["params"])
+    copies = 1 if spec.settings.accum_steps == 1 else 2  # of one micro-batch, and their running sum
+    parts = {
+        "state": spec.bytes_per_device(),
+        "gradients": copies * _bytes(trained) / spec.mesh.shape["fsdp"],
+        "activations": two - one,
+    }
+    shown = " + ".join(f"{name} {size / _GIB:.3g}" for name, size in parts.items())
+    kind = spec.mesh.devices.flat[0].device_kind
+    lines = [
+        f"work        {which}{work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward",
+        f"memory      {which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images "
+        f"at a time: {shown} (estimated from the traced step; XLA's fusion may need less)",
+    ]
+    if jax.default_backend() != "cpu":  # XLA's CPU compiler undoes remat, so its number would mislead
+        needed = compile_step(spec, whole).bytes_per_device
+        lines += [] if needed is None else [f"            {needed / _GIB:.3g} GiB by XLA's analysis, compiled"]
+    return lines
+
+
+def _saved_for_backward(spec: StateSpec, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Bytes that the forward pass keeps for the backward pass of one micro-batch."""
+
+    def residuals(params: Any, model_state: Any, batch: Any) -> Any:
+        trained, frozen = spec.partition(params)
+
+        def loss(trained: Any) -> jax.Array:
+            model = merge(spec.graphdef, join(trained, frozen), model_state)
+            return spec.task.loss(model, batch, jax.random.key(0))[0]
+
+        return jax.vjp(loss, trained)[1]
+
+    return _bytes(jax.eval_shape(residuals, spec.abstract["params"], spec.abstract["model_state"], batch))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

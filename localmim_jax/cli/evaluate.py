@@ -1,0 +1,81 @@
+"""Run the evaluations of a config on a checkpoint, once and without training: accuracy, k-NN, pictures' losses.
+
+    python -m localmim_jax.evaluate --checkpoint=runs/vit_b_finetune
+    python -m localmim_jax.evaluate --checkpoint=released.pth --config=configs/vit_b_1600ep_finetune.py \\
+        --config.data.name=folder:/data/imagenet
+
+The checkpoint is a run directory (its newest good checkpoint), one of its checkpoints, or a file of this project, the
+release, MAE or timm. Without --config, the run's own is taken. Where the run kept a moving average of the parameters,
+that is evaluated.
+"""
+
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from localmim_jax.cli import program
+from localmim_jax.errors import ConfigError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
+    flags.DEFINE_string(
+        "config", "", "recipe, where it is not the run's own; --config.a.b=value changes a key", flag_values=values
+    )
+
+
+def main(options: flags.FlagValues) -> None:
+    if not options.checkpoint:
+        raise ConfigError("no --checkpoint given; for example --checkpoint=runs/vit_b_finetune")
+    program.hide_accelerators_from_tensorflow()
+    results = evaluate(options.checkpoint, options.config)
+    for name, value in results.items():
+        if np.ndim(value) == 0:
+            print(f"{name} {value:.6g}")
+
+
+def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any]:
+    """Everything that the config's task evaluates, by name.
+
+    Args:
+        checkpoint: see the top of this file.
+        config: None for that of the run the checkpoint belongs to.
+
+    Raises:
+        ConfigError: the config has no evaluation, or the checkpoint does not fill its model.
+        DataError, StorageError: something cannot be read.
+    """
+    import jax
+
+    from localmim_jax import params as trees
+    from localmim_jax.build import build_task
+    from localmim_jax.convert import files, load
+    from localmim_jax.engine import mesh as meshes
+    from localmim_jax.engine.evaluate import Evaluator
+    from localmim_jax.engine.state import StateSpec
+    from localmim_jax.tasks import initialize
+
+    if config is None:
+        config = initialize.run_config(files.local_path(checkpoint))
+    config.checkpoint.init_from = checkpoint
+    task, settings = build_task(config, "")
+    if not task.evaluations:
+        raise ConfigError("this config evaluates nothing: turn eval.knn on, or give a fine-tuning config")
+    drawn = jax.jit(lambda key: trees.initialise(task.make_model, key))(jax.random.key(0))
+    params, model_state = jax.device_get(drawn)
+    source = initialize.read(checkpoint, config.checkpoint.standard_merging)
+    model = initialize.model_config(config)
+    params, model_state, report = initialize.load_into(source, params, model_state, model)
+    load.check(report)
+    untrained = [row.path for row in report.rows if row.status == "initialised"]
+    if untrained:
+        raise ConfigError(f"{checkpoint} has no {', '.join(untrained[:4])} for this model: train it before evaluating")
+    spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
+    kept = {"params": params, "model_state": model_state}
+    state = meshes.place_state(kept, {name: spec.shardings[name] for name in kept}) | {"ema": {}}
+    results: dict[str, Any] = {}
+    for evaluation in task.evaluations:
+        results |= Evaluator(evaluation, spec)(state) or {}
+    return results

@@ -1,0 +1,107 @@
+"""k-NN accuracy of an encoder's features on a labelled dataset: what they are worth without any training.
+
+    python -m localmim_jax.knn --checkpoint=runs/vit_b --data=tfds:imagenet2012
+    python -m localmim_jax.knn --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=folder:/data/imagenet
+
+The checkpoint is a run directory (its newest good checkpoint), one of its checkpoints, or a file of this project, the
+release, MAE or timm. Without --config, the run's own is taken. The feature is the mean of the last layer's normalised
+patch tokens of a whole, unmasked image; of a checkpoint without a norm for them, the norm is the plain one.
+"""
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from localmim_jax.cli import program
+from localmim_jax.errors import ConfigError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
+    flags.DEFINE_string("data", None, "labelled dataset, as data.name in a config", flag_values=values)
+    flags.DEFINE_string("data_dir", "", "where TFDS keeps its datasets; empty: the config's", flag_values=values)
+    flags.DEFINE_string("train_split", "train", "the memory bank", flag_values=values)
+    flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
+    flags.DEFINE_string(
+        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
+    )
+    flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
+    flags.DEFINE_float("temperature", 0.07, "of the votes' weights", flag_values=values)
+    flags.DEFINE_integer(
+        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "max_train", 0, "evenly spaced examples of the memory bank; 0: all", flag_values=values, lower_bound=0
+    )
+    flags.DEFINE_integer("batch_size", 256, "images at a time", flag_values=values, lower_bound=1)
+    flags.DEFINE_bool(
+        "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
+    )
+
+
+def main(options: flags.FlagValues) -> None:
+    for name, example in (("checkpoint", "runs/quickstart"), ("data", "folder:/data/imagenet")):
+        if not getattr(options, name):
+            raise ConfigError(f"no --{name} given; for example --{name}={example}")
+    program.hide_accelerators_from_tensorflow()
+    names = ("data", "data_dir", "train_split", "test_split", "k", "temperature", "resize", "max_train", "batch_size")
+    settings = {name: getattr(options, name) for name in names}
+    results = knn(options.checkpoint, options.config, options.standard_merging, **settings)
+    print("  ".join(f"{name} {value:.6g}" for name, value in results.items()))
+
+
+def knn(
+    checkpoint: str,
+    config: ConfigDict | None = None,
+    standard_merging: bool = False,
+    *,
+    data: str,
+    data_dir: str = "",
+    train_split: str = "train",
+    test_split: str = "validation",
+    k: int = 20,
+    temperature: float = 0.07,
+    resize: int = 0,
+    max_train: int = 0,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """What `evals.knn.KNN` computes. Arguments as the flags; a `config` of None is that of the checkpoint's run.
+
+    Raises:
+        ConfigError: an impossible value, or a checkpoint that does not fill the model.
+        DataError, StorageError: something cannot be read, or has no labels.
+    """
+    import jax
+
+    from localmim_jax.api import load_model
+    from localmim_jax.convert import files
+    from localmim_jax.engine import mesh as meshes
+    from localmim_jax.engine.settings import MeshSettings
+    from localmim_jax.evals.knn import KNN
+    from localmim_jax.params import merge
+    from localmim_jax.tasks import initialize, inputs
+
+    if config is None:
+        config = initialize.run_config(files.local_path(checkpoint))
+    if batch_size < 1:
+        raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
+    if not temperature > 0:
+        raise ConfigError(f"--temperature={temperature}: it must be above 0")
+    mesh = meshes.make_mesh(MeshSettings())
+    config.batch_size = -(-batch_size // mesh.size) * mesh.size
+    config.data.data_dir = data_dir or config.data.data_dir
+    section = {"name": data, "train_split": train_split, "test_split": test_split}
+    splits = inputs.LabelledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
+    metric = KNN(k, temperature)
+    graphdef, params, model_state = load_model(config, checkpoint, standard_merging)
+    normalise = inputs.normaliser(config)
+
+    @jax.jit
+    def compute(params, batch):
+        return merge(graphdef, params, model_state).features(normalise(batch["image"])).astype("float32")
+
+    params = meshes.place_state(params, meshes.state_shardings(mesh, params))
+    for batch in splits():
+        feature = jax.device_get(compute(params, meshes.place_batch(mesh, {"image": batch["image"]})))
+        valid = batch["valid"]
+        metric.update({"feature": feature[valid]}, {name: array[valid] for name, array in batch.items()})
+    return metric.compute()

@@ -1,0 +1,279 @@
+"""What every command line shares: flags, `--config.a.b=value`, and how errors reach the user.
+
+Something the user can put right ends with one line on stderr and the exit status of `localmim_jax.errors`; anything
+else keeps its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is answered at once.
+"""
+
+import importlib.util
+import logging
+import os
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, FieldReference, config_flags
+
+from localmim_jax.cli import hints
+from localmim_jax.errors import ConfigError, UserError
+
+_HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
+
+
+def run(
+    main: Callable[[flags.FlagValues], None],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    positional: str = "",
+) -> None:
+    """Parses `sys.argv`, calls `main` with the flags, and ends the process with the right exit status.
+
+    `define` declares the command's flags on the `FlagValues` it is given; with a string flag `config`, overrides
+    `--config.a.b=value` are understood and `flags.config` is the `ConfigDict`, or None where its default is "" and none
+    is given. `usage` opens the `--help` text. Arguments without "--" go to the list flag `positional`, if there is one.
+    """
+    _log_our_own_messages()
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":
+        program = Path(sys.argv[0]).parent.name
+    try:
+        options = parse(sys.argv[1:], define, positional)
+        if options is None:
+            print(help_text(define, usage))
+            return
+        flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
+        main(options)
+    except UserError as error:
+        _exit(f"{program}: {hints.one_line(str(error))}", error.exit_code)
+    except KeyboardInterrupt:
+        _exit(f"{program}: interrupted", 130)
+    except Exception as error:
+        hint = hints.out_of_memory_hint(error)
+        if hint is None:
+            raise
+        _exit(f"{program}: {hint}", ConfigError.exit_code)
+
+
+def set_up_notebook() -> None:
+    """What a command line does before it calls the library: our own log lines only, no accelerator for TensorFlow."""
+    _log_our_own_messages()
+    flags.FLAGS.mark_as_parsed()
+    hide_accelerators_from_tensorflow()
+
+
+def parse(
+    arguments: Sequence[str], define: Callable[[flags.FlagValues], None], positional: str = ""
+) -> flags.FlagValues | None:
+    """The flags in `arguments`, or None where help is asked for. Raises `ConfigError` for anything wrong."""
+    if _HELP.intersection(arguments):
+        return None
+    values = flags.FlagValues()
+    define(values)
+    values.set_gnu_getopt(bool(positional))  # flags may follow other arguments
+    overrides, resets, others = _sort_arguments(arguments, "config" in values)
+    try:
+        rest = values(["command", *others])[1:]
+    except flags.Error as error:
+        raise ConfigError(hints.flag_error(error, values)) from error
+    config = load_config(values.config) if "config" in values and values.config else None
+    if positional:
+        values[positional].value = [*(values[positional].value or []), *rest]
+    elif rest:
+        raise ConfigError(hints.leftover(rest[0], values, dict(_fields(config)) if config else {}))
+    if "config" in values:
+        if config is None and (values["config"].default is None or overrides or resets):
+            raise ConfigError(_explain_no_config(overrides, resets))
+        values["config"].value = None if config is None else override(config, overrides, resets)
+    return values
+
+
+def load_config(path: str) -> ConfigDict:
+    """What `get_config()` of a Python file returns, locked. `file.py:argument` calls `get_config("argument")`.
+
+    `configs/<recipe>.py` is found in any directory: without such a file, it is the one that came with the package.
+    A config is code: run only your own.
+    """
+    file, *argument = path.split(":", 1)
+    if not Path(file).is_file():
+        packaged = _recipes() / Path(file).name
+        if Path(file).parent != Path("configs") or not packaged.is_file():
+            raise ConfigError(f"config file {file} not found{hints.did_you_mean(file, _existing_configs())}")
+        file = str(packaged)
+    content: dict[str, Any] = {}
+    try:
+        content = runpy.run_path(file)
+        get_config = content.get("get_config")
+        if get_config is None:
+            raise ConfigError(f"{file} has no function get_config()")
+        config = get_config(*argument)
+    except ConfigError:
+        raise
+    except Exception as error:
+        if argument and "sweep" in content and argument[0] not in (known := content["sweep"]()):
+            near = hints.did_you_mean(argument[0], known)
+            raise ConfigError(f"{file} has no {argument[0]!r}{near or '; it has ' + ', '.join(known)}") from error
+        places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line = f", line {places[-1]}" if places else ""
+        # ml_collections lists every key of the config, which buries its own suggestion.
+        reason = re.sub(r'\. Other fields present:.*}"', ".", str(error), flags=re.DOTALL).replace("\\n", " ")
+        raise ConfigError(f"config file {file}{line}: {type(error).__name__}: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"get_config() of {file} returned a {type(config).__name__}, not a ConfigDict")
+    return config.lock()
+
+
+def record(config: ConfigDict) -> dict[str, Any]:
+    """The resolved config as nested plain dicts that survive a round trip through JSON: tuples become lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        return [plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(config.copy_and_resolve_references().to_dict())
+
+
+def workdir(path: str | None) -> str:
+    """The run directory as given, with "~" and relative paths resolved; cloud paths (`gs://...`) stay as they are."""
+    if not path:
+        raise ConfigError("no --workdir given; for example --workdir=runs/first")
+    if path.startswith(("http://", "https://")):
+        raise ConfigError(f"--workdir={path}: a run cannot write to a web address; give a directory")
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def hide_accelerators_from_tensorflow() -> None:
+    """TensorFlow, which writes the logs, would otherwise take all the memory of a GPU. To be called before jax runs."""
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+
+
+def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
+    """`usage`, then one line per flag."""
+    values = flags.FlagValues()
+    define(values)
+    names = [name for name in values if name not in ("flagfile", "undefok")]
+    width = max(map(len, names))
+    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {_describe(values[name])}" for name in names)])
+
+
+def _describe(flag: flags.Flag) -> str:
+    """A flag's help in one line, without what absl adds to it, and its default where that says something."""
+    text = re.sub(r"^<[^>]*>: |;?\s*repeat this option to specify.*", "", flag.help, flags=re.DOTALL)
+    default = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
+    return text if default in (None, "", 0, False) else f"{text} ({default})"
+
+
+def _sort_arguments(arguments: Sequence[str], with_config: bool) -> tuple[list[str], list[str], list[str]]:
+    """(overrides as "key=value", keys set to None, everything else)."""
+    overrides, resets, others = [], [], []
+    arguments = list(arguments)
+    while arguments:
+        argument = arguments.pop(0)
+        match = re.fullmatch(r"--?(no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL) if with_config else None
+        if match is None:
+            others.append(argument)
+            continue
+        negated, key, value = match.groups()
+        if value is None and not negated and arguments and not arguments[0].startswith("--"):
+            value = arguments.pop(0)
+        if value is None:
+            value = "false" if negated else ""
+        if value in ("None", "none"):
+            resets.append(key)
+        else:
+            overrides.append(f"{key}={value}")
+    return overrides, resets, others
+
+
+def override(config: ConfigDict, overrides: Sequence[str], resets: Sequence[str] = ()) -> ConfigDict:
+    """The locked config with "key=value" overrides, and with the keys in `resets` set back to None."""
+    fields = dict(_fields(config))
+    for key in [text.split("=", 1)[0] for text in overrides] + list(resets):
+        if key not in fields:
+            raise ConfigError(f"--config.{key}: {hints.unknown_key(key, fields)}")
+    defaults = {key: value.get() if isinstance(value, FieldReference) else value for key, value in fields.items()}
+    values = flags.FlagValues()
+    tokens = [f"--config.{text}" for text in overrides]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["command", *tokens])
+    try:
+        values(["command", *tokens])
+    except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise ConfigError(hints.flag_error(error, values)) from error
+    config = values.config
+    for text in overrides:
+        _check_tuple(text, defaults, config)
+    for key in resets:
+        if not isinstance(fields[key], FieldReference):
+            raise ConfigError(f"--config.{key}=None: this key always needs a value")
+        holder, _, name = key.rpartition(".")
+        _lookup(config, holder)[name] = None
+    return config
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """("model.depth", value) for every key; a value that may be None is a `FieldReference`."""
+    for key, value in config.items(preserve_field_references=True):
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _lookup(config: ConfigDict, path: str) -> Any:
+    for part in filter(None, path.split(".")):
+        config = config[part]
+    return config
+
+
+def _check_tuple(text: str, defaults: dict[str, Any], config: ConfigDict) -> None:
+    """A tuple's parser takes words too; every tuple of a config holds numbers."""
+    key = text.split("=", 1)[0]
+    value = _lookup(config, key)
+    if not isinstance(value, tuple):
+        return
+    whole = all(type(number) is int for number in defaults[key] or ())
+    if not all(type(number) is int or (type(number) is float and not whole) for number in value):
+        kind = "whole numbers" if whole else "numbers"
+        raise ConfigError(f"--config.{text}: {kind} separated by commas are needed")
+
+
+def _explain_no_config(overrides: Sequence[str], resets: Sequence[str]) -> str:
+    changed = [text.split("=", 1)[0] for text in overrides] + list(resets)
+    what = f"--config.{changed[0]} changes a recipe, and there is no --config" if changed else "no --config given"
+    return f"{what}; for example --config={_existing_configs()[0]}"
+
+
+def _recipes() -> Path:
+    """The directory of the recipes that came with the package."""
+    spec = importlib.util.find_spec("configs")
+    return Path(spec.origin).parent if spec is not None and spec.origin else Path("configs")
+
+
+def _existing_configs() -> list[str]:
+    files = {f"configs/{path.name}" for place in (Path("configs"), _recipes()) for path in place.glob("*.py")}
+    found = sorted(files - {"configs/__init__.py", "configs/common.py"})
+    return sorted(found, key=lambda path: "quickstart" not in path) or ["configs/quickstart.py"]
+
+
+def _log_our_own_messages() -> None:
+    """Information from this package, warnings from everybody, on stderr: orbax and TFDS tell a great deal."""
+    for name, value in (("TF_CPP_MIN_LOG_LEVEL", "2"), ("TF_ENABLE_ONEDNN_OPTS", "0")):
+        os.environ.setdefault(name, value)  # or TensorFlow, which computes nothing here, would chatter
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    handler = absl_logging.get_absl_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda entry: entry.levelno >= logging.WARNING or "localmim_jax" in entry.pathname)
+
+
+def _exit(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(status)

@@ -1,0 +1,155 @@
+"""The paper's tables and figures: the runs that each needs, what is there of them, and the result beside the published.
+
+    python -m localmim_jax.tables table1                           # lists runs, commands, states; prints the table
+    python -m localmim_jax.tables table2 --scale=small --run       # makes what is missing first
+    python -m localmim_jax.tables table1 table2 figure1 figure2 --scale=small --run
+
+Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean
+attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run what is
+missing is run in this process, one after the other; stop it at any time, and the same command goes on where it was.
+Given twice at the same time, it shares the runs out. Long runs are better made by their listed commands, on the
+machines that suit them. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
+"""
+
+import csv
+import io
+import os
+import runpy
+import statistics
+from pathlib import Path
+
+from absl import flags, logging
+
+from localmim_jax.cli import program, published
+from localmim_jax.cli.experiments import Run, State, state_of, top1
+from localmim_jax.cli.published import Row, Table
+from localmim_jax.errors import ConfigError, InUseError, StorageError
+
+FIGURES = ("figure1", "figure2", "layers", "convergence")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum("scale", "full", published.SCALES, "full (ImageNet) or small (digits, CPU)", flag_values=values)
+    flags.DEFINE_integer("seeds", 0, "of every run; 0: 1 at full scale, 2 at small", flag_values=values, lower_bound=0)
+    flags.DEFINE_bool("run", False, "make the missing runs", flag_values=values)
+    flags.DEFINE_string("root", "runs/reproduction", "directory of all runs", flag_values=values)
+    flags.DEFINE_list("names", [], "tables and figures; they may also follow the command directly", flag_values=values)
+
+
+def main(options: flags.FlagValues) -> None:
+    if options.scale == "small":  # tiny programs: compiling is much of the work
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+    program.hide_accelerators_from_tensorflow()
+    seeds = options.seeds or {"full": 1, "small": 2}[options.scale]
+    tables = {name: find(name, options.scale) for name in options.names or [*published.TABLES]}
+    results = Path(options.root) / options.scale / "results"
+    needed = {
+        run.workdir: run
+        for table in tables.values()
+        for run in published.runs(table, options.scale, seeds, options.root)
+    }
+    if options.run:
+        make(list(needed.values()), Path(options.root))
+    print(listing(list(needed.values())))
+    for name, table in tables.items():
+        text = show(name, table, options.scale, seeds, options.root, results, options.run)
+        print(f"\n{text}")
+
+
+def find(name: str, scale: str) -> Table:
+    """A table or figure by its name.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name == "ablations":
+        file = {"full": "configs/ablations.py", "small": "configs/small.py"}[scale]
+        if not Path(file).is_file():
+            raise ConfigError(f"{file} not found: call this at the root of the repository")
+        return published.ablations(runpy.run_path(file)["ablations"]())
+    if name not in published.TABLES:
+        known = ", ".join([*published.TABLES, "ablations"])
+        raise ConfigError(f"{name!r} is no table or figure here: choose from {known}")
+    return published.TABLES[name]
+
+
+def make(runs: list[Run], root: Path) -> None:
+    """Does what is missing, in order. What is done or running elsewhere is left alone, and so is what waits for that.
+
+    Several processes can do this for one root at the same time.
+    """
+    import jax
+
+    cache = "jax_compilation_cache_dir"
+    if getattr(jax.config, cache) is None:  # seeds, and fine-tunings of one backbone, share their programs
+        jax.config.update(cache, os.path.abspath(root / "compiled"))
+    for number, run in enumerate(runs, start=1):
+        state, start = run.state(), run.start()
+        if state is State.RUNNING:
+            logging.warning("%s is running elsewhere: left alone", run.workdir)
+        elif state is not State.DONE and start is not None and state_of(start) is not State.DONE:
+            logging.warning("%s starts from %s, which is not done: left alone", run.workdir, start)
+        elif state is not State.DONE:
+            logging.info("run %d of %d: %s", number, len(runs), run.command())
+            try:
+                run.run()
+            except InUseError as error:  # since we looked
+                logging.warning("left alone: %s", error)
+
+
+def listing(runs: list[Run]) -> str:
+    """Every run with its state and its command."""
+    states = [run.progress() for run in runs]
+    width = max(map(len, states))
+    return "\n".join(f"{state:{width}}  {run.command()}" for state, run in zip(states, runs, strict=True))
+
+
+def show(name: str, table: Table, scale: str, seeds: int, root: str, results: Path, run: bool) -> str:
+    """Draws a figure, or renders a table and writes it as Markdown and CSV; the text for the console."""
+    if name in FIGURES:
+        from localmim_jax.cli import figures
+
+        return figures.draw(name, table, scale, seeds, root, results, run)
+    rows = [measure(row, scale, seeds, root) for row in table.rows]
+    head = [*table.columns, "published" if scale == "full" else "published, full scale", "measured", "seeds"]
+    heading = [f"# {table.title}", "", "ImageNet-1K top-1 after fine-tuning, %, 100 epochs of pre-training."]
+    if scale == "small":
+        heading = [f"# {table.title}", "", published.SMALL_HEADING, "Top-1 of 297 test digits after fine-tuning, %."]
+    heading.append("Measured: mean and sample standard deviation over the seeds.")
+    text = "\n".join([*heading, "", *markdown(head, rows)]) + "\n"
+    sheet = io.StringIO()
+    csv.writer(sheet, lineterminator="\n").writerows([head, *rows])
+    write(results / f"{name}.md", text)
+    write(results / f"{name}.csv", sheet.getvalue())
+    return f"{text}\nwritten: {results / name}.md, {results / name}.csv"
+
+
+def measure(row: Row, scale: str, seeds: int, root: str) -> list[str]:
+    """The cells of one row. Only runs that are done count."""
+    runs = [published.finetuning(row, scale, seed, root) for seed in range(seeds)]
+    values = [top1(Path(run.workdir)) for run in runs if run.state() is State.DONE]
+    percent = [100 * value for value in values if value is not None]
+    shown = f"{statistics.mean(percent):.1f}" if percent else "-"
+    if len(percent) > 1:
+        shown += f" ± {statistics.stdev(percent):.1f}"
+    label = row.label if scale == "full" else [published.SMALL_NAMES.get(cell, cell) for cell in row.label]
+    return [*label, "-" if row.published is None else f"{row.published:.1f}", shown, str(len(percent))]
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table, its columns padded."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+    return [line(head), line(["-" * width for width in widths]), *map(line, rows)]
+
+
+def write(path: Path, text: str) -> None:
+    """Raises StorageError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}") from error

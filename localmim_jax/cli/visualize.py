@@ -1,0 +1,120 @@
+"""Draw what a pre-trained model reconstructs of images of yours: one picture an image.
+
+    python -m localmim_jax.visualize --checkpoint=runs/vit_b photo.jpg holiday/*.jpg
+    python -m localmim_jax.visualize --checkpoint=released.pth --config=configs/vit_b_100ep.py photo.jpg
+    python -m localmim_jax.visualize --checkpoint=runs/vit_b --mask_seed=7 --mask_ratio=0.5 --output=drawn photo.jpg
+
+The first column shows the image, whole and as the encoder sees it; then follows a column for every tapped layer, its
+target above its prediction. HOG is drawn as strokes along the edges, bright where they are strong, an edge white where
+the colours agree on it. Normalised pixels are drawn as they are, and once more with each patch's mean and deviation put
+back, which come from the target. Images are resized and cropped at the centre as for evaluation.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from localmim_jax.cli import program
+from localmim_jax.cli.images import free_names, read_bytes, save
+from localmim_jax.data.decode import DecodeError
+from localmim_jax.errors import ConfigError, DataError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
+    flags.DEFINE_multi_string("images", [], "image file; may be repeated, or named without a flag", flag_values=values)
+    flags.DEFINE_string("output", "pictures", "directory to write to: NAME.png for NAME.jpg", flag_values=values)
+    flags.DEFINE_string(
+        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
+    )
+    flags.DEFINE_integer("mask_seed", 0, "another number masks other patches", flag_values=values)
+    flags.DEFINE_float("mask_ratio", None, "masked share of the image; default: the config's", flag_values=values)
+    flags.DEFINE_integer(
+        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
+    )
+    flags.DEFINE_bool(
+        "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
+    )
+
+
+def main(options: flags.FlagValues) -> None:
+    if not options.checkpoint:
+        raise ConfigError("no --checkpoint given; for example --checkpoint=runs/quickstart")
+    if not options.images:
+        raise ConfigError("no image given; for example: python -m localmim_jax.visualize --checkpoint=... photo.jpg")
+    program.hide_accelerators_from_tensorflow()
+    pictures = visualize(
+        options.checkpoint,
+        options.images,
+        config=options.config,
+        mask_seed=options.mask_seed,
+        mask_ratio=options.mask_ratio,
+        resize=options.resize,
+        standard_merging=options.standard_merging,
+    )
+    for path, picture in zip(free_names(options.images, Path(options.output).expanduser()), pictures, strict=True):
+        save(picture, path)
+        print(path)
+
+
+def visualize(
+    checkpoint: str,
+    images: Sequence[str],
+    config: ConfigDict | None = None,
+    mask_seed: int = 0,
+    mask_ratio: float | None = None,
+    resize: int = 0,
+    standard_merging: bool = False,
+) -> Iterator[np.ndarray]:
+    """A picture of every image, uint8 [h, w, 3]; arguments as the flags. Every image is looked at before the first.
+
+    All are masked alike, so that a picture does not depend on the others.
+
+    Raises:
+        ConfigError: no pre-trained decoders, no config, or an impossible ratio.
+        DataError: an image cannot be read.
+    """
+    import jax
+
+    from localmim_jax.api import config_of, fill_model
+    from localmim_jax.data.augment import EvalTransform
+    from localmim_jax.evals.reconstruction import draw_one
+    from localmim_jax.params import merge
+    from localmim_jax.tasks import from_config, initialize, inputs, pretrain
+
+    config = config_of(checkpoint, config)
+    if config.task != "pretrain":
+        raise ConfigError(f"{checkpoint} is a {config.task} model, which reconstructs nothing: give a pre-trained one")
+    if not 0 <= mask_seed < 2**32:
+        raise ConfigError(f"--mask_seed={mask_seed}: it must be from 0 to {2**32 - 1}")
+    if mask_ratio is not None:
+        config.model.mask_ratio = mask_ratio
+    model = from_config.localmim_config(config)
+    transform = EvalTransform(model.encoder.image_size, config.data.channels, resize)
+    pixels = [_read(Path(image).expanduser(), transform) for image in images]
+    weights = initialize.read(checkpoint, standard_merging)
+    if weights.about.kind != "pretrain":
+        raise ConfigError(f"{checkpoint} holds no decoders ({weights.about.kind}), so it reconstructs nothing")
+    graphdef, params, model_state = fill_model(config, weights)
+    normalise = inputs.normaliser(config)
+
+    @jax.jit
+    def compute(params, batch):
+        return pretrain.reconstruct(merge(graphdef, params, model_state), normalise(batch), mask_seed)
+
+    description = pretrain.describe_targets(model)
+    for image in pixels:
+        outputs = jax.device_get(compute(params, image[None]))
+        example = {name: array[0] for name, array in outputs.items()} | {"image": image}
+        yield draw_one(example, description, model.taps, config.data.mean, config.data.std)
+
+
+def _read(path: Path, transform) -> np.ndarray:
+    """uint8 [h, w, c], resized and cropped. Raises DataError with the file's name."""
+    try:
+        return transform({"image": read_bytes(path)}, np.random.default_rng(0))["image"]
+    except DecodeError as error:
+        raise DataError(f"{path}: {error}") from error

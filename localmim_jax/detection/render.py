@@ -1,0 +1,74 @@
+"""Pictures of detections: boxes, masks and labels on the image. numpy and Pillow only."""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from localmim_jax.detection.paste import paste
+
+SCORE_SHOWN = 0.5  # least score of a detection that is drawn
+LEGIBLE = 640  # pixels of a picture's long side at which names and outlines can be read
+_GAP = 6
+_STRENGTH = 0.45  # of a mask's colour over the image
+
+
+def draw(
+    image: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    long_side: int = 0,
+    least_score: float = SCORE_SHOWN,
+) -> np.ndarray:
+    """The image with what was found on it.
+
+    Args:
+        image: uint8 [h, w, 3].
+        found: "boxes" [n, 4] in pixels of the image, "scores", "labels" [n], "masks" [n, s, s] over each box.
+        class_names: of the labels.
+        long_side: enlarge or shrink the picture to this; 0 leaves it.
+        least_score: detections below it are not drawn.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width) if long_side else 1.0
+    size = round(height * scale), round(width * scale)
+    canvas = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+    shown = [i for i in np.argsort(-np.asarray(found["scores"])) if found["scores"][i] >= least_score]
+    boxes = np.asarray(found["boxes"], np.float64) * scale
+    for i in reversed(shown):  # the surest on top
+        mask = paste(found["masks"][i], boxes[i], size) > 0
+        canvas[mask] = (1 - _STRENGTH) * canvas[mask] + _STRENGTH * np.array(colour(int(found["labels"][i])))
+    picture = Image.fromarray(canvas)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(max(10, max(size) // 50))
+    for i in reversed(shown):
+        label, ink = int(found["labels"][i]), colour(int(found["labels"][i]))
+        pen.rectangle(tuple(boxes[i]), outline=ink, width=max(1, max(size) // 300))
+        text = f"{class_names[label]} {found['scores'][i]:.2f}"
+        _, _, right, bottom = pen.textbbox((2, 1), text, font=font)
+        left = min(max(0.0, float(boxes[i][0])), size[1] - right)
+        top = min(max(0.0, float(boxes[i][1])), size[0] - bottom)
+        pen.rectangle(pen.textbbox((left + 2, top + 1), text, font=font), fill=ink)
+        pen.text((left + 2, top + 1), text, (0, 0, 0), font=font)
+    return np.asarray(picture)
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """A light colour for each label; neighbours differ much."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def grid(pictures: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
+    """Pictures of any sizes side by side on white: uint8 [h, w, 3]."""
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
+        canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas

@@ -1,0 +1,208 @@
+"""Detection and instance segmentation: Mask R-CNN on a pre-trained encoder, on COCO or any dataset in its format."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from localmim_jax.detection import batches, sources
+from localmim_jax.detection.augment import DetectionEvalTransform, DetectionTransform
+from localmim_jax.detection.coco import DetectionSource
+from localmim_jax.detection.coco_ap import Categories, CocoAP
+from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from localmim_jax.engine.record import write_json
+from localmim_jax.engine.task import Batch, Evaluation, Task
+from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.params import Tree, model_state_of
+from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.tasks.initialize import initialiser
+
+RESULTS = "detections.json"
+CATEGORIES = "categories.json"  # COCO's ids and names of the labels, for whoever has the run and not its dataset
+
+
+def build(config: ConfigDict, workdir: str) -> Task:
+    """The detection task of a config.
+
+    Args:
+        config: see `configs/common.py`.
+        workdir: where unusable images are listed and results are written; "" for neither.
+
+    Raises:
+        ConfigError: an impossible model, schedule or augmentation.
+        DataError: a missing or empty dataset, or one with other classes than the model.
+    """
+    model = from_config.detector_config(config)
+    check_shapes(config, model)
+    normalise = normaliser(config)
+    data = inputs.data_config(config)
+    train = open_split(config, config.data.split, skip_empty=config.data.skip_empty)
+    test = open_split(config, config.eval.split)
+    if len(train.category_ids) != model.num_classes:
+        raise DataError(
+            f"{train.name} has {len(train.category_ids)} classes, and the model {model.num_classes}: set "
+            f"--config.model.num_classes={len(train.category_ids)}"
+        )
+    sources.require_known_classes(train, test)
+    sources.require_every_image(test)
+    num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
+    transform = train_transform(config, train)
+
+    def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
+        total, metrics = model.losses(normalise(batch), batch, key)
+        return total, metrics, model_state_of(model)
+
+    def train_batches(first_step: int) -> Iterator[Batch]:
+        if workdir and jax.process_index() == 0:
+            write_json(Path(workdir) / CATEGORIES, {"categories": train.categories()})
+        return batches.train_batches(
+            data,
+            train,
+            transform,
+            first_step,
+            num_steps,
+            jax.process_index(),
+            jax.process_count(),
+            bad_list=Path(workdir) / inputs.BAD_EXAMPLES if workdir else None,
+        )
+
+    return Task(
+        name=config.task,
+        make_model=lambda rngs: MaskRCNN(model, rngs=rngs),
+        loss=loss,
+        train_batches=train_batches,
+        batch_size=config.batch_size,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        weight_decay_rules=decay.DETECT,
+        init_from=initialiser(config, model),
+        evaluations=(
+            evaluation(
+                config,
+                train,
+                test,
+                workdir,
+                from_config.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),
+            ),
+        ),
+    )
+
+
+def evaluation(
+    config: ConfigDict, train: DetectionSource, test: DetectionSource, workdir: str, every_steps: int
+) -> Evaluation:
+    """COCO's average precision on a split, with labels as training numbers them."""
+    normalise = normaliser(config)
+    writes = bool(workdir) and jax.process_index() == 0
+    return Evaluation(
+        name=config.eval.split,
+        batches=functools.partial(
+            batches.eval_batches,
+            inputs.data_config(config),
+            test,
+            eval_transform(config),
+            config.batch_size,
+            jax.process_index(),
+            jax.process_count(),
+        ),
+        predict=lambda model, batch: model.detect(normalise(batch), batch["size"]),
+        make_metric=lambda: CocoAP(
+            test.dataset,
+            test.image_id,
+            Categories(train.category_ids, train.class_names),
+            Path(workdir) / RESULTS if writes else None,
+            config.eval.num_pictures,
+        ),
+        every_steps=every_steps,
+        best="box/AP",
+    )
+
+
+def open_split(config: ConfigDict, split: str, skip_empty: bool = False) -> DetectionSource:
+    """A split of the config's dataset."""
+    data = config.data
+    return sources.open_detection(
+        data.name,
+        split,
+        data.data_dir,
+        skip_empty=skip_empty,
+        image_size=tuple(config.image_size),
+        fake_examples=data.fake_examples,
+        fake_classes=config.model.num_classes,
+        fake_objects=data.fake_objects,
+    )
+
+
+def train_transform(config: ConfigDict, source: DetectionSource) -> DetectionTransform:
+    """Augmentation as the config says, with places for as many objects as the source's fullest image has.
+
+    Raises:
+        ConfigError: sizes that are no sizes.
+    """
+    data = config.data
+    short_sides, crop_sides, crop_range = (tuple(data[key]) for key in ("short_sides", "crop_sides", "crop_range"))
+    sizes = (*short_sides, *crop_sides, *crop_range, data.long_side, data.mask_size)
+    if not short_sides or not crop_sides or len(crop_range) != 2 or min(sizes) < 1 or crop_range[0] > crop_range[1]:
+        raise ConfigError(
+            f"data.short_sides {short_sides}, crop_sides {crop_sides}, crop_range {crop_range}, long_side "
+            f"{data.long_side} and mask_size {data.mask_size} must be positive, crop_range (least, most)"
+        )
+    if not 0 <= data.crop_probability <= 1:
+        raise ConfigError(f"data.crop_probability is {data.crop_probability}; it must be in [0, 1]")
+    return DetectionTransform(
+        short_sides=short_sides,
+        long_side=data.long_side,
+        crop_probability=data.crop_probability,
+        crop_sides=crop_sides,
+        crop_range=crop_range,
+        flip=data.flip,
+        max_objects=max(1, source.max_objects),
+        mask_size=data.mask_size,
+    )
+
+
+def eval_transform(config: ConfigDict) -> DetectionEvalTransform:
+    """How images are resized for detection."""
+    if min(config.eval.short_side, config.eval.long_side) < 1:
+        raise ConfigError(
+            f"eval.short_side {config.eval.short_side} and eval.long_side {config.eval.long_side} must be positive"
+        )
+    return DetectionEvalTransform(config.eval.short_side, config.eval.long_side)
+
+
+def normaliser(config: ConfigDict) -> Callable[[Mapping[str, jax.Array]], jax.Array]:
+    """({"image" uint8 [b, h, w, 3], "size" [b, 2]}) -> float32, normalised, zero in the padding."""
+    normalise = inputs.normaliser(config)
+
+    def apply(batch: Mapping[str, jax.Array]) -> jax.Array:
+        images, size = batch["image"], batch["size"]
+        _, h, w, _ = images.shape
+        rows = jnp.arange(h)[None, :, None, None] < size[:, 0, None, None, None]
+        columns = jnp.arange(w)[None, None, :, None] < size[:, 1, None, None, None]
+        return jnp.where(rows & columns, normalise(images), 0.0)
+
+    return apply
+
+
+def check_shapes(config: ConfigDict, model: MaskRCNNConfig) -> None:
+    """Raises ConfigError where the padded images do not fit the pyramid."""
+    h, w = config.image_size
+    is_swin = isinstance(model.encoder, SwinConfig)
+    patch = 4 if is_swin else 16
+    if config.model.patch_size != patch:
+        raise ConfigError(f"model.patch_size is {config.model.patch_size}: the pyramid's strides need {patch}")
+    if h % 32 or w % 32:
+        raise ConfigError(
+            f"image_size {h}x{w}: both sides must be multiples of 32, the coarsest stride of the backbone"
+        )
+    if h > w:
+        raise ConfigError(f"image_size {h}x{w} stands; give that of lying images, standing ones get the same, turned")
+    if not is_swin and h != w:
+        raise ConfigError(f"image_size {h}x{w}: a ViT's positions have one shape, so give a square")
+    if config.data.channels != 3:
+        raise ConfigError(f"data.channels is {config.data.channels}; detection reads colour images, 3 channels")

@@ -1,0 +1,145 @@
+"""[3] One small decoder a tap: a feature of the visible tokens -> a prediction for every cell of its own target grid.
+
+norm -> linear -> mask tokens at the masked places -> fixed positions -> transformer block(s) -> norm -> rescale to the
+target's grid -> prediction (docs/method.md). The same class serves ViT and Swin.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from localmim_jax.errors import ConfigError
+from localmim_jax.method.masking import to_grid
+from localmim_jax.models import blocks
+from localmim_jax.models.mask import Mask
+from localmim_jax.models.positions import sincos_2d
+from localmim_jax.models.upsample import Upsample
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The decoder of one tap.
+
+    Attributes:
+        in_width: width of the tapped feature.
+        feature_grid: (rows, columns) of the tapped layer.
+        target_grid: (rows, columns) of the target; both axes differ from the feature's by the same power of two.
+        out_channels: length of a target vector.
+        width, num_heads, depth, mlp_ratio: of the transformer blocks.
+        num_prefix_tokens: leading tokens without a place in the image (1 for ViT's class token, 0 for Swin).
+        epsilon: of every layer norm.
+        prediction_init: "conv" for PyTorch's default of a 1x1 convolution (ViT), "linear" for Xavier (Swin).
+        dtype, remat, attention: as in the encoder.
+    """
+
+    in_width: int
+    feature_grid: tuple[int, int]
+    target_grid: tuple[int, int]
+    out_channels: int
+    width: int = 256
+    num_heads: int = 8
+    depth: int = 1
+    mlp_ratio: float = 4.0
+    num_prefix_tokens: int = 1
+    epsilon: float = 1e-6
+    prediction_init: Literal["conv", "linear"] = "conv"
+    dtype: Any = jnp.float32
+    remat: bool = False
+    attention: Literal["xla", "cudnn"] = "xla"
+
+    def __post_init__(self) -> None:
+        if self.num_heads < 1 or self.width % self.num_heads or self.width % 4:
+            raise ConfigError(
+                f"model.decoder.width {self.width} must be a multiple of 4 and of num_heads {self.num_heads}"
+            )
+        if self.depth < 0:
+            raise ConfigError(f"model.decoder.depth is {self.depth}: choose 0 or more")
+        if self.width % 2 ** max(self.octaves, 0):
+            raise ConfigError(
+                f"model.decoder.width {self.width} cannot be halved {self.octaves} times on the way from a "
+                f"{self.feature_grid} to a {self.target_grid} grid: choose a multiple of {2**self.octaves}"
+            )
+
+    @property
+    def octaves(self) -> int:
+        """log2 of the target grid over the feature grid: 2 doubles twice, -1 halves once.
+
+        Raises:
+            ConfigError: the ratio is not one power of two for both axes.
+        """
+        (rows, columns), (target_rows, target_columns) = self.feature_grid, self.target_grid
+        for octaves in range(-10, 11):
+            up, down = 2 ** max(octaves, 0), 2 ** max(-octaves, 0)
+            if (target_rows * down, target_columns * down) == (rows * up, columns * up):
+                return octaves
+        raise ConfigError(
+            f"a {target_rows}x{target_columns} target grid cannot be reached from a {rows}x{columns} feature grid: "
+            "the ratio must be the same power of two on both axes, so choose target cells that are the patch size "
+            "times or divided by 1, 2, 4, 8, ... and that divide the image"
+        )
+
+
+class Decoder(nnx.Module):
+    """Reconstructs one scale from one tapped layer. Owns that tap's layer norm, so that the encoder transfers alone."""
+
+    def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        dtype, width = config.dtype, config.width
+        block = blocks.BlockConfig(
+            width=width,
+            num_heads=config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            epsilon=config.epsilon,
+            dtype=dtype,
+            attention=config.attention,
+        )
+        self.norm = blocks.layer_norm(config.in_width, config.epsilon, dtype=dtype, rngs=rngs)
+        self.embed = blocks.linear(config.in_width, width, dtype=dtype, rngs=rngs)
+        self.mask_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
+        self.blocks = nnx.List([blocks.Block(block, rngs=rngs) for _ in range(config.depth)])
+        self.out_norm = blocks.layer_norm(width, config.epsilon, dtype=dtype, rngs=rngs)
+
+        widths = [width // 2**i for i in range(max(config.octaves, 0) + 1)]
+        self.upsamples = nnx.List([Upsample(w, dtype=dtype, rngs=rngs) for w in widths[:-1]])
+        self.upsample_norms = nnx.List(
+            [blocks.layer_norm(w, config.epsilon, dtype=dtype, rngs=rngs) for w in widths[1:-1]]
+        )
+        conv_init = blocks.uniform_fan_in(widths[-1])
+        as_conv = config.prediction_init == "conv"
+        self.predict = nnx.Linear(
+            widths[-1],
+            config.out_channels,
+            dtype=dtype,
+            kernel_init=conv_init if as_conv else blocks.xavier_uniform,
+            bias_init=conv_init if as_conv else nnx.initializers.zeros_init(),
+            rngs=rngs,
+        )
+
+    def __call__(self, feature: jax.Array, mask: Mask) -> jax.Array:
+        """[b, prefix + visible, in_width] -> [b, target rows * columns, out_channels], cells row-major."""
+        config = self.config
+        x = self.embed(self.norm(feature))
+        prefix, visible = x[:, : config.num_prefix_tokens], x[:, config.num_prefix_tokens :]
+        tokens = to_grid(visible, mask, self.mask_token[...]).reshape(x.shape[0], -1, config.width)
+        tokens = tokens + jnp.asarray(sincos_2d(config.feature_grid, config.width), config.dtype)[None]
+        x = jnp.concatenate([prefix, tokens], axis=1)
+        for block in self.blocks:
+            x = blocks.run_block(block, config.remat, x)
+        x = self.out_norm(x)[:, config.num_prefix_tokens :]
+        x = self.predict(self.rescale(x.reshape(x.shape[0], *config.feature_grid, config.width)))
+        return x.reshape(x.shape[0], -1, config.out_channels)
+
+    def rescale(self, x: jax.Array) -> jax.Array:
+        """[b, feature rows, columns, d] -> [b, target rows, columns, d / 2^octaves or d]: upsampled or mean-pooled."""
+        for i, upsample in enumerate(self.upsamples):
+            x = upsample(x)
+            if i < len(self.upsample_norms):
+                x = blocks.gelu(self.upsample_norms[i](x))
+        factor = 2 ** max(-self.config.octaves, 0)
+        if factor > 1:
+            b, rows, columns, d = x.shape
+            x = x.reshape(b, rows // factor, factor, columns // factor, factor, d).mean(axis=(2, 4))
+        return x

@@ -1,0 +1,49 @@
+"""Feature fusion (supplement, A.2): several layers are fused into one feature for a single, global reconstruction.
+
+The paper describes no architecture. This one is the plainest that serves ViT and Swin alike (docs/method.md): the mean
+over the tokens that make up one token of the top grid; a linear projection of every layer's feature, not normalised, to
+the top width; and the sum over layers. The top tap's norm, the first thing in its decoder, follows.
+"""
+
+import jax
+from flax import nnx
+
+from localmim_jax.models import blocks
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
+
+
+class Fusion(nnx.Module):
+    """Features of `layers` of visible tokens -> one feature in the grid and width of layer `top`.
+
+    Args:
+        encoder: what makes the features.
+        layers: counted from 1, none above `top`.
+        top: the layer whose place the result takes.
+    """
+
+    def __init__(self, encoder: ViTConfig | SwinConfig, layers: tuple[int, ...], top: int, *, rngs: nnx.Rngs):
+        width = encoder.feature_width(top)
+        rows = encoder.feature_grid(top)[0]
+        self.factors = tuple(encoder.feature_grid(layer)[0] // rows for layer in layers)
+        self.unit_side = rows // encoder.mask_grid[0]
+        self.projections = nnx.List(
+            [blocks.linear(encoder.feature_width(layer), width, dtype=encoder.dtype, rngs=rngs) for layer in layers]
+        )
+
+    def __call__(self, features: tuple[jax.Array, ...]) -> jax.Array:
+        """[b, n_i, d_i] a layer, as the encoder gives them with a mask -> [b, n_top, d_top]."""
+        projected = [
+            project(self._pool(feature, factor))
+            for project, feature, factor in zip(self.projections, features, self.factors, strict=True)
+        ]
+        return sum(projected[1:], projected[0])
+
+    def _pool(self, x: jax.Array, factor: int) -> jax.Array:
+        """The mean of every factor x factor neighbourhood. Tokens come mask unit by mask unit, row-major inside."""
+        if factor == 1:
+            return x
+        b, _, d = x.shape
+        side = self.unit_side
+        x = x.reshape(b, -1, side, factor, side, factor, d).mean(axis=(3, 5))
+        return x.reshape(b, -1, d)

@@ -1,0 +1,252 @@
+"""The transformer block that every encoder and decoder is made of, with the initialisers of the paper's release.
+
+Parameters are float32; `dtype` is what activations are computed in. Softmax and layer-norm statistics are float32
+whatever the dtype. Randomness is an explicit key, and `None` means deterministic.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from localmim_jax.models.positions import grid_bias, relative_rows
+
+# (weights, group, coordinates) -> anything small. Weights are attention maps, float32 [b, windows, heads, n, n], query
+# by key, rows summing to 1. `group` int32 [windows, n]: places with equal numbers attend to one another; -1 is no place
+# of the image (class token, padding). `coordinates` int32 [windows, n, 2]: (row, column) of a place in tokens.
+Measure = Callable[[jax.Array, np.ndarray, np.ndarray], Any]
+
+xavier_uniform = nnx.initializers.xavier_uniform()
+
+
+def uniform_fan_in(fan_in: int) -> nnx.Initializer:
+    """PyTorch's default for convolutions, weight and bias alike: uniform within +-1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """One pre-norm transformer block.
+
+    Attributes:
+        width: channels of a token.
+        num_heads: attention heads; divides width.
+        mlp_ratio: hidden width of the MLP over width.
+        epsilon: of the first layer norm.
+        epsilon2: of the second; None for the same (the fine-tuning Swin of the release has 1e-5 there).
+        dtype: compute dtype.
+        attention: "xla", or "cudnn" for the fused kernel (bf16 or fp16 on an NVIDIA GPU).
+        relative_grid: (rows, columns) of the patches between which a learned bias depends on their relative position,
+            a class token being in front of them; None for no bias.
+        layer_scale: whether each branch is multiplied by a learned vector before it is added.
+    """
+
+    width: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    epsilon: float = 1e-6
+    epsilon2: float | None = None
+    dtype: Any = jnp.float32
+    attention: Literal["xla", "cudnn"] = "xla"
+    relative_grid: tuple[int, int] | None = None
+    layer_scale: bool = False
+
+
+def linear(in_width: int, out_width: int, *, dtype: Any, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
+    """A Linear as the paper initialises it: Xavier-uniform kernel, bias 0."""
+    return nnx.Linear(in_width, out_width, use_bias=use_bias, dtype=dtype, kernel_init=xavier_uniform, rngs=rngs)
+
+
+def layer_norm(width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with two-pass float32 statistics: the one-pass form loses digits against PyTorch."""
+    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Stochastic depth: zeroes whole examples (first axis) with probability `rate` and scales the others up."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution function at x: the exact GELU, computed in float32 whatever the dtype.
+
+    By erf, and with a gradient that keeps nothing but x: jax.nn.gelu goes by erfc, two polynomials of which one is
+    thrown away, and its intermediates would stay in memory between forward and backward.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_distribution(wide)).astype(x.dtype)
+
+
+def _normal_distribution(x: jax.Array) -> jax.Array:
+    return 0.5 * (1.0 + jax.lax.erf(x * 2**-0.5))
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gelu(x), x
+
+
+def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    # The barrier keeps XLA from finding the forward's erf again, and storing it in between.
+    wide = jax.lax.optimization_barrier(x).astype(jnp.float32)
+    slope = _normal_distribution(wide) + wide * jnp.exp(-0.5 * jnp.square(wide)) * (2 * math.pi) ** -0.5
+    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
+    """softmax(q k / sqrt(width) + bias) over the keys.
+
+    Args:
+        q, k: [..., n, heads, width].
+        bias: float32, broadcastable to [..., heads, n, n], query by key.
+
+    Returns:
+        float32 [..., heads, n, n]; logits and softmax are float32 whatever the dtype of q and k.
+    """
+    logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(logits * q.shape[-1] ** -0.5 + bias, axis=-1)
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    implementation: Literal["xla", "cudnn"] = "xla",
+) -> jax.Array:
+    """softmax(q k / sqrt(width) + bias) v, with float32 softmax.
+
+    Args:
+        q, k, v: [b, n, heads, width].
+        bias: broadcastable to [b, heads, n, n], query by key, or None.
+        mask: bool, True where a query may attend to a key, broadcastable alike, or None.
+        implementation: "cudnn" is the fused kernel: bf16 or fp16 on an NVIDIA GPU, width a multiple of 8.
+
+    Returns:
+        [b, n, heads, width] in the dtype of v.
+    """
+    b, n = q.shape[:2]
+    lengths = None
+    if implementation == "cudnn":
+        bias = None if bias is None else bias.astype(q.dtype)  # which the kernel asks for
+        if n % 2:  # it trains on even lengths only: a last place that nobody attends to
+            q, k, v = (jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (q, k, v))
+            bias, mask = (None if x is None else jnp.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1))) for x in (bias, mask))
+            lengths = jnp.full((b,), n, jnp.int32)
+    out = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        bias=bias,
+        mask=mask,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
+    )
+    return out[:, :n]
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention over [b, n, d] with one fused qkv projection."""
+
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        self.num_heads = config.num_heads
+        self.implementation = config.attention
+        self.relative_grid = config.relative_grid
+        if config.relative_grid is not None:
+            table = jnp.zeros((relative_rows(config.relative_grid), config.num_heads), jnp.float32)
+            self.relative_position_bias = nnx.Param(table)
+        self.qkv = linear(config.width, 3 * config.width, dtype=config.dtype, rngs=rngs)
+        self.proj = linear(config.width, config.width, dtype=config.dtype, rngs=rngs)
+
+    def queries_keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[b, n, d] -> three [b, n, heads, d / heads]."""
+        qkv = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
+        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+
+    def __call__(self, x: jax.Array, bias: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+        """Attends within the n tokens.
+
+        Args:
+            x: [b, n, d].
+            bias: added to the logits, broadcastable to [b, heads, n, n], or None.
+            mask: bool, True where a query (row) may attend to a key (column), broadcastable alike, or None.
+        """
+        q, k, v = self.queries_keys_values(x)
+        if self.relative_grid is not None:
+            own = grid_bias(self.relative_position_bias[...], self.relative_grid)[None]
+            bias = own if bias is None else bias + own
+        return self.proj(attend(q, k, v, bias, mask, self.implementation).reshape(x.shape))
+
+    def weights(self, x: jax.Array) -> jax.Array:
+        """The attention maps of a whole sequence, float32 [b, heads, n, n], query by key: what `__call__` weighs by."""
+        q, k, _ = self.queries_keys_values(x)
+        return attention_weights(q, k)
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        hidden = int(config.width * config.mlp_ratio)
+        self.fc1 = linear(config.width, hidden, dtype=config.dtype, rngs=rngs)
+        self.fc2 = linear(hidden, config.width, dtype=config.dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); with `layer_scale` each branch times a learned vector."""
+
+    def __init__(self, config: BlockConfig, *, drop_path: float = 0.0, rngs: nnx.Rngs):
+        epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
+        self.drop_path = drop_path
+        self.norm1 = layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.attention = Attention(config, rngs=rngs)
+        self.norm2 = layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
+        self.mlp = Mlp(config, rngs=rngs)
+        self.layer_scale = config.layer_scale
+        if config.layer_scale:
+            self.scale1 = nnx.Param(jnp.ones(config.width))
+            self.scale2 = nnx.Param(jnp.ones(config.width))
+
+    def __call__(
+        self,
+        x: jax.Array,
+        bias: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
+        key1, key2 = (None, None) if key is None else jax.random.split(key)
+        branch = self.attention(self.norm1(x), bias, mask)
+        if self.layer_scale:
+            branch = branch * self.scale1[...].astype(branch.dtype).reshape(1, 1, -1)
+        x = x + drop_path(branch, self.drop_path, key1)
+        branch = self.mlp(self.norm2(x))
+        if self.layer_scale:
+            branch = branch * self.scale2[...].astype(branch.dtype).reshape(1, 1, -1)
+        return x + drop_path(branch, self.drop_path, key2)
+
+
+def run_block(block: nnx.Module, remat: bool, *args: Any) -> jax.Array:
+    """`block(*args)`; with remat its activations are recomputed in the backward pass instead of kept."""
+    return jax.checkpoint(lambda *inputs: block(*inputs))(*args) if remat else block(*args)

@@ -1,0 +1,102 @@
+"""A backbone with one linear layer on its pooled last feature: fine-tuning and linear probing, ViT and Swin.
+
+docs/method.md: ViT's patch tokens are mean-pooled, normalised, then classified; Swin's likewise, where timm normalises
+before it pools.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from localmim_jax.errors import ConfigError
+from localmim_jax.models import blocks
+from localmim_jax.models.swin import Swin, SwinConfig
+from localmim_jax.models.vit import ViT, ViTConfig
+
+BATCH_NORM_EPSILON = 1e-6  # MAE's linear probe
+BATCH_NORM_MOMENTUM = 0.9  # 1 - torch's 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """A classifier.
+
+    Attributes:
+        encoder: the backbone.
+        num_classes: at least 2.
+        pool: "mean" over the patch tokens, or "class" for ViT's class token.
+        head_order: "pool_norm" (the release, for ViT and Swin) or "norm_pool" (timm's Swin).
+        head_std: of the head's normally drawn kernel; 2e-5 for fine-tuning, 0.02 for Swin from scratch.
+        batch_norm: a batch norm without scale and bias before the head, as in MAE's linear probe.
+    """
+
+    encoder: ViTConfig | SwinConfig = ViTConfig(position="learned")
+    num_classes: int = 1000
+    pool: Literal["mean", "class"] = "mean"
+    head_order: Literal["pool_norm", "norm_pool"] = "pool_norm"
+    head_std: float = 2e-5
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ConfigError(f"model.num_classes is {self.num_classes}: at least 2 are needed")
+        if self.pool not in ("mean", "class"):
+            raise ConfigError(f"model.pool is {self.pool!r}: choose 'mean' or 'class'")
+        if self.pool == "class" and not isinstance(self.encoder, ViTConfig):
+            raise ConfigError("model.pool='class' needs a class token, which only ViT has: choose 'mean'")
+        if self.head_order not in ("pool_norm", "norm_pool"):
+            raise ConfigError(f"model.head_order is {self.head_order!r}: choose 'pool_norm' or 'norm_pool'")
+        if self.head_std <= 0:
+            raise ConfigError(f"model.head_std is {self.head_std}: it must be above 0")
+
+
+class Classifier(nnx.Module):
+    """encoder -> pooled and normalised feature -> logits. Everything after the encoder is float32."""
+
+    def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs):
+        encoder = config.encoder
+        width = encoder.feature_width(encoder.num_layers)
+        self.config = config
+        self.encoder = ViT(encoder, rngs=rngs) if isinstance(encoder, ViTConfig) else Swin(encoder, rngs=rngs)
+        self.norm = blocks.layer_norm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
+        if config.batch_norm:
+            self.batch_norm = nnx.BatchNorm(
+                width,
+                momentum=BATCH_NORM_MOMENTUM,
+                epsilon=BATCH_NORM_EPSILON,
+                use_bias=False,
+                use_scale=False,
+                use_fast_variance=False,
+                rngs=rngs,
+            )
+        # torch's truncated normal cuts at +-2, where no draw of these widths ever comes: a plain normal is the same.
+        kernel_init = nnx.initializers.normal(config.head_std)
+        self.head = nnx.Linear(width, config.num_classes, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Class scores.
+
+        Args:
+            images: [b, h, w, c], normalised.
+            key: draws the drop path and makes the batch norm use the batch's statistics; None evaluates.
+
+        Returns:
+            Logits, float32 [b, num_classes].
+        """
+        x = self.features(images, key)
+        if self.config.batch_norm:
+            x = self.batch_norm(x, use_running_average=key is None)
+        return self.head(x)
+
+    def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The normalised and pooled feature, float32 [b, width]."""
+        config, prefix = self.config, self.encoder.num_prefix_tokens
+        (x,) = self.encoder(images, taps=(config.encoder.num_layers,), key=key)
+        x = x[:, :1] if config.pool == "class" else x[:, prefix:]
+        x = x.astype(jnp.float32)
+        if config.head_order == "norm_pool":
+            return self.norm(x).mean(axis=1)
+        return self.norm(x.mean(axis=1))

@@ -1,0 +1,350 @@
+"""[2] The only Swin, for every task: images, a mask or none, and the stages to tap -> one feature a tap.
+
+With a mask only the visible tokens are embedded and processed, at their true places throughout; without one, every
+token, on any (h, w). Both use the same parameters, and with nothing masked both give the same features. The two
+defects of the authors' release that this rules out are in docs/differences.md.
+"""
+
+import dataclasses
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from localmim_jax.errors import ConfigError
+from localmim_jax.models import blocks
+from localmim_jax.models.mask import Mask
+from localmim_jax.models.patch import PatchEmbed
+from localmim_jax.models.windows import DenseWindows, Layout, attend, sparse_windows, token_coordinates
+
+
+@dataclasses.dataclass(frozen=True)
+class SwinConfig:
+    """A Swin transformer. The defaults are Swin-B at 224 px, as it is pre-trained.
+
+    Attributes:
+        image_size: (h, w) in pixels that the windows are fitted to; pre-training needs multiples of a mask unit.
+        patch_size: side of a patch in pixels.
+        in_channels: colour channels of an image.
+        width: channels of the first stage; every patch merging doubles them.
+        depths, num_heads: blocks of each stage, and attention heads in them.
+        window: side of an attention window in tokens.
+        window_rule: "shrink" for pre-training and classification: a window is never larger than image_size's grid, and
+            nothing shifts where the grid is not larger than the window; "pad" for segmentation and detection: windows
+            keep their size and every odd block shifts. Either pads a grid that is no multiple of the window.
+        tap_after_merging: whether a tap is read behind the patch merging that ends its stage (pre-training) or before
+            it (segmentation, detection).
+        sparse_attention: form of each stage's attention among visible tokens: "packed" into groups of whole windows, or
+            "plain", all tokens at once, as it also is where one group is enough. They give the same numbers; the
+            default was the faster one in every stage (docs/benchmarks.md).
+        mlp_ratio: hidden width of an MLP over the block's width.
+        drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
+        epsilon: of every layer norm.
+        epsilon2: of every block's second norm; None for the same.
+        dtype: compute dtype; parameters are float32.
+        remat: recompute each block's activations in the backward pass.
+        attention: "xla" or "cudnn", for the decoders: windows add a bias of their own and always use XLA.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: int = 4
+    in_channels: int = 3
+    width: int = 128
+    depths: tuple[int, ...] = (2, 2, 18, 2)
+    num_heads: tuple[int, ...] = (4, 8, 16, 32)
+    window: int = 7
+    window_rule: Literal["shrink", "pad"] = "shrink"
+    tap_after_merging: bool = True
+    sparse_attention: tuple[Literal["packed", "plain"], ...] = ("packed", "packed", "packed", "packed")
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    epsilon: float = 1e-6
+    epsilon2: float | None = None
+    dtype: Any = jnp.float32
+    remat: bool = False
+    attention: Literal["xla", "cudnn"] = "xla"
+
+    def __post_init__(self) -> None:
+        stages = len(self.depths)
+        if stages < 1 or any(depth < 1 for depth in self.depths):
+            raise ConfigError(f"model.depths {self.depths}: name at least one stage, each with at least 1 block")
+        for key in ("num_heads", "sparse_attention"):
+            if len(getattr(self, key)) != stages:
+                raise ConfigError(f"model.{key} {getattr(self, key)} needs one value for each of the {stages} stages")
+        for i, heads in enumerate(self.num_heads):
+            width = self.width * 2**i
+            if heads < 1 or width % heads:
+                legal = [number for number in range(1, 65) if width % number == 0]
+                raise ConfigError(f"model.num_heads: {heads} do not divide stage {i + 1}'s width {width}: {legal} do")
+        if any(form not in ("packed", "plain") for form in self.sparse_attention):
+            raise ConfigError(f"model.sparse_attention {self.sparse_attention}: each stage is 'packed' or 'plain'")
+        if self.window_rule not in ("shrink", "pad"):
+            raise ConfigError(f"model.window_rule is {self.window_rule!r}: choose 'shrink' or 'pad'")
+        if self.window < 2 or self.patch_size < 1 or self.in_channels < 1 or min(self.image_size) < 1:
+            raise ConfigError(
+                f"model.window {self.window} must be at least 2; patch_size {self.patch_size}, channels "
+                f"{self.in_channels} and image_size {self.image_size} at least 1"
+            )
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ConfigError(f"model.drop_path {self.drop_path} is not in [0, 1)")
+        if self.width * self.mlp_ratio < 1:
+            raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} leaves the MLPs no hidden unit: 4 is usual")
+
+    @property
+    def mask_unit(self) -> int:
+        """Side in pixels of a mask unit: one token of the last stage."""
+        return self.patch_size * 2 ** (self.num_layers - 1)
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """(rows, columns) of mask units.
+
+        Raises:
+            ConfigError: the image is not a multiple of a unit.
+        """
+        (h, w), unit = self.image_size, self.mask_unit
+        if h % unit or w % unit:
+            raise ConfigError(
+                f"image_size {h}x{w} is not a multiple of the {unit} px mask units that pre-training needs"
+            )
+        return h // unit, w // unit
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers can be tapped: the stages."""
+        return len(self.depths)
+
+    def grids(self, image_size: tuple[int, ...]) -> list[tuple[int, int]]:
+        """(rows, columns) of every stage's tokens, of any image: what does not divide is padded, so rounded up."""
+        grids = [(-(-image_size[0] // self.patch_size), -(-image_size[1] // self.patch_size))]
+        for _ in self.depths[1:]:
+            grids.append((-(-grids[-1][0] // 2), -(-grids[-1][1] // 2)))
+        return grids
+
+    def _tapped_stage(self, tap: int) -> int:
+        """Index of the stage in whose grid and width a tap's tokens are."""
+        return min(tap, self.num_layers - 1) if self.tap_after_merging else tap - 1
+
+    def feature_grid(self, tap: int, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """(rows, columns) of the tokens of a tap, for images of `image_size` (None: the config's)."""
+        return self.grids(image_size or self.image_size)[self._tapped_stage(tap)]
+
+    def feature_width(self, tap: int) -> int:
+        """Channels of the tokens of a tap."""
+        return self.width * 2 ** self._tapped_stage(tap)
+
+    @property
+    def default_taps(self) -> tuple[int, ...]:
+        """The paper's layers: every stage."""
+        return tuple(range(1, self.num_layers + 1))
+
+    @staticmethod
+    def default_decoder_width(tap: int) -> int:
+        """The paper's decoder width for a tap: the first has four times the tokens and half the width of the next."""
+        return 64 if tap == 1 else 128
+
+    def windows(self, stage: int) -> tuple[int, int]:
+        """(side of a window, shift of the odd blocks) in a stage, counted from 0."""
+        grid = min(self.grids(self.image_size)[stage])
+        if self.window_rule == "shrink" and grid <= self.window:
+            return grid, 0
+        return self.window, self.window // 2
+
+
+VARIANTS = {
+    "swin_t": {"width": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_s": {"width": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_b": {"width": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+    "swin_l": {"width": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
+}
+
+
+class WindowAttention(blocks.Attention):
+    """Self-attention within the groups of a layout, with a learned bias for every relative position."""
+
+    def __init__(self, config: blocks.BlockConfig, window: int, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        init = nnx.initializers.truncated_normal(0.02)
+        table = init(rngs.params(), ((2 * window - 1) ** 2, config.num_heads), jnp.float32)
+        self.relative_position_bias = nnx.Param(table)
+
+    def within(self, x: jax.Array, layout: Layout) -> jax.Array:
+        """[b, n, d] -> [b, n, d]."""
+        q, k, v = self._packed(x, layout)
+        return self.proj(layout.unpack(attend(q, k, v, layout.bias(self.relative_position_bias[...]))))
+
+    def window_weights(self, x: jax.Array, layout: DenseWindows) -> jax.Array:
+        """The attention maps of every window, float32 [b, windows, heads, window^2, window^2], query by key."""
+        q, k, _ = self._packed(x, layout)
+        return blocks.attention_weights(q, k, layout.bias(self.relative_position_bias[...]))[0]
+
+    def _packed(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[b, n, d] -> queries, keys and values in the layout's groups, [m, b / m, g, s, heads, d / heads] each."""
+        qkv = layout.pack(self.qkv(x), cast(nnx.Param, self.qkv.bias)[...].astype(x.dtype))
+        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
+        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+
+
+class SwinBlock(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); attention stays within windows."""
+
+    def __init__(self, config: blocks.BlockConfig, window: int, *, drop_path: float, rngs: nnx.Rngs):
+        epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
+        self.drop_path = drop_path
+        self.norm1 = blocks.layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.attention = WindowAttention(config, window, rngs=rngs)
+        self.norm2 = blocks.layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
+        self.mlp = blocks.Mlp(config, rngs=rngs)
+
+    def __call__(self, x: jax.Array, layout: Layout, key: jax.Array | None = None) -> jax.Array:
+        """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
+        key1, key2 = (None, None) if key is None else jax.random.split(key)
+        x = x + blocks.drop_path(self.attention.within(self.norm1(x), layout), self.drop_path, key1)
+        return x + blocks.drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
+
+
+class PatchMerging(nnx.Module):
+    """Joins each 2x2 neighbourhood into one token of twice the channels; an odd grid is zero-padded."""
+
+    def __init__(self, width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs):
+        self.norm = blocks.layer_norm(4 * width, epsilon, dtype=dtype, rngs=rngs)
+        self.reduction = blocks.linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, rows, columns, d] -> [b, rows / 2, columns / 2, 2 d], rounded up."""
+        b, rows, columns, d = x.shape
+        x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
+        x = x.reshape(b, (rows + 1) // 2, 2, (columns + 1) // 2, 2, d)
+        # The standard order (0, 0), (1, 0), (0, 1), (1, 1) in (row, column): the row varies fastest.
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(b, x.shape[1], x.shape[3], 4 * d)
+        return self.reduction(self.norm(x))
+
+
+class Stage(nnx.Module):
+    """Blocks of one resolution, and the patch merging that ends every stage but the last."""
+
+    def __init__(self, config: SwinConfig, index: int, *, rngs: nnx.Rngs):
+        width, (window, _) = config.width * 2**index, config.windows(index)
+        block = blocks.BlockConfig(
+            width=width,
+            num_heads=config.num_heads[index],
+            mlp_ratio=config.mlp_ratio,
+            epsilon=config.epsilon,
+            epsilon2=config.epsilon2,
+            dtype=config.dtype,
+        )
+        first, last = sum(config.depths[:index]), sum(config.depths) - 1
+        self.blocks = nnx.List(
+            [
+                SwinBlock(block, window, drop_path=config.drop_path * (first + i) / max(last, 1), rngs=rngs)
+                for i in range(config.depths[index])
+            ]
+        )
+        if index + 1 < config.num_layers:
+            self.merging = PatchMerging(width, config.epsilon, dtype=config.dtype, rngs=rngs)
+
+
+class Swin(nnx.Module):
+    """A Swin transformer without a final norm: norms belong to whoever reads a tap."""
+
+    num_prefix_tokens = 0
+
+    def __init__(self, config: SwinConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.patch_embed = PatchEmbed(
+            config.patch_size, config.in_channels, config.width, dtype=config.dtype, rngs=rngs
+        )
+        self.patch_norm = blocks.layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(config.num_layers)])
+
+    def __call__(
+        self, images: jax.Array, mask: Mask | None = None, taps: tuple[int, ...] = (), key: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Runs the visible tokens through the stages.
+
+        Args:
+            images: [b, h, w, c], normalised. Any size without a mask; that of the config with one.
+            mask: over the units of `SwinConfig.mask_grid`; None sees everything.
+            taps: stages to read, counted from 1; a stage may be read more than once.
+            key: draws the drop path; None means deterministic.
+
+        Returns:
+            For every tap its tokens, without a norm: [b, n, feature_width(tap)]. Dense tokens are row-major on
+            `SwinConfig.feature_grid(tap, (h, w))`; visible ones unit by unit as in `mask.keep`, row-major in a unit.
+        """
+        config = self.config
+        x = self._embed(images, mask)
+        grids = config.grids(images.shape[1:3])
+        features, number = {}, 0
+        for index, stage in enumerate(list(self.stages)[: max(taps, default=0)]):
+            layouts = self._layouts(index, grids[index], mask)
+            for i, block in enumerate(stage.blocks):
+                number += 1
+                block_key = None if key is None else jax.random.fold_in(key, number)
+                x = blocks.run_block(block, config.remat, x, layouts[i % 2], block_key)
+            before, x = x, self._merge(index, x, grids[index], mask)
+            features[index + 1] = x if config.tap_after_merging else before
+        return tuple(features[tap] for tap in taps)
+
+    def attention(self, images: jax.Array, measure: blocks.Measure) -> list[jax.Array]:
+        """What `measure` makes of every block's attention maps, of whole images, within windows.
+
+        The maps of one block at a time exist, so `measure` should return something small.
+
+        Args:
+            images: [b, h, w, c], normalised.
+            measure: (weights, group, coordinates), see `blocks.Measure`; a shifted window that the edge of the image
+                cuts is several groups.
+
+        Returns:
+            One result a block, through the stages.
+        """
+        x, results = self._embed(images, None), []
+        for index, (stage, grid) in enumerate(zip(self.stages, self.config.grids(images.shape[1:3]), strict=True)):
+            layouts = self._layouts(index, grid, None)
+            for i, block in enumerate(stage.blocks):
+                layout = layouts[i % 2]
+                assert isinstance(layout, DenseWindows)
+                results.append(measure(block.attention.window_weights(block.norm1(x), layout), *layout.places()))
+                x = block(x, layout)
+            x = self._merge(index, x, grid, None)
+        return results
+
+    def _embed(self, images: jax.Array, mask: Mask | None) -> jax.Array:
+        (b, h, w, _), p = images.shape, self.config.patch_size
+        keep = None
+        if mask is None:
+            images = jnp.pad(images, ((0, 0), (0, -h % p), (0, -w % p), (0, 0)))
+        else:
+            columns = mask.grid[1]
+            row, column = token_coordinates(mask.keep, columns, self._unit_side(0))
+            keep = jnp.repeat(row * (w // p) + column, b // row.shape[0], axis=0)
+        return self.patch_norm(self.patch_embed(images, keep))
+
+    def _unit_side(self, index: int) -> int:
+        """Tokens along a side of a mask unit in a stage."""
+        return 2 ** (self.config.num_layers - 1 - index)
+
+    def _layouts(self, index: int, grid: tuple[int, int], mask: Mask | None) -> tuple[Layout, Layout]:
+        """The layouts of a stage's even and of its odd blocks."""
+        config = self.config
+        window, shift = config.windows(index)
+        if mask is None:
+            return DenseWindows(grid, window, 0), DenseWindows(grid, window, shift)
+        packed = config.sparse_attention[index] == "packed"
+
+        def layout(shift: int) -> Layout:
+            return sparse_windows(mask.keep, mask.grid, self._unit_side(index), window, shift, packed)
+
+        even = layout(0)
+        return even, layout(shift) if shift and config.depths[index] > 1 else even
+
+    def _merge(self, index: int, x: jax.Array, grid: tuple[int, int], mask: Mask | None) -> jax.Array:
+        if index + 1 == self.config.num_layers:
+            return x
+        b, _, d = x.shape
+        if mask is not None:
+            side = self._unit_side(index)
+            grid = (side, side)  # the four tokens of a neighbourhood always lie in one unit
+        return self.stages[index].merging(x.reshape(-1, *grid, d)).reshape(b, -1, 2 * d)

@@ -1,0 +1,265 @@
+"""Images with a class for every pixel: folders in ADE20K's layout, TFDS datasets, and a fake one.
+
+A folder has `images/<split>/` and `annotations/<split>/` with a mask NAME.png for every image NAME, one number a pixel,
+and a list of the classes: `classes.txt`, one name a line, or ADE20K's own `objectInfo150.txt`. With `zero_ignored`,
+ADE20K's way, 0 in a mask is "no class" and i stands for the i-th class; without, 0 is the first class. Either way
+255 is "no class".
+"""
+
+import abc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from localmim_jax.data.decode import DecodeError, Encoded, decode_indices
+from localmim_jax.data.folder import SUFFIXES
+from localmim_jax.data.sources import Source
+from localmim_jax.errors import DataError
+
+IGNORED = 255  # of a pixel that no loss and no metric counts
+CLASS_LISTS = ("classes.txt", "objectInfo150.txt")
+_ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
+_CHECKED = 256  # examples of a split that are looked at before the first step
+
+
+class MaskSource(Source):
+    """A source whose examples have a mask: {"image": bytes or uint8 [h, w, 3], "mask": uint8 [h, w]}.
+
+    Masks hold labels, 0 to num_classes - 1, or `IGNORED`.
+
+    Attributes:
+        zero_ignored: whether 0 in a stored mask is "no class".
+    """
+
+    zero_ignored: bool
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Raises DecodeError where a file cannot be read, DataError where a mask names a class that does not exist."""
+        image, mask = self.read(index)
+        return {"image": image, "mask": self._labels(index, mask)}
+
+    @abc.abstractmethod
+    def read(self, index: int) -> tuple[bytes | np.ndarray, bytes | np.ndarray]:
+        """(image, mask), encoded or as arrays. Raises DecodeError."""
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(h, w) of an image in pixels. Raises DataError with its name where it cannot be told."""
+        try:
+            return _size(self.read(index)[0])
+        except DecodeError as error:
+            raise DataError(f"{self.name_of(index)}: {error}; repair or remove it") from error
+
+    def stored(self, labels: np.ndarray) -> np.ndarray:
+        """uint8 labels as this dataset stores them in its masks."""
+        return stored(labels, self.zero_ignored)
+
+    def _labels(self, index: int, mask: bytes | np.ndarray) -> np.ndarray:
+        try:
+            values = decode_indices(mask) if isinstance(mask, bytes) else mask.astype(np.int32)
+        except DecodeError as error:
+            raise DecodeError(f"its mask: {error}") from error
+        first = 1 if self.zero_ignored else 0
+        last = first + self.num_classes - 1
+        nothing = (values == IGNORED) | (values < first)
+        if (values < 0).any() or (values[~nothing] > last).any():
+            worst = int(values.min() if (values < 0).any() else values[~nothing].max())
+            raise DataError(
+                f"the mask of {self.name_of(index)} has the value {worst}, and {self.num_classes} classes are listed: "
+                f"values go from {first} to {last}{', 0 being no class' if first else ''}, or are {IGNORED}"
+            )
+        return np.where(nothing, IGNORED, values - first).astype(np.uint8)
+
+
+class MaskFolder(MaskSource):
+    """A split of a folder, see the top of this file. "train" and "training" are one, and so are "val" and "validation".
+
+    Args:
+        root: the folder.
+        split: name of a folder in `images/` and in `annotations/`.
+        zero_ignored: see `MaskSource`.
+
+    Raises:
+        DataError: a folder, the list of classes or a mask is missing, or there is no image.
+    """
+
+    def __init__(self, root: str, split: str, zero_ignored: bool = True):
+        self.name, self.zero_ignored = f"masks:{root}[{split}]", zero_ignored
+        self._root = Path(root).expanduser()
+        self.class_names = _class_names(self._root)
+        self.num_classes = len(self.class_names)
+        self._images, self._masks = (self._folder(kind, split) for kind in ("images", "annotations"))
+        found = (path.relative_to(self._images) for path in self._images.rglob("*") if path.is_file())
+        self._files = sorted(path.as_posix() for path in found if path.suffix.lower() in SUFFIXES)
+        if not self._files:
+            raise DataError(
+                f"{self._images} holds no images: put {', '.join(SUFFIXES)} files there, or change the split"
+            )
+        missing = [name for i, name in enumerate(self._files) if not self._mask(i).is_file()]
+        if missing:
+            shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+            raise DataError(
+                f"{len(missing)} of the {len(self._files)} images in {self._images} have no mask in {self._masks}: "
+                f"{shown}; a mask has its image's name and ends in .png"
+            )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> tuple[bytes, bytes]:
+        return _bytes(self._images / self._files[index]), _bytes(self._mask(index), "its mask: ")
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        try:
+            return _size(_bytes(self._images / self._files[index]))
+        except DecodeError as error:
+            raise DataError(f"{self.name_of(index)}: {error}; repair or remove it") from error
+
+    def key_of(self, index: int) -> str:
+        return self._files[index]
+
+    def name_of(self, index: int) -> str:
+        return str(self._images / self._files[index])
+
+    def _mask(self, index: int) -> Path:
+        return (self._masks / self._files[index]).with_suffix(".png")
+
+    def _folder(self, kind: str, split: str) -> Path:
+        above = self._root / kind
+        for name in (split, _ALIASES.get(split, split)):
+            if (above / name).is_dir():
+                return above / name
+        there = sorted(path.name for path in above.iterdir() if path.is_dir()) if above.is_dir() else []
+        found = f"there is {', '.join(there)}" if there else f"{above} is empty or missing"
+        raise DataError(f"{self.name}: no folder {above / split}; {found}; see docs/segmentation.md for the layout")
+
+
+class FakeMasks(MaskSource):
+    """Noise with rectangles of classes, lying and standing: measures everything but the reading of images."""
+
+    zero_ignored = True
+
+    def __init__(self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str):
+        self.name = f"fake[{split}]"
+        self.num_classes = num_classes
+        self.class_names = tuple(f"fake {i}" for i in range(num_classes))
+        self._num_examples, self._image_size = num_examples, image_size
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        h, w = self._image_size
+        return (h, w + w // 3) if index % 3 else (h + h // 3, w)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng, size = np.random.default_rng((3, index)), self.size_of(index)
+        mask = np.repeat(
+            np.repeat(rng.integers(0, self.num_classes + 1, (4, 4)), -(-size[0] // 4), 0), -(-size[1] // 4), 1
+        )
+        return rng.integers(0, 256, (*size, 3), np.uint8), mask[: size[0], : size[1]]
+
+    def key_of(self, index: int) -> str:
+        return str(index)
+
+
+def open_masks(
+    name: str,
+    split: str,
+    data_dir: str = "",
+    *,
+    zero_ignored: bool = True,
+    num_classes: int = 150,
+    image_size: tuple[int, int] = (512, 512),
+    fake_examples: int = 20210,
+) -> MaskSource:
+    """The dataset that a config names: "masks:<folder>", "tfds:<name>", "regions" (made on first use) or "fake".
+
+    Args:
+        name, split, data_dir: as in the config.
+        zero_ignored: see `MaskSource`.
+        num_classes: of "fake", and of a TFDS dataset that does not name its classes.
+        image_size: of "fake".
+        fake_examples: size of "fake".
+
+    Raises:
+        DataError: it is missing, empty, or not laid out as it should be.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "masks" and rest:
+        return MaskFolder(rest, split, zero_ignored)
+    if kind == "tfds" and rest:
+        from localmim_jax.segmentation.tfds_masks import open_tfds_masks
+
+        return open_tfds_masks(name, split, data_dir, zero_ignored, num_classes)
+    if name == "regions":
+        from localmim_jax.segmentation import regions
+
+        return MaskFolder(str(regions.prepare(data_dir)), split)
+    if name == "fake":
+        return FakeMasks(fake_examples, num_classes, image_size, split)
+    raise DataError(f'data.name is {name!r}; segmentation reads "masks:<folder>", "tfds:<name>", "regions" or "fake"')
+
+
+def check_examples(source: MaskSource, count: int = _CHECKED) -> None:
+    """Looks at some pairs, evenly spread, so that what is wrong everywhere is said before the first step.
+
+    What cannot be decoded is left to the reading of batches, which decides what becomes of it.
+
+    Raises:
+        DataError: an image and its mask differ in size, or a mask names a class that does not exist.
+    """
+    if isinstance(source, FakeMasks):  # right by construction, and slow to draw
+        return
+    for index in sorted({int(i) for i in np.linspace(0, len(source) - 1, min(count, len(source)))}):
+        try:
+            example = source[index]
+            found, told = _size(example["image"]), example["mask"].shape
+        except DecodeError:
+            continue
+        if found != told:
+            raise DataError(f"{source.name_of(index)}: {sizes_differ(found, told)}")
+
+
+def stored(labels: np.ndarray, zero_ignored: bool) -> np.ndarray:
+    """uint8 labels as a mask has them, `IGNORED` being 0 with `zero_ignored`, and itself without."""
+    if not zero_ignored:
+        return labels
+    return np.where(labels == IGNORED, 0, labels + np.uint8(1)).astype(np.uint8)
+
+
+def sizes_differ(image: tuple[int, ...], mask: tuple[int, ...]) -> str:
+    return f"the image is {image[0]} x {image[1]} pixels (h x w) and its mask {mask[0]} x {mask[1]}: make them equal"
+
+
+def _class_names(root: Path) -> tuple[str, ...]:
+    for name in CLASS_LISTS:
+        try:
+            lines = [line for line in (root / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{root / name} cannot be read ({error}): it must list the classes as text") from error
+        if name == "objectInfo150.txt":  # a table whose last column has the names, under a heading
+            lines = [line.split("\t")[-1] for line in lines[1:]]
+        if lines:
+            return tuple(line.strip() for line in lines)
+    if not root.is_dir():
+        raise DataError(f"masks:{root} is no folder: give that which holds images/ and annotations/")
+    raise DataError(
+        f"{root} has no list of classes: write classes.txt, one name a line, in the order of the masks' values"
+    )
+
+
+def _bytes(path: Path, what: str = "") -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DecodeError(f"{what}the file cannot be read ({error.strerror})") from error
+
+
+def _size(image: bytes | np.ndarray) -> tuple[int, int]:
+    if isinstance(image, np.ndarray):
+        return image.shape[:2]
+    encoded = Encoded(image)
+    return encoded.height, encoded.width

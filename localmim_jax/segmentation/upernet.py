@@ -1,0 +1,162 @@
+"""Semantic segmentation: the UperNet head on four feature maps, an auxiliary FCN head, and the whole model.
+
+UperNet (Xiao et al., 2018) pools the coarsest map at several scales, adds it to the finer ones from the top down, and
+classifies all of them together at the finest map's resolution. Numbers: supplement, "Semantic segmentation on ADE20K",
+and docs/method.md.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from localmim_jax.errors import ConfigError
+from localmim_jax.models.conv_norm import ConvNorm
+from localmim_jax.models.pyramid import PyramidBackbone, pyramid_taps
+from localmim_jax.models.swin import SwinConfig
+from localmim_jax.models.vit import ViTConfig
+from localmim_jax.ops.resize import adaptive_average_pool, resize_bilinear
+
+
+def _size(x: jax.Array) -> tuple[int, int]:
+    """(rows, columns) of [b, rows, columns, d]."""
+    return x.shape[1], x.shape[2]
+
+
+MAX_CLASSES = 254  # an 8-bit mask names one more value, "ignored"
+_CLASSIFIER_STD = 0.01  # OpenMMLab's
+_AUXILIARY_MAP = 2  # stride 16
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmenterConfig:
+    """A segmentation model.
+
+    Attributes:
+        encoder: the backbone, as `pyramid.dense_encoder` gives it.
+        num_classes: 2 to 254.
+        taps: layers to read, counted from 1; None for the paper's.
+        channels: of the UperNet head.
+        auxiliary_channels: of the FCN head; 0 leaves it out.
+        pool_scales: sides of the pooled maps.
+        dropout: probability that a channel is dropped before each classifier.
+    """
+
+    encoder: ViTConfig | SwinConfig
+    num_classes: int = 150
+    taps: tuple[int, ...] | None = None
+    channels: int = 768
+    auxiliary_channels: int = 256
+    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_classes <= MAX_CLASSES:
+            raise ConfigError(f"model.num_classes is {self.num_classes}: it must be from 2 to {MAX_CLASSES}")
+        if self.channels < 1 or self.auxiliary_channels < 0:
+            raise ConfigError(
+                f"model.head.channels {self.channels} must be at least 1 and auxiliary_channels "
+                f"{self.auxiliary_channels} at least 0"
+            )
+        if not self.pool_scales or min(self.pool_scales) < 1:
+            raise ConfigError(f"model.head.pool_scales {self.pool_scales}: sides of at least 1 are needed")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.head.dropout {self.dropout} is not in [0, 1)")
+        pyramid_taps(self.encoder, self.taps)
+
+
+class Segmenter(PyramidBackbone):
+    """Images -> class scores at a quarter of the resolution, and the auxiliary head's at a sixteenth."""
+
+    def __init__(self, config: SegmenterConfig, *, rngs: nnx.Rngs):
+        super().__init__(config.encoder, config.taps, rngs=rngs)
+        self.config = config
+        widths = tuple(config.encoder.feature_width(tap) for tap in self.taps)
+        self.decode_head = UPerHead(config, widths, dtype=config.encoder.dtype, rngs=rngs)
+        if config.auxiliary_channels:
+            width = widths[_AUXILIARY_MAP]
+            self.auxiliary_head = FCNHead(config, width, dtype=config.encoder.dtype, rngs=rngs)
+
+    def __call__(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
+        """Class scores.
+
+        Args:
+            images: [b, h, w, c], normalised; any size for Swin, the config's for ViT.
+            key: draws drop path and dropout and makes batch norms use the batch's statistics; None evaluates.
+
+        Returns:
+            (logits [b, h / 4, w / 4, num_classes], the auxiliary head's [b, h / 16, w / 16, num_classes]), float32. The
+            second is None without that head.
+        """
+        keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
+        maps = self.feature_maps(images, keys[0])
+        logits = self.decode_head(maps, keys[1])
+        if not self.config.auxiliary_channels:
+            return logits, None
+        return logits, self.auxiliary_head(maps[_AUXILIARY_MAP], keys[2])
+
+
+class UPerHead(nnx.Module):
+    """Four maps -> logits at the finest one's resolution."""
+
+    def __init__(self, config: SegmenterConfig, widths: tuple[int, ...], *, dtype: Any, rngs: nnx.Rngs):
+        channels, scales = config.channels, config.pool_scales
+        self.pool_scales = scales
+
+        def conv(width: int, kernel: int) -> ConvNorm:
+            return ConvNorm(width, channels, kernel, dtype=dtype, rngs=rngs)
+
+        self.pooled = nnx.List([conv(widths[-1], 1) for _ in scales])
+        self.bottleneck = conv(widths[-1] + len(scales) * channels, 3)
+        self.laterals = nnx.List([conv(width, 1) for width in widths[:-1]])
+        self.fpn = nnx.List([conv(channels, 3) for _ in widths[:-1]])
+        self.fpn_bottleneck = conv(len(widths) * channels, 3)
+        self.classifier = PixelClassifier(channels, config.num_classes, config.dropout, rngs=rngs)
+
+    def __call__(self, maps: tuple[jax.Array, ...], key: jax.Array | None = None) -> jax.Array:
+        """Maps [b, h_i, w_i, d_i], finest first -> float32 [b, h_0, w_0, num_classes]; see `Segmenter` for the key."""
+        train = key is not None
+        levels = [lateral(x, train) for lateral, x in zip(self.laterals, maps, strict=False)]
+        levels.append(self._pool(maps[-1], train))
+        for i in range(len(levels) - 2, -1, -1):
+            levels[i] = levels[i] + resize_bilinear(levels[i + 1], _size(levels[i]))
+        levels = [conv(x, train) for conv, x in zip(self.fpn, levels, strict=False)] + levels[-1:]
+        finest = _size(levels[0])
+        x = jnp.concatenate([resize_bilinear(level, finest) for level in levels], axis=-1)
+        return self.classifier(self.fpn_bottleneck(x, train), key)
+
+    def _pool(self, x: jax.Array, train: bool) -> jax.Array:
+        """The pyramid pooling module: [b, h, w, d] -> [b, h, w, channels]."""
+        parts = [x]
+        for scale, conv in zip(self.pool_scales, self.pooled, strict=True):
+            parts.append(resize_bilinear(conv(adaptive_average_pool(x, scale), train), _size(x)))
+        return self.bottleneck(jnp.concatenate(parts, axis=-1), train)
+
+
+class FCNHead(nnx.Module):
+    """One 3x3 convolution and a classifier on one map."""
+
+    def __init__(self, config: SegmenterConfig, width: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.conv = ConvNorm(width, config.auxiliary_channels, 3, dtype=dtype, rngs=rngs)
+        self.classifier = PixelClassifier(config.auxiliary_channels, config.num_classes, config.dropout, rngs=rngs)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """[b, h, w, width] -> float32 [b, h, w, num_classes]."""
+        return self.classifier(self.conv(x, key is not None), key)
+
+
+class PixelClassifier(nnx.Module):
+    """Dropout of whole channels, then one linear layer for every place, in float32."""
+
+    def __init__(self, channels: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
+        self.dropout = dropout
+        self.linear = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(_CLASSIFIER_STD), rngs=rngs)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        x = x.astype(jnp.float32)
+        if key is not None and self.dropout:
+            keep = jax.random.bernoulli(key, 1 - self.dropout, (x.shape[0], 1, 1, x.shape[-1]))
+            x = jnp.where(keep, x / (1 - self.dropout), 0.0)
+        return self.linear(x)
