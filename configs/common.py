@@ -55,7 +55,7 @@ def finetune(model: ConfigDict) -> ConfigDict:
     config.schedule.base_lr = None
     config.schedule.warmup_epochs = 20.0
     config.eval = ConfigDict({"split": "validation", "every_epochs": 1.0})
-    config.eval.resize = 0  # short side in pixels before the centre crop; 0: 256 for 224, and in proportion
+    config.eval.resize = 0  # short side in pixels before the center crop; 0: 256 for 224, and in proportion
     return config
 
 
@@ -348,14 +348,14 @@ def cosine() -> ConfigDict:
 
 
 def evaluation() -> ConfigDict:
-    """k-NN accuracy of the frozen encoder (off: it reads a labelled set) and pictures of reconstructions."""
+    """k-NN accuracy of the frozen encoder (off: it reads a labeled set) and pictures of reconstructions."""
     knn = ConfigDict({"enabled": False, "name": "tfds:imagenet2012", "train_split": "train"})
     knn.test_split = "validation"
     knn.k = 20
     knn.temperature = 0.07
     knn.raw_pixels = False  # also the accuracy of the pixels themselves; keeps all images in memory
     knn.every_epochs = 0.0  # 0: only before the first and after the last step
-    knn.resize = 0  # short side in pixels before the centre crop to image_size; 0: 8/7 of it, as 256 for 224
+    knn.resize = 0  # short side in pixels before the center crop to image_size; 0: 8/7 of it, as 256 for 224
     knn.max_train = 0  # examples of train_split in the memory bank; 0: all
     return ConfigDict({"knn": knn, "reconstruction": {"num_images": 8, "every_epochs": 10.0, "resize": 0}})
 
@@ -363,7 +363,7 @@ def evaluation() -> ConfigDict:
 def shrink(config: ConfigDict) -> ConfigDict:
     """The same recipe in a few seconds on a CPU: fake data, a tiny model, three steps. For smoke tests.
 
-    Kept: task, seed, targets, dtype, optimiser, rates, schedule, augmentation, evaluations, patches and a Swin's number
+    Kept: task, seed, targets, dtype, optimizer, rates, schedule, augmentation, evaluations, patches and a Swin's number
     of stages. Changes `config` and returns it.
     """
     is_swin = config.model.variant.startswith("swin")

@@ -1,4 +1,4 @@
-r"""The quickstart's encoder fine-tuned on 100 labelled digits: about a minute on two CPU cores.
+r"""The quickstart's encoder fine-tuned on 100 labeled digits: about a minute on two CPU cores.
 
     python main.py --config=configs/quickstart_finetune.py --workdir=runs/quickstart_finetune \
         --config.checkpoint.init_from=runs/quickstart

@@ -1,4 +1,4 @@
-"""Fine-tuning of the models of small.py on 300 labelled digits: a minute or two on two CPU cores.
+"""Fine-tuning of the models of small.py on 300 labeled digits: a minute or two on two CPU cores.
 
     python main.py --config=configs/small_finetune.py:vit --workdir=runs/small/vit_local_multi_finetune \
         --config.checkpoint.init_from=runs/small/vit_local_multi

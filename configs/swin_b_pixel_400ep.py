@@ -1,4 +1,4 @@
-"""LocalMIM, Swin-B, normalised pixels as targets, 400 epochs of ImageNet-1K.
+"""LocalMIM, Swin-B, normalized pixels as targets, 400 epochs of ImageNet-1K.
 
     python main.py --config=configs/swin_b_pixel_400ep.py --workdir=runs/swin_b_pixel_400ep
 

@@ -5,7 +5,7 @@ r"""Linear probe of ViT-B/16 on ImageNet-1K after 1600 epochs of pre-training: t
 
 Published: nothing for LocalMIM. The protocol is MAE's: LARS, base rate 0.1 (times batch / 256), no weight decay, 90
 epochs, crops and flips only, a batch norm without scale and bias before the head. The feature is the one of k-NN, the
-mean of the normalised patch tokens; --config.model.pool=class takes the class token instead.
+mean of the normalized patch tokens; --config.model.pool=class takes the class token instead.
 """
 
 from configs import common

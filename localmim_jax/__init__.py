@@ -1,3 +1,3 @@
-"""LocalMIM in JAX: masked image modelling with local multi-scale reconstruction."""
+"""LocalMIM in JAX: masked image modeling with local multi-scale reconstruction."""
 
 __version__ = "0.1.0"

@@ -28,7 +28,7 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
     if config.task in ("detect", "segment"):
         raise ConfigError(
             f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
-            "initialised from"
+            "initialized from"
         )
     return fill_model(config, initialize.read(checkpoint, standard_merging))
 
@@ -71,6 +71,6 @@ def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tup
     params, model_state, report = initialize.load_into(weights, params, model_state, model)
     logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
     check(report)
-    if whole and (missing := [row.path for row in report.rows if row.status == "initialised"]):
+    if whole and (missing := [row.path for row in report.rows if row.status == "initialized"]):
         raise ConfigError(f"{report.origin} has no {', '.join(missing[:4])} for this model: its classes may be others")
     return graphdef, params, model_state

@@ -19,7 +19,7 @@ class InUseError(ConfigError):
 
 
 class DataError(UserError):
-    """A dataset that is missing, empty, mislabelled or too damaged to use."""
+    """A dataset that is missing, empty, mislabeled or too damaged to use."""
 
 
 class Diverged(UserError):

@@ -23,7 +23,7 @@ def split(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Tree, Tree
     return graphdef, _string_keys(nnx.to_pure_dict(params)), _string_keys(nnx.to_pure_dict(model_state))
 
 
-def initialise(make_model: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> tuple[Tree, Tree]:
+def initialize(make_model: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> tuple[Tree, Tree]:
     """Freshly drawn (params, model_state) of a model. Meant to run inside `jax.jit`."""
     parts: Any = nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)
     _, params, model_state = parts

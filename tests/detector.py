@@ -6,7 +6,7 @@ import numpy as np
 
 from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from localmim_jax.models.swin import SwinConfig
-from localmim_jax.params import initialise, split
+from localmim_jax.params import initialize, split
 
 ENCODER = SwinConfig(image_size=(64, 96), width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), drop_path=0.1)
 CONFIG = MaskRCNNConfig(
@@ -31,12 +31,12 @@ def make_model(rngs):
 
 def tiny_model(seed=0):
     graphdef, *_ = split(make_model)
-    params, model_state = jax.jit(lambda key: initialise(make_model, key))(jax.random.key(seed))
+    params, model_state = jax.jit(lambda key: initialize(make_model, key))(jax.random.key(seed))
     return graphdef, params, model_state
 
 
 def batch(images=2, size=(64, 96), objects=3, padding=2, seed=0):
-    """Normalised noise with boxes; the second image is smaller than its padded frame."""
+    """Normalized noise with boxes; the second image is smaller than its padded frame."""
     rng = np.random.default_rng(seed)
     h, w = size
     sizes = np.tile(np.array([h, w], np.float32), (images, 1))

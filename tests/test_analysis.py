@@ -75,11 +75,11 @@ def model_at(run, step):
 
 
 def pixels_of(split):
-    """Normalised images of a split and their labels, read one by one."""
+    """Normalized images of a split and their labels, read one by one."""
     source, transform = inputs.open_split(inputs.data_config(recipe()), split=split), EvalTransform((16, 16), 1, 16)
     examples = [transform(source[i], np.random.default_rng(0)) for i in range(len(source))]
     images = jnp.asarray(np.stack([example["image"] for example in examples]))
-    return inputs.normaliser(recipe())(images), np.array([example["label"] for example in examples])
+    return inputs.normalizer(recipe())(images), np.array([example["label"] for example in examples])
 
 
 def test_gradient_norms_are_means_over_training_batches_at_the_middle(run, tmp_path):
@@ -116,7 +116,7 @@ def test_attention_is_averaged_over_images_and_told_in_pixels(run, tmp_path):
         assert found[value][run.name] == pytest.approx(means, rel=1e-3), value
 
 
-def test_every_layers_neighbours_and_the_likeness_of_two_runs(run, earlier, tmp_path):
+def test_every_layers_neighbors_and_the_likeness_of_two_runs(run, earlier, tmp_path):
     output = tmp_path / "layers"
     call(layers, f"--runs={run},{earlier}", "--labels=A,B", "--k=5", "--images=20", f"--output={output}")
     found = table(f"{output}.csv")["knn"]

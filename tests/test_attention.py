@@ -125,8 +125,8 @@ def test_cka():
     assert cka(a, np.array([[1.0], [1.0], [-1.0], [-1.0]])) == pytest.approx(0)
     assert cka(a, np.ones((4, 2))) == 0
     y = rng.normal(size=(50, 3))
-    centre = np.eye(50) - 1 / 50
-    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    center = np.eye(50) - 1 / 50
+    k, m = center @ x @ x.T @ center, center @ y @ y.T @ center
     loop = sum(k[i, j] * m[i, j] for i, j in np.ndindex(50, 50))
     assert cka(x, y) == pytest.approx(loop / np.sqrt((k**2).sum() * (m**2).sum()))
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data as photos
 
-from localmim_jax.data.augment import EvalTransform, TrainTransform, centre_crop, random_resized_crop
+from localmim_jax.data.augment import EvalTransform, TrainTransform, center_crop, random_resized_crop
 from localmim_jax.data.config import DataConfig
 from localmim_jax.errors import ConfigError
 
@@ -68,7 +68,7 @@ def test_crops_follow_torchvision(size, scale):
     ("size", "crop"),
     [((10, 20000), (0, 9993, 10, 13)), ((20000, 10), (9993, 0, 13, 10)), ((9, 10), (0, 0, 9, 10))],
 )
-def test_the_fallback_is_the_largest_centred_crop(size, crop):
+def test_the_fallback_is_the_largest_centered_crop(size, crop):
     # Ten crops of the whole area and the widest ratio never fit into these.
     class Widest:
         def uniform(self, low, high):
@@ -192,19 +192,19 @@ def torchvision_resize_and_crop(image, resize, crop):
 
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (8, 8), (301, 257), (1000, 256), (5000, 300)])
-def test_evaluation_is_torchvisions_resize_and_centre_crop(size):
+def test_evaluation_is_torchvisions_resize_and_center_crop(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     expected = torchvision_resize_and_crop(image, 256, 224)
-    np.testing.assert_array_equal(np.asarray(centre_crop(image, (224, 224), 256)), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(center_crop(image, (224, 224), 256)), np.asarray(expected))
 
 
 @pytest.mark.parametrize("size", [(8000, 100), (100, 8000)])
-def test_the_centre_of_a_long_banner(size):
+def test_the_center_of_a_long_banner(size):
     """Too long to be resized whole, and yet the same picture."""
     ramp = np.add.outer(np.arange(size[1]), np.arange(size[0]))
     image = Image.fromarray((np.sin(ramp[..., None] / np.array([9, 14, 23])) * 120 + 128).astype(np.uint8))
     expected = np.asarray(torchvision_resize_and_crop(image, 256, 224)).astype(int)
-    assert np.abs(np.asarray(centre_crop(image, (224, 224), 256)) - expected).max() <= 2
+    assert np.abs(np.asarray(center_crop(image, (224, 224), 256)) - expected).max() <= 2
 
 
 def test_evaluation_defaults_to_the_usual_proportion():
@@ -215,7 +215,7 @@ def test_evaluation_defaults_to_the_usual_proportion():
 
 
 @pytest.mark.parametrize("size", [(100, 100), (375, 500), (500, 90), (10, 2000)])
-def test_a_centre_crop_that_is_not_square_is_covered(size):
+def test_a_center_crop_that_is_not_square_is_covered(size):
     """No padding: a plain image stays plain, whatever its shape."""
     image = np.full((*size, 3), 200, np.uint8)
     cropped = EvalTransform((96, 128), 3, 110)({"image": image}, None)["image"]

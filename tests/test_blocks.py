@@ -78,7 +78,7 @@ def test_remat_changes_nothing_but_memory():
     np.testing.assert_allclose(plain, again, atol=1e-6)
 
 
-def test_initialisers():
+def test_initializers():
     mlp = blocks.Mlp(blocks.BlockConfig(width=64, num_heads=2), rngs=nnx.Rngs(0))
     kernel = np.asarray(mlp.fc1.kernel[...])
     bound = np.sqrt(6 / (64 + 256))

@@ -245,7 +245,7 @@ def test_process_ends_with_one_line(arguments, status, expected):
 
 def test_help_is_one_line_a_flag_with_its_default():
     def define(values):
-        flags.DEFINE_integer("k", 20, "neighbours", flag_values=values)
+        flags.DEFINE_integer("k", 20, "neighbors", flag_values=values)
         flags.DEFINE_multi_string("images", [], "image file; may be repeated", flag_values=values)
         flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
         flags.DEFINE_bool("parts", False, "also the parts", flag_values=values)
@@ -254,7 +254,7 @@ def test_help_is_one_line_a_flag_with_its_default():
     lines = sorted(program.help_text(define, "usage").splitlines()[2:])
     assert [line.split(None, 1)[1] for line in lines] == [
         "image file; may be repeated",
-        "neighbours (20)",
+        "neighbors (20)",
         "also the parts",
         "full or small (full)",
         "numbers (32,64)",
@@ -263,7 +263,7 @@ def test_help_is_one_line_a_flag_with_its_default():
 
 def test_a_value_out_of_range_is_told_the_range():
     def define(values):
-        flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
+        flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
         flags.DEFINE_enum("scale", "full", ["full", "small"], "full or small", flag_values=values)
 
     with pytest.raises(ConfigError, match="--scale=tiny: it must be one of full, small"):

@@ -131,7 +131,7 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
     expected = logits(raw, {"batch_norm": statistics})
     found = logits(trees.unflatten(weights.arrays), plain)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ConfigError, match="normalises before it pools"):
+    with pytest.raises(ConfigError, match="normalizes before it pools"):
         convert(str(tmp_path / "run"), str(tmp_path / "x.npz"), names="timm")
 
 

@@ -69,7 +69,7 @@ def test_what_the_config_says(tmp_path):
         huggingface.write(tmp_path / "x", arrays, config, IMAGENET)
 
 
-def test_files_of_others_are_normalised_as_recipes_normalise():
+def test_files_of_others_are_normalized_as_recipes_normalize():
     assert (huggingface.IMAGENET_MEAN, huggingface.IMAGENET_STD) == (common.IMAGENET_MEAN, common.IMAGENET_STD)
 
 
@@ -128,7 +128,7 @@ def photo():
 
 @pytest.fixture(scope="module")
 def pixels(photo):
-    """Two crops of it, normalised as for ImageNet: float32 [2, 224, 224, 3]."""
+    """Two crops of it, normalized as for ImageNet: float32 [2, 224, 224, 3]."""
     crops = np.stack([photo[:224, 100:324], photo[200:424, 200:424]])
     return ((crops / np.float32(255) - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)).astype(np.float32)
 
@@ -162,7 +162,7 @@ def loaded(auto, weights, directory, **arguments):
 @pytest.mark.torch
 @pytest.mark.parametrize("encoder", [VIT, SWIN], ids=["vit", "swin"])
 def test_transformers_gives_the_same_features(torch, transformers, pixels, tmp_path, encoder):
-    """Pre-trained encoders: the pooled, normalised feature that k-NN reads, to 1e-4."""
+    """Pre-trained encoders: the pooled, normalized feature that k-NN reads, to 1e-4."""
     graphdef, params, weights = pretrained(encoder)
     vit = encoder is VIT
     if vit:
@@ -195,7 +195,7 @@ def test_transformers_gives_the_same_logits(torch, transformers, pixels, tmp_pat
 
 @pytest.mark.torch
 def test_transformers_prepares_images_as_evaluation_does(transformers, photo, tmp_path):
-    """Its resampling rounds otherwise: at most two grey levels apart anywhere, a tenth on average."""
+    """Its resampling rounds otherwise: at most two gray levels apart anywhere, a tenth on average."""
     from localmim_jax.data.augment import EvalTransform
 
     _, _, weights = pretrained(VIT)

@@ -9,7 +9,7 @@ import pytest
 
 from localmim_jax import params as trees
 from localmim_jax.convert import files, interpolate, load, names
-from localmim_jax.convert.recognize import recognise
+from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import About, Weights, describe
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
@@ -26,7 +26,7 @@ SWIN = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2
 
 
 def read(goldens, name, **changes):
-    weights = recognise(*files.read(goldens / f"{name}.npz"), name)
+    weights = recognize(*files.read(goldens / f"{name}.npz"), name)
     return dataclasses.replace(weights, about=dataclasses.replace(weights.about, **changes))
 
 
@@ -94,22 +94,22 @@ def test_from_pretraining_only_the_encoder_goes_over(goldens):
     params, report = load.transfer(read(goldens, "vit_hog9"), own, about)
     load.check(report)
     found = statuses(report)
-    assert sorted(found["initialised"]) == ["head/bias", "head/kernel", "norm/bias", "norm/scale"]
+    assert sorted(found["initialized"]) == ["head/bias", "head/kernel", "norm/bias", "norm/scale"]
     assert all(path.startswith(("decoder", "hog_enc")) for path in found["ignored"])
     assert sum(path.startswith("decoders/") for path in found["ignored"]) == 192 - 100
     assert all((params["norm"][leaf] == 7).all() for leaf in params["norm"])
     np.testing.assert_array_equal(params["encoder"]["position_embedding"][1:], sincos_2d((4, 4), 32))
     table = report.table()
     assert re.search(r"loaded +encoder/blocks/\*/attention/qkv/kernel +8\n", table)
-    assert re.search(r"initialised +head/kernel +1 +new\n", table)
-    assert report.summary() == "100 loaded, 4 initialised, 100 ignored"
+    assert re.search(r"initialized +head/kernel +1 +new\n", table)
+    assert report.summary() == "100 loaded, 4 initialized, 100 ignored"
 
 
 def test_swin_pretraining_into_a_classifier(goldens):
     about, own = classifier(SWIN)
     _, report = load.transfer(read(goldens, "swin_hog15"), own, about)
     load.check(report)
-    assert len(statuses(report)["initialised"]) == 4
+    assert len(statuses(report)["initialized"]) == 4
 
 
 def test_another_image_size_resizes_the_positions(goldens):
@@ -146,22 +146,22 @@ def test_another_number_of_classes_keeps_the_new_head(goldens):
     about, own = classifier(VIT, {"head/kernel": (32, 37), "head/bias": (37,)})
     params, report = load.transfer(read(goldens, "vit_classifier"), own, about)
     load.check(report)
-    assert set(statuses(report)["initialised"]) == {"head/kernel", "head/bias"}
+    assert set(statuses(report)["initialized"]) == {"head/kernel", "head/bias"}
     assert (params["head"]["kernel"] == 7).all()
     assert "norm/scale" in statuses(report)["loaded"]
     assert "new: the source's has shape [32, 10]" in report.table()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_other_channels_answer_a_grey_image_as_before(goldens, channels):
+def test_other_channels_answer_a_gray_image_as_before(goldens, channels):
     about, own = classifier(VIT, {"encoder/patch_embed/kernel": (16, 16, channels, 32)})
     weights = read(goldens, "vit_classifier")
     params, report = load.transfer(weights, own, about)
     load.check(report)
     kernel = params["encoder"]["patch_embed"]["kernel"]
     assert kernel.shape == (16, 16, channels, 32)
-    grey = weights.arrays["encoder/patch_embed/kernel"].sum(axis=2)
-    np.testing.assert_allclose(kernel.sum(axis=2), grey, atol=1e-6)
+    gray = weights.arrays["encoder/patch_embed/kernel"].sum(axis=2)
+    np.testing.assert_allclose(kernel.sum(axis=2), gray, atol=1e-6)
     assert ("resized" in statuses(report)) == (channels != 3)
 
 

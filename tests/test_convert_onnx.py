@@ -37,7 +37,7 @@ def saved(directory, name):
 
 @pytest.fixture
 def photo():
-    """A real photograph, normalised: float32 [1, 64, 96, 3]."""
+    """A real photograph, normalized: float32 [1, 64, 96, 3]."""
     from skimage import data
 
     picture = data.astronaut()[:64, 200:296] / np.float32(255)

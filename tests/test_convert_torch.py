@@ -15,7 +15,7 @@ from localmim_jax import params as trees
 from localmim_jax.cli.convert import convert
 from localmim_jax.convert import files, interpolate, torch_io
 from localmim_jax.convert.export import export, only_encoder
-from localmim_jax.convert.recognize import recognise
+from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
@@ -44,7 +44,7 @@ def timm(torch):
 
 @pytest.fixture(scope="module")
 def photo():
-    """Two crops of a real photograph, normalised as for ImageNet: float32 [2, 224, 224, 3]."""
+    """Two crops of a real photograph, normalized as for ImageNet: float32 [2, 224, 224, 3]."""
     from skimage import data
 
     picture = data.astronaut() / np.float32(255)
@@ -53,7 +53,7 @@ def photo():
 
 
 def released(torch, goldens, name, buffers=()):
-    """The content of a file of the release: tensors, optimiser state, scaler, epoch and the command line."""
+    """The content of a file of the release: tensors, optimizer state, scaler, epoch and the command line."""
     arrays, _ = files.read(goldens / f"{name}.npz")
     model = collections.OrderedDict(
         (key, torch.from_numpy(array)) for key, array in {**arrays, **dict(buffers)}.items()
@@ -68,7 +68,7 @@ def test_release_to_ours_to_release_is_exact(torch, goldens, tmp_path, name):
     """.pth -> a checkpoint of ours -> .pth: every tensor has the same name, shape, type and bits."""
     content = released(torch, goldens, name)
     if name == "swin_classifier":  # the release's fine-tuned Swin stores indices and masks, too
-        weights = recognise({k: v.numpy() for k, v in content["model"].items()}, {"args": {"input_size": 224}}, name)
+        weights = recognize({k: v.numpy() for k, v in content["model"].items()}, {"args": {"input_size": 224}}, name)
         buffers = {k: v for k, v in export(weights, "release")[0].items() if k not in content["model"]}
         assert len(buffers) == 10 + 4
         content = released(torch, goldens, name, buffers)
@@ -100,7 +100,7 @@ def test_other_forms_of_files(torch, goldens, tmp_path):
 
 def test_the_image_size_of_a_swin_comes_from_its_command_line(torch, goldens, tmp_path):
     torch.save(released(torch, goldens, "swin_classifier"), tmp_path / "a.pth")
-    assert recognise(*files.read(tmp_path / "a.pth"), "a").about.image_size == (224, 224)
+    assert recognize(*files.read(tmp_path / "a.pth"), "a").about.image_size == (224, 224)
 
 
 class Payload:
@@ -295,7 +295,7 @@ def test_timms_swin_gives_the_same_logits(torch, timm, photo, tmp_path):
 
 def test_timms_swin_gives_the_same_last_map_for_the_releases_classifier(torch, timm, goldens, photo, tmp_path):
     """The release's trained-like weights, whose head timm cannot express: stage 4, before any norm."""
-    weights = recognise(*files.read(goldens / "swin_classifier.npz"), "swin")
+    weights = recognize(*files.read(goldens / "swin_classifier.npz"), "swin")
     state = through_a_file(torch, only_encoder(weights), tmp_path / "x.safetensors")
     theirs = timm.swin_transformer.SwinTransformer(
         img_size=224, embed_dim=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), window_size=7, num_classes=0
@@ -319,7 +319,7 @@ def test_timms_own_files_are_read(torch, timm, photo, tmp_path):
     """A model of timm's, saved by torch, in ours."""
     theirs = timms_swin(timm, num_classes=10)
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
-    weights = recognise(*files.read(tmp_path / "timm.pth"), "timm")
+    weights = recognize(*files.read(tmp_path / "timm.pth"), "timm")
     assert weights.about == About("swin", "classifier", None, (1, 2, 4, 8), pool="mean", head_order="norm_pool")
     assert weights.unexpected == {}
     config = ClassifierConfig(encoder=SWIN, num_classes=10, head_order="norm_pool")

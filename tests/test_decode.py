@@ -47,11 +47,11 @@ def test_jpeg_is_close(options):
     assert np.abs(pixels(encoded(RAMP, "JPEG", quality=95, **options)).astype(int) - RAMP).mean() < 3
 
 
-def test_grey_becomes_three_equal_channels():
+def test_gray_becomes_three_equal_channels():
     np.testing.assert_array_equal(pixels(encoded(NOISE[..., 0], "PNG")), np.repeat(NOISE[..., :1], 3, axis=-1))
 
 
-def test_colour_becomes_grey_by_its_luma():
+def test_color_becomes_gray_by_its_luma():
     luma = NOISE @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(pixels(encoded(NOISE, "PNG"), 1)[..., 0], luma, atol=1)
 
@@ -62,7 +62,7 @@ def test_cmyk_jpeg_becomes_rgb():
     assert np.abs(pixels(data).astype(int) - RAMP).mean() < 4
 
 
-def test_sixteen_bit_grey_keeps_its_range():
+def test_sixteen_bit_gray_keeps_its_range():
     values = np.array([[0, 200, 256, 32768, 40000, 60000, 65535]], np.uint16)
     data = encoded(values, "PNG")
     expected = np.round(values / 257).astype(np.uint8)
@@ -87,11 +87,11 @@ def test_alpha_is_composited_on_white(channels):
     np.testing.assert_allclose(pixels(encoded(image, "PNG"), channels)[0, :, 0], [0, 255, 204], atol=1)
 
 
-def test_transparent_colours_are_white():
+def test_transparent_colors_are_white():
     palette = Image.new("P", (2, 2))
     palette.putpalette([255, 0, 0])
-    for image, colour in ((palette, 0), (Image.new("RGB", (2, 2), (1, 2, 3)), (1, 2, 3)), (Image.new("L", (2, 2)), 0)):
-        assert pixels(encoded(image, "PNG", transparency=colour)).min() == 255
+    for image, color in ((palette, 0), (Image.new("RGB", (2, 2), (1, 2, 3)), (1, 2, 3)), (Image.new("L", (2, 2)), 0)):
+        assert pixels(encoded(image, "PNG", transparency=color)).min() == 255
 
 
 def test_four_channels_keep_alpha():

@@ -254,10 +254,10 @@ def test_other_classes_than_the_models_are_refused(tmp_path):
         build_task(config, "")
 
 
-def test_padding_is_zero_after_normalising():
+def test_padding_is_zero_after_normalizing():
     config = quickstart_detect.get_config()
     image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), np.uint8))
-    out = np.asarray(task.normaliser(config)({"image": image, "size": jnp.float32([[8, 12], [5, 7]])}))
+    out = np.asarray(task.normalizer(config)({"image": image, "size": jnp.float32([[8, 12], [5, 7]])}))
     inside = (np.asarray(image[1, :5, :7], np.float32) / 255 - config.data.mean) / config.data.std
     np.testing.assert_allclose(out[1, :5, :7], inside, rtol=1e-5, atol=1e-5)
     assert not out[1, 5:].any()
@@ -286,7 +286,7 @@ def test_a_vits_batch_norms_come_with_its_checkpoint():
     config = common.shrink(common.detect(common.vit("vit_b")))
     config.model.depth = 8
     model = from_config.detector_config(config)
-    params, statistics = trees.initialise(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))
+    params, statistics = trees.initialize(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))
     assert statistics
     statistics = jax.tree.map(lambda leaf: leaf + 0.25, statistics)
     arrays = {path: np.asarray(leaf) for path, leaf in (trees.flatten(params) | trees.flatten(statistics)).items()}

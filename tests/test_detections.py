@@ -28,9 +28,9 @@ def test_without_detections_the_image_stays():
     np.testing.assert_array_equal(render.draw(image, nothing, ()), image)
 
 
-def test_neighbouring_labels_have_different_colours_and_a_grid_holds_any_sizes():
-    colours = {render.colour(label) for label in range(80)}
-    assert len(colours) == 80
+def test_neighboring_labels_have_different_colors_and_a_grid_holds_any_sizes():
+    colors = {render.color(label) for label in range(80)}
+    assert len(colors) == 80
     grid = render.grid([np.zeros((10, 20, 3), np.uint8), np.zeros((30, 5, 3), np.uint8)] * 3)
     assert grid.shape == (2 * 36 + 6, 4 * 26 + 6, 3)
     assert (grid == 0).all(axis=-1).sum() == 3 * (200 + 150)

@@ -29,21 +29,21 @@ def calls(monkeypatch):
 
 
 def test_one_process_needs_nothing(calls, monkeypatch):
-    distributed.initialise()
+    distributed.initialize()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    distributed.initialise()
+    distributed.initialize()
     assert calls == []
 
 
 def test_flags_environment_and_launchers_are_heard(calls, monkeypatch):
-    distributed.initialise("host:1", 4, 0)
+    distributed.initialize("host:1", 4, 0)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
-    distributed.initialise()
+    distributed.initialize()
     monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
     for name, value in zip(VARIABLES, ("other:2", "3", "2"), strict=True):
         monkeypatch.setenv(name, value)
-    distributed.initialise()
-    distributed.initialise(process_id=1)
+    distributed.initialize()
+    distributed.initialize(process_id=1)
     assert calls == [("host:1", 4, 0), (None, None, None), ("other:2", 3, 2), ("other:2", 3, 1)]
 
 
@@ -57,7 +57,7 @@ def test_flags_environment_and_launchers_are_heard(calls, monkeypatch):
 )
 def test_half_an_answer_is_refused(calls, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        distributed.initialise(*arguments)
+        distributed.initialize(*arguments)
     assert calls == []
 
 
@@ -67,10 +67,10 @@ def test_a_bad_variable_and_a_failure_to_meet_are_one_line(calls, monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(ConfigError, match=r"did not find each other \(DEADLINE_EXCEEDED: nobody there\)"):
-        distributed.initialise("host:1", 2, 0)
+        distributed.initialize("host:1", 2, 0)
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(ConfigError, match="JAX_NUM_PROCESSES is 'two'"):
-        distributed.initialise()
+        distributed.initialize()
 
 
 def start(workdir, count, num_steps, devices):

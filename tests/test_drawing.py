@@ -52,13 +52,13 @@ def test_glyphs_stand_where_their_cells_are():
     assert picture.max() == 0
 
 
-def test_three_channels_are_coloured_and_others_are_white():
+def test_three_channels_are_colored_and_others_are_white():
     descriptors = np.zeros((1, 1, 3 * 6), np.float32)
     descriptors[..., 6:12] = 1.0
     assert [drawing.hog_picture(descriptors, 6, 12)[..., c].max() > 200 for c in range(3)] == [False, True, False]
-    grey = drawing.hog_picture(descriptors[..., :12], 6, 12)
-    assert (grey == grey[..., :1]).all()
-    assert 100 < grey.max() < 160
+    gray = drawing.hog_picture(descriptors[..., :12], 6, 12)
+    assert (gray == gray[..., :1]).all()
+    assert 100 < gray.max() < 160
 
 
 def test_values_out_of_range_do_not_wrap():
@@ -80,7 +80,7 @@ def test_pixel_patches_come_back_in_place():
         np.testing.assert_allclose(picture[place], np.clip(expected, 0, 1) * 255, atol=0.51)
 
 
-def test_grey_pixels_and_broken_ones():
+def test_gray_pixels_and_broken_ones():
     patches = np.zeros((2, 1, 4), np.float32)
     patches[0, 0] = [np.nan, 9, -9, 3]
     picture = drawing.pixel_picture(patches, channels=1)
@@ -104,13 +104,13 @@ def test_resize_keeps_squares_and_averages():
 
 
 def test_grid_has_every_panel_and_its_heading():
-    colours = [[(250, 0, 0), (0, 250, 0)], [(0, 0, 250), (9, 9, 9)], [(1, 2, 3), (90, 80, 70)]]
-    rows = [[np.full((5, 7, 3), colour, np.uint8) for colour in row] for row in colours]
-    grid = drawing.labelled_grid(rows, ["left", "right\nside"], panel=(40, 60))
+    colors = [[(250, 0, 0), (0, 250, 0)], [(0, 0, 250), (9, 9, 9)], [(1, 2, 3), (90, 80, 70)]]
+    rows = [[np.full((5, 7, 3), color, np.uint8) for color in row] for row in colors]
+    grid = drawing.labeled_grid(rows, ["left", "right\nside"], panel=(40, 60))
     assert grid.dtype == np.uint8
-    for row in colours:
-        for colour in row:
-            assert (grid == np.uint8(colour)).all(-1).sum() == 40 * 60
+    for row in colors:
+        for color in row:
+            assert (grid == np.uint8(color)).all(-1).sum() == 40 * 60
     top = np.argwhere((grid == (250, 0, 0)).all(-1))[0][0]
     ink = (grid[:top] < 100).all(-1)
     assert ink[:, :67].any()
@@ -120,15 +120,15 @@ def test_grid_has_every_panel_and_its_heading():
 
 def test_ragged_grid_is_refused():
     with pytest.raises(ValueError, match=r"rows of \[1\] pictures under 2 headings"):
-        drawing.labelled_grid([[np.zeros((2, 2, 3), np.uint8)]], ["a", "b"], panel=(4, 4))
+        drawing.labeled_grid([[np.zeros((2, 2, 3), np.uint8)]], ["a", "b"], panel=(4, 4))
 
 
 def test_grid_with_sides_and_a_caption():
-    rows = [[np.full((4, 4, 3), colour, np.uint8)] for colour in ((250, 0, 0), (0, 250, 0))]
-    plain = drawing.labelled_grid(rows, ["x"], panel=(80, 80))
-    grid = drawing.labelled_grid(rows, ["x"], (80, 80), ["above", "below"], "a caption\nof two lines")
-    for colour in ((250, 0, 0), (0, 250, 0)):
-        assert (grid == np.uint8(colour)).all(-1).sum() == 80 * 80
+    rows = [[np.full((4, 4, 3), color, np.uint8)] for color in ((250, 0, 0), (0, 250, 0))]
+    plain = drawing.labeled_grid(rows, ["x"], panel=(80, 80))
+    grid = drawing.labeled_grid(rows, ["x"], (80, 80), ["above", "below"], "a caption\nof two lines")
+    for color in ((250, 0, 0), (0, 250, 0)):
+        assert (grid == np.uint8(color)).all(-1).sum() == 80 * 80
     wider = grid.shape[1] - plain.shape[1]
     ink = (grid < 100).all(-1)
     assert ink[: plain.shape[0] // 2, :wider].any()

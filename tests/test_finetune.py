@@ -68,7 +68,7 @@ def losses(workdir):
 
 
 def test_a_resumed_run_ends_with_the_same_bits(whole_run, tmp_path):
-    """Parameters, moving average and optimiser alike; mixup, erasing, RandAugment and drop path are drawn again."""
+    """Parameters, moving average and optimizer alike; mixup, erasing, RandAugment and drop path are drawn again."""
     workdir, whole = whole_run
     shutil.copytree(workdir, tmp_path / "cut")
     for step in ("4", "5", "6"):
@@ -96,9 +96,9 @@ def test_evaluation_equals_a_plain_loop(whole_run, devices):
     transform = EvalTransform((16, 16), 1, 16)
     examples = [transform(source[i], np.random.default_rng(0)) for i in range(len(source))]
     pixels = np.stack([example["image"] for example in examples]).astype(np.float64)
-    normalised = ((pixels / 255 - 0.306) / 0.376).astype(np.float32)
+    normalized = ((pixels / 255 - 0.306) / 0.376).astype(np.float32)
     model = merge(spec.graphdef, evaluation_params(gather(whole.state)), {})
-    scores = np.asarray(jax.jit(lambda images: jax.lax.map(lambda image: model(image[None])[0], images))(normalised))
+    scores = np.asarray(jax.jit(lambda images: jax.lax.map(lambda image: model(image[None])[0], images))(normalized))
     right, among_five, cross_entropy = 0, 0, 0.0
     for row, example in zip(scores.astype(np.float64), examples, strict=True):
         order = sorted(range(10), key=lambda c: (-row[c], c))
@@ -253,8 +253,8 @@ def test_recipes_build_with_a_group_for_every_parameter(name):
     assert (shape.shape, shape.dtype) == ((), jnp.float32)
 
 
-class Labelled(FakeSource):
-    """Grey pixels with the labels a test wants."""
+class Labeled(FakeSource):
+    """Gray pixels with the labels a test wants."""
 
     def __init__(self, name, labels, classes=("a", "b")):
         super().__init__(len(labels), (4, 4), 1, name)
@@ -271,12 +271,12 @@ class Labelled(FakeSource):
 @pytest.mark.parametrize(
     ("train_source", "test_source", "num_classes", "message"),
     [
-        (Labelled("train", [0, 1, 0]), Labelled("test", [0, -1]), 2, r"test 1 has label -1: .* from 0 to 1"),
-        (Labelled("train", [0, 2]), Labelled("test", [0]), 2, r"train 1 has label 2"),
-        (Labelled("train", [0]), Labelled("test", [0], "abc"), 2, r"test has 3 classes, and the model 2"),
-        (Labelled("train", [0]), Labelled("test", [0]), 3, r"train has 2 classes, and the model 3"),
-        (Labelled("train", [0]), Labelled("test", [0], "ac"), 2, r"only in test: c; only in train: b"),
-        (Labelled("train", [0]), Labelled("test", [0], ()), 2, r"test has no labels"),
+        (Labeled("train", [0, 1, 0]), Labeled("test", [0, -1]), 2, r"test 1 has label -1: .* from 0 to 1"),
+        (Labeled("train", [0, 2]), Labeled("test", [0]), 2, r"train 1 has label 2"),
+        (Labeled("train", [0]), Labeled("test", [0], "abc"), 2, r"test has 3 classes, and the model 2"),
+        (Labeled("train", [0]), Labeled("test", [0]), 3, r"train has 2 classes, and the model 3"),
+        (Labeled("train", [0]), Labeled("test", [0], "ac"), 2, r"only in test: c; only in train: b"),
+        (Labeled("train", [0]), Labeled("test", [0], ()), 2, r"test has no labels"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_before_the_first_step(train_source, test_source, num_classes, message):

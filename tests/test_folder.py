@@ -37,7 +37,7 @@ def names(source):
 def test_flat_without_labels(make):
     source = FolderSource(make("b.jpg", "a.PNG", "c.jpeg", "d.webp", "e.BMP", "notes.txt", "f.gif"))
     assert names(source) == ["a.PNG", "b.jpg", "c.jpeg", "d.webp", "e.BMP"]
-    assert not source.labelled
+    assert not source.labeled
     assert source[1].keys() == {"image"}
     assert source[1]["image"] == Path(source.name_of(1)).read_bytes()
 
@@ -56,7 +56,7 @@ def test_nested_with_labels_from_the_first_folder(make):
 def test_an_image_on_top_means_no_labels(make):
     source = FolderSource(make("cat/1.jpg", "dog/1.jpg", "stray.jpg"))
     assert len(source) == 3
-    assert not source.labelled
+    assert not source.labeled
 
 
 def test_dotfiles_and_dot_folders_are_skipped(make):

@@ -23,7 +23,7 @@ def test_every_level_has_its_stride_and_sees_the_coarser_ones():
         assert moved == [i <= changed for i in range(4)]
 
 
-def test_the_sum_is_taken_before_the_output_convolution_with_nearest_neighbours():
+def test_the_sum_is_taken_before_the_output_convolution_with_nearest_neighbors():
     model, given = FPN((2, 3, 4, 5), 6, dtype=jnp.float32, rngs=nnx.Rngs(1)), maps(1)
     levels = model(given)
     lateral = [np.asarray(conv(x)) for conv, x in zip(model.lateral, given, strict=True)]

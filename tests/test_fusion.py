@@ -166,7 +166,7 @@ def test_fusion_is_the_sum_of_projected_means(encoder):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_pooling_keeps_neighbours_together():
+def test_pooling_keeps_neighbors_together():
     """A unit of 4 x 4 tokens, top grid with 2 x 2 in it: each quarter is averaged by itself."""
     encoder = SwinConfig(image_size=(64, 64), patch_size=4, width=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
     fusion = Fusion(encoder, (1, 2), 2, rngs=nnx.Rngs(0))

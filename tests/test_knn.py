@@ -12,10 +12,10 @@ from localmim_jax.evals.knn import KNN, knn_accuracy
 
 def data(n: int, m: int, d: int, classes: int, seed: int = 0):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(classes, d))
+    centers = rng.normal(size=(classes, d))
     train_y, test_y = rng.integers(0, classes, n), rng.integers(0, classes, m)
-    train_x = centres[train_y] + 1.5 * rng.normal(size=(n, d))
-    test_x = centres[test_y] + 1.5 * rng.normal(size=(m, d))
+    train_x = centers[train_y] + 1.5 * rng.normal(size=(n, d))
+    test_x = centers[test_y] + 1.5 * rng.normal(size=(m, d))
     return train_x.astype(np.float32), train_y, test_x.astype(np.float32), test_y
 
 

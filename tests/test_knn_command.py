@@ -46,7 +46,7 @@ def test_the_knn_command_scores_the_averaged_encoder(pretrained):  # noqa: F811
         source, transform = inputs.open_split(inputs.data_config(recipe()), split=name), EvalTransform((16, 16), 1)
         examples = [transform(source[i], np.random.default_rng(0)) for i in range(len(source))]
         pixels = jnp.asarray(np.stack([example["image"] for example in examples]))
-        features = jax.jit(averaged.features)(inputs.normaliser(config)(pixels))
+        features = jax.jit(averaged.features)(inputs.normalizer(config)(pixels))
         parts += [np.asarray(features), np.array([example["label"] for example in examples])]
     assert found["accuracy"] == knn_accuracy(*parts, k=5, temperature=0.07, num_classes=10)
     assert (found["k"], found["train_examples"], found["test_examples"]) == (5, 50, 45)

@@ -95,7 +95,7 @@ def tiny(**changes):
 def test_general_shapes(config, images):
     """Non-square, any channel count, repeated taps, far scales: one finite step, and gradient to every parameter."""
     graphdef, _, _ = trees.split(lambda rngs: LocalMIM(config, rngs=rngs))
-    params, _ = jax.jit(lambda key: trees.initialise(lambda rngs: LocalMIM(config, rngs=rngs), key))(jax.random.key(0))
+    params, _ = jax.jit(lambda key: trees.initialize(lambda rngs: LocalMIM(config, rngs=rngs), key))(jax.random.key(0))
     pixels = jax.random.normal(jax.random.key(1), images)
 
     @jax.jit

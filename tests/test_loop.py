@@ -16,11 +16,11 @@ from localmim_jax.engine.task import Evaluation
 from localmim_jax.errors import ConfigError, DataError, Diverged, Interrupted, Preempted
 from localmim_jax.params import flatten
 from tests.test_evaluate import Accuracy, predict, source
-from tests.tiny import SETTINGS, TASK, NormalisedPerceptron, batches
+from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, batches
 
 CONFIG = {"task": "digits", "schedule": {"peak_lr": 0.01}}
 QUIET = dataclasses.replace(SETTINGS, log=LogSettings(every_steps=5), checkpoint=CheckpointSettings(every_steps=6))
-SHORT = dataclasses.replace(TASK, make_model=NormalisedPerceptron, num_steps=12)
+SHORT = dataclasses.replace(TASK, make_model=NormalizedPerceptron, num_steps=12)
 
 
 @pytest.fixture

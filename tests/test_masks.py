@@ -10,7 +10,7 @@ CLASSES = ("wall", "sky", "tree")
 
 
 def write(root, count=4, split="training", size=(9, 12), classes=CLASSES):
-    """A folder in ADE20K's layout; image i is grey i, and its mask counts 0, 1, 2, 3 along the rows."""
+    """A folder in ADE20K's layout; image i is gray i, and its mask counts 0, 1, 2, 3 along the rows."""
     for kind in ("images", "annotations"):
         (root / kind / split).mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -41,7 +41,7 @@ def test_255_is_no_class_either_way(tmp_path, zero_ignored):
     assert (source[0]["mask"] == IGNORED).all()
 
 
-def test_a_palette_gives_its_numbers_and_colours_are_refused(tmp_path):
+def test_a_palette_gives_its_numbers_and_colors_are_refused(tmp_path):
     source = MaskFolder(str(write(tmp_path, 1)), "training")
     path = tmp_path / "annotations/training/0.png"
     indexed = Image.fromarray(np.full((9, 12), 3, np.uint8))
@@ -49,7 +49,7 @@ def test_a_palette_gives_its_numbers_and_colours_are_refused(tmp_path):
     indexed.save(path)
     assert (source[0]["mask"] == 2).all()
     Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(path)
-    with pytest.raises(DecodeError, match=r"its mask: .*this has colours \(RGB\)"):
+    with pytest.raises(DecodeError, match=r"its mask: .*this has colors \(RGB\)"):
         source[0]
     Image.fromarray(np.zeros((9, 12), np.uint8)).save(path, "JPEG")
     with pytest.raises(DecodeError, match="store it as PNG"):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from localmim_jax.errors import DataError, StorageError
-from localmim_jax.evals.overlay import colours
+from localmim_jax.evals.overlay import colors
 from localmim_jax.segmentation.miou import MeanIoU, confusion, scores, write_mask
 
 NAMES = ("wall", "sky, blue", "tree", "never")
@@ -79,7 +79,7 @@ def test_batching_does_not_matter():
     np.testing.assert_array_equal(one.matrix, other.matrix)
 
 
-def test_nothing_labelled_is_an_error():
+def test_nothing_labeled_is_an_error():
     metric = MeanIoU(NAMES)
     with pytest.raises(DataError, match="no pixel"):
         metric.compute()
@@ -99,7 +99,7 @@ def test_predictions_are_written_as_the_datasets_masks_are(tmp_path):
         picture = Image.open(tmp_path / "masks" / "house" / f"{i}.png")
         assert picture.mode == "P"
         np.testing.assert_array_equal(np.asarray(picture), found + 1)
-        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colours(4)[found])
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), colors(4)[found])
     text = json.loads((tmp_path / "results.json").read_text())
     np.testing.assert_array_equal(text["confusion"], metric.matrix)
     assert values["pictures"].ndim == 4

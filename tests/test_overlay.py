@@ -1,13 +1,13 @@
 import numpy as np
 
-from localmim_jax.evals.overlay import colours, comparison, legend, paint, with_legend
+from localmim_jax.evals.overlay import colors, comparison, legend, paint, with_legend
 
 NAMES = ("wall", "sky, blue", "tree")
 
 
-def test_colours_differ_and_none_is_black():
-    found = colours(150).astype(int)
-    assert len({tuple(colour) for colour in found}) == 150
+def test_colors_differ_and_none_is_black():
+    found = colors(150).astype(int)
+    assert len({tuple(color) for color in found}) == 150
     assert found.max(axis=1).min() > 100
     assert np.abs(np.diff(found, axis=0)).sum(axis=1).min() > 60
 
@@ -16,11 +16,11 @@ def test_labels_are_painted_over_the_image():
     image = np.full((2, 3, 3), 100, np.uint8)
     labels = np.array([[0, 1, 2], [255, 2, 0]], np.uint8)
     solid = paint(image, labels, 3, strength=1.0)
-    np.testing.assert_array_equal(solid[0], colours(3))
+    np.testing.assert_array_equal(solid[0], colors(3))
     np.testing.assert_array_equal(solid[1, 0], [0, 0, 0])
     np.testing.assert_array_equal(paint(image, labels, 3, strength=0.0), image)
     half = paint(image, labels, 3, strength=0.5)
-    np.testing.assert_allclose(half[0, 1], (colours(3)[1].astype(int) + 100) / 2, atol=1)
+    np.testing.assert_allclose(half[0, 1], (colors(3)[1].astype(int) + 100) / 2, atol=1)
 
 
 def test_a_legend_names_what_is_there():
@@ -29,10 +29,10 @@ def test_a_legend_names_what_is_there():
     picture = with_legend(image, labels, NAMES)
     assert picture.shape[1] == 220
     below = picture[40:].reshape(-1, 3)
-    present = {tuple(map(int, colour)) for colour in below}
-    assert tuple(map(int, colours(3)[0])) in present
-    assert tuple(map(int, colours(3)[2])) in present
-    assert tuple(map(int, colours(3)[1])) not in present
+    present = {tuple(map(int, color)) for color in below}
+    assert tuple(map(int, colors(3)[0])) in present
+    assert tuple(map(int, colors(3)[2])) in present
+    assert tuple(map(int, colors(3)[1])) not in present
     narrow = legend([0, 1, 2], np.ones(3) / 3, NAMES, 90)
     wide = legend([0, 1, 2], np.ones(3) / 3, NAMES, 600)
     assert narrow.shape[0] > wide.shape[0], "names go to further lines where they do not fit"

@@ -15,7 +15,7 @@ from localmim_jax.errors import ConfigError, DataError
 
 
 class Numbered(Source):
-    """Tiny grey gradients in memory, some of them undecodable; the label is the index modulo ten."""
+    """Tiny gray gradients in memory, some of them undecodable; the label is the index modulo ten."""
 
     num_classes = 10
 

@@ -10,7 +10,7 @@ SHAPES = [(ROWS, 16), (ROWS + 9, 20)]  # one strip, and a second that is not ful
 
 
 @pytest.mark.parametrize("size", SHAPES)
-def test_equal_to_a_loop_over_labelled_pixels(size, strict_dtypes):
+def test_equal_to_a_loop_over_labeled_pixels(size, strict_dtypes):
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(2, 5, 6, 4)).astype(np.float32) * 3)
     labels = rng.integers(0, 5, (2, *size)).astype(np.uint8)
@@ -26,7 +26,7 @@ def test_equal_to_a_loop_over_labelled_pixels(size, strict_dtypes):
     assert float(accuracy) == pytest.approx(np.mean(hits), abs=1e-6)
 
 
-def test_gradient_is_that_of_the_plain_form_and_nothing_labelled_gives_zero():
+def test_gradient_is_that_of_the_plain_form_and_nothing_labeled_gives_zero():
     rng = np.random.default_rng(1)
     logits = jnp.asarray(rng.normal(size=(1, 4, 4, 3)).astype(np.float32))
     labels = jnp.asarray(rng.integers(0, 4, (1, ROWS + 3, 12)))  # 3 is no class of these

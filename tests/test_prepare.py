@@ -93,7 +93,7 @@ def test_too_many_bad_images_leave_no_copy(folder, tmp_path):
         DataError, match=r"1 of the 10 images of .*\[train\] cannot be decoded.*allows 0.*small\.train\.bad"
     ):
         prepare.copy(f"folder:{folder}", data_dir, "small", Converter(), max_bad_fraction=0.0)
-    with pytest.raises(DataError, match="tfds:small is neither in TFDS's catalogue nor in"):
+    with pytest.raises(DataError, match="tfds:small is neither in TFDS's catalog nor in"):
         open_source("tfds:small", "train", data_dir)
     (folder / "train/cat/0.jpg").write_bytes(jpeg(60, 90))
     prepare.copy(f"folder:{folder}", data_dir, "small", Converter(), max_bad_fraction=0.0)
@@ -161,7 +161,7 @@ def test_arrays_are_stored_as_png_unless_told_otherwise(tmp_path):
     assert Image.open(io.BytesIO(Converter(encoding="jpeg")(array))).format == "JPEG"
 
 
-def test_the_converter_is_upright_grey_where_wanted_and_never_enlarges():
+def test_the_converter_is_upright_gray_where_wanted_and_never_enlarges():
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.open(io.BytesIO(Converter(30, "raw", channels=1)(jpeg(60, 90, exif=exif))))

@@ -110,7 +110,7 @@ def test_another_seed_is_another_order(photographs, whole_run):
     assert next(task.train_batches(0))["id"].tolist() != ids[0]
 
 
-def test_flat_folders_wide_images_one_grey_channel_and_pixels(photographs, tmp_path):
+def test_flat_folders_wide_images_one_gray_channel_and_pixels(photographs, tmp_path):
     """A flat folder without labels, 96 x 128 px, one channel, pixel targets, pictures: all at once, really run."""
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -76,7 +76,7 @@ def test_the_same_generator_gives_the_same_image(golden):
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("magnitude", [0.0, 10.0])
-def test_grey_images_and_both_ends_of_the_scale(golden, name, magnitude):
+def test_gray_images_and_both_ends_of_the_scale(golden, name, magnitude):
     image = Image.fromarray(golden[0]["image"]).convert("L")
     out = apply(name, image, magnitude, 1.0, (78,))
     assert out.mode == "L"

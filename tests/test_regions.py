@@ -9,8 +9,8 @@ def test_masks_follow_tone_and_texture():
     picture = np.zeros((120, 200, 3), np.uint8)
     picture[:, :50], picture[:, 50:100], picture[:, 100:150], picture[:, 150:] = 10, 240, (200, 60, 30), (30, 60, 200)
     mask = regions.regions(Image.fromarray(picture))
-    centres = [mask[60, x] for x in (15, 75, 125, 185)]
-    assert [regions.CLASSES[value - 1] for value in centres] == ["dark", "pale", "warm", "cool"]
+    centers = [mask[60, x] for x in (15, 75, 125, 185)]
+    assert [regions.CLASSES[value - 1] for value in centers] == ["dark", "pale", "warm", "cool"]
     noise = np.random.default_rng(0).integers(0, 2, (120, 200, 1)).repeat(3, 2) * np.uint8(120)
     rough = regions.regions(Image.fromarray((100 + noise).astype(np.uint8)))
     assert regions.CLASSES[rough[60, 100] - 1] == "pale texture"

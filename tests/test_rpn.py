@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from localmim_jax.detection.anchors import anchor_centres, anchors
+from localmim_jax.detection.anchors import anchor_centers, anchors
 from localmim_jax.detection.assign import AssignConfig
 from localmim_jax.detection.boxes import RPN_STDS, decode, encode
 from localmim_jax.detection.rpn import NMS_THRESHOLD, RPN, propose, rpn_loss
@@ -48,9 +48,9 @@ def test_the_loss_equals_a_plain_loop(given):
     prior, logits, deltas, sizes = given
     truth = np.array([[[5, 5, 30, 28], [40, 20, 62, 47]], [[8, 4, 30, 26], [0, 0, 0, 0]]], np.float32)
     valid = np.array([[True, True], [True, False]])
-    centres = np.concatenate([anchor_centres(grid, stride) for grid, stride in zip(GRIDS, (8, 16), strict=True)])
+    centers = np.concatenate([anchor_centers(grid, stride) for grid, stride in zip(GRIDS, (8, 16), strict=True)])
     found = jax.jit(lambda *a: rpn_loss(jax.random.key(0), *a, EVERYTHING))(
-        list(map(jnp.asarray, prior)), *given[1:], centres, truth, valid
+        list(map(jnp.asarray, prior)), *given[1:], centers, truth, valid
     )
     boxes = np.concatenate(prior).astype(np.float64)
     entropy, distance, count, positives = 0.0, 0.0, 0, 0
@@ -59,7 +59,7 @@ def test_the_loss_equals_a_plain_loop(given):
         real = truth[image][valid[image]]
         overlap = np.array([[plain_iou(box, t) for t in real] for box in boxes])
         for i, row in enumerate(overlap):
-            if not (centres[i] < sizes[image]).all():
+            if not (centers[i] < sizes[image]).all():
                 continue
             best_of = [t for t in range(len(real)) if row[t] == overlap[:, t].max() and row[t] >= 0.3]
             if row.max() >= 0.5 or best_of:

@@ -1,4 +1,4 @@
-"""The segmentation task: wiring, initialisation, a real small run, and what is refused before it begins."""
+"""The segmentation task: wiring, initialization, a real small run, and what is refused before it begins."""
 
 import json
 import subprocess
@@ -106,7 +106,7 @@ def test_other_classes_keep_new_classifiers_only(run):
     params, statistics = drawn(model)
     filled, state, report = initialize.load_into(initialize.read(str(place)), params, statistics, model)
     check(report)
-    new = {row.path for row in report.rows if row.status == "initialised"}
+    new = {row.path for row in report.rows if row.status == "initialized"}
     assert new == {
         f"{head}/classifier/linear/{leaf}" for head in ("decode_head", "auxiliary_head") for leaf in ("kernel", "bias")
     }
@@ -265,7 +265,7 @@ def test_impossible_settings_are_refused(tmp_path, key, value, message):
 
 @pytest.mark.slow
 def test_a_step_is_the_same_on_one_device_and_on_eight(tmp_path):
-    """Loss, batch-norm statistics and parameters: what synchronised batch norm is for."""
+    """Loss, batch-norm statistics and parameters: what synchronized batch norm is for."""
     config = tiny("fake", 3)
     config.update({"num_steps": 2})
     config.model.update({"dropout": 0.0, "drop_path": 0.0})

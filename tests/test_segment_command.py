@@ -10,7 +10,7 @@ from localmim_jax.cli import program, segment
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError, StorageError
-from localmim_jax.evals.overlay import colours
+from localmim_jax.evals.overlay import colors
 from localmim_jax.segmentation.task import RESULTS
 from localmim_jax.tasks import from_config
 from tests.test_segment import drawn, tiny
@@ -45,7 +45,7 @@ def test_a_mask_as_large_as_the_image_and_a_picture(run, photos, tmp_path, capsy
         assert mask.size == Image.open(photo).size
         assert mask.mode == "P"
         assert (np.asarray(mask) == 2).all(), "0 is no class in this dataset's masks"
-        assert (np.asarray(mask.convert("RGB")) == colours(3)[1]).all()
+        assert (np.asarray(mask.convert("RGB")) == colors(3)[1]).all()
         assert max(Image.open(path).size) > 480
 
 

@@ -30,21 +30,21 @@ def example():
 
 
 def test_a_mask_drawn_into_the_image_moves_with_it(example):
-    sizes, unlabelled = set(), 0
+    sizes, unlabeled = set(), 0
     for seed in range(40):
         made = PLAIN(example, np.random.default_rng(seed))
         image, mask = made["image"].astype(int), made["mask"]
         assert (image.shape, mask.shape) == ((48, 48, 3), (48, 48))
         inside = mask != IGNORED
-        # Padding is one rectangle at the bottom and right, and has the mean colour.
+        # Padding is one rectangle at the bottom and right, and has the mean color.
         rows, columns = inside.any(1).sum(), inside.any(0).sum()
         assert inside[:rows, :columns].all()
         assert (image[~inside] == PLAIN.fill).all()
         agrees = np.abs(image[..., 0] - (20 + 60 * mask.astype(int))) < 30
         assert agrees[inside].mean() > 0.95, "only pixels on an edge between patches are mixed"
         sizes.add((rows, columns))
-        unlabelled += (~inside).sum()
-    assert unlabelled, "some images are smaller than the crop"
+        unlabeled += (~inside).sum()
+    assert unlabeled, "some images are smaller than the crop"
     assert len(sizes) > 5
 
 
@@ -79,7 +79,7 @@ def test_a_class_that_fills_the_crop_is_avoided_where_it_can_be():
     assert share(transform, alone, 0) == 1.0, "where there is but one class, some crop is taken"
 
 
-def test_colours_change_as_plain_loops_say():
+def test_colors_change_as_plain_loops_say():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (6, 7, 3), np.uint8)
     np.testing.assert_array_equal(linear(image, 1.5, -20), np.clip(np.rint(image * 1.5 - 20), 0, 255))
@@ -90,8 +90,8 @@ def test_colours_change_as_plain_loops_say():
             expected[place] = colorsys.hsv_to_rgb((h + degrees / 360) % 1, min(s * factor, 1), v)
         # Eight bits each of hue and saturation are what a picture in HSV has.
         assert np.abs(turn(image, factor, degrees) - 255 * expected).max() <= 8
-    grey = np.full((2, 2, 3), 90, np.uint8)
-    np.testing.assert_array_equal(turn(grey, 1.5, 30), grey)
+    gray = np.full((2, 2, 3), 90, np.uint8)
+    np.testing.assert_array_equal(turn(gray, 1.5, 30), gray)
 
 
 def test_each_distortion_comes_half_of_the_time():
@@ -108,9 +108,9 @@ def test_each_distortion_comes_half_of_the_time():
 
 
 def test_pure_in_the_random_stream(example):
-    coloured = dataclasses.replace(PLAIN, distortion=Distortion())
+    colored = dataclasses.replace(PLAIN, distortion=Distortion())
     for seed in range(3):
-        first, again = (coloured(example, np.random.default_rng(seed)) for _ in range(2))
+        first, again = (colored(example, np.random.default_rng(seed)) for _ in range(2))
         for key in first:
             np.testing.assert_array_equal(first[key], again[key])
 

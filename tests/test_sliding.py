@@ -37,7 +37,7 @@ def plain(image, window, stride):
 
 
 def enlarge(values, size):
-    """Bilinear, half-pixel centres, borders repeated: one output after the other."""
+    """Bilinear, half-pixel centers, borders repeated: one output after the other."""
     out = np.empty(size)
     for y, x in np.ndindex(size):
         v = min(max((y + 0.5) * values.shape[0] / size[0] - 0.5, 0), values.shape[0] - 1)

@@ -10,11 +10,11 @@ from flax import nnx
 from localmim_jax.engine.state import evaluation_params, join, state_hash
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import flatten, map_with_path
-from tests.tiny import SETTINGS, TASK, NormalisedPerceptron, optimizer_settings, spec_for
+from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, optimizer_settings, spec_for
 
 
 def test_the_abstract_state_is_what_is_created():
-    spec = spec_for(dataclasses.replace(TASK, make_model=NormalisedPerceptron), devices=8, fsdp=4)
+    spec = spec_for(dataclasses.replace(TASK, make_model=NormalizedPerceptron), devices=8, fsdp=4)
     state = spec.create()
     assert set(state) == {"params", "model_state", "opt_state", "ema", "bad_steps", "step"}
     assert jax.tree.structure(state) == jax.tree.structure(spec.abstract)
@@ -39,7 +39,7 @@ def test_the_hash_is_over_paths_shapes_and_bits():
     assert state_hash({"a": {"b": jnp.asarray(array)}}) == expected
 
 
-def test_frozen_parameters_have_no_optimiser_state():
+def test_frozen_parameters_have_no_optimizer_state():
     task = dataclasses.replace(TASK, trainable=lambda path: path.startswith("layers/1"))
     spec = spec_for(task)
     state = spec.create()

@@ -13,7 +13,7 @@ from localmim_jax.params import flatten
 from tests.tiny import (
     SETTINGS,
     TASK,
-    NormalisedPerceptron,
+    NormalizedPerceptron,
     Perceptron,
     batches,
     optimizer_settings,
@@ -95,7 +95,7 @@ def test_micro_batches_are_strided_have_their_own_key_and_pass_the_model_state_o
     np.testing.assert_allclose(metrics["seen"], expected, rtol=1e-6)
 
     # Batch norm's running statistics after two micro-batches are two updates, by the even and then the odd examples.
-    task = dataclasses.replace(TASK, make_model=NormalisedPerceptron, loss=quiet_cross_entropy)
+    task = dataclasses.replace(TASK, make_model=NormalizedPerceptron, loss=quiet_cross_entropy)
     spec = spec_for(task, dataclasses.replace(SETTINGS, accum_steps=2), devices=4)
     state, batch = spec.create(), next(batches(0))
     inner = jax.device_get(state["params"]["inner"])
@@ -109,7 +109,7 @@ def test_micro_batches_are_strided_have_their_own_key_and_pass_the_model_state_o
 
 @pytest.mark.parametrize("accum_steps", [1, 2])
 def test_a_bad_step_changes_nothing_but_the_counts(accum_steps):
-    task = dataclasses.replace(TASK, make_model=NormalisedPerceptron)
+    task = dataclasses.replace(TASK, make_model=NormalizedPerceptron)
     spec = spec_for(task, dataclasses.replace(SETTINGS, accum_steps=accum_steps))
     state, _ = train(spec, 2)
     before = jax.device_get(state)

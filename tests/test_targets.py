@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.method.targets import TargetConfig, hog_pyramid, image_gradients, make_targets, normalised_pixels
+from localmim_jax.method.targets import TargetConfig, hog_pyramid, image_gradients, make_targets, normalized_pixels
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -72,13 +72,13 @@ def test_pyramid_equals_each_scale_alone():
         np.testing.assert_allclose(target, hog_pyramid(picture, (cell,), 18)[0], atol=2e-6)
 
 
-def test_pixels_are_normalised_with_the_unbiased_variance():
+def test_pixels_are_normalized_with_the_unbiased_variance():
     picture = images((2, 8, 12, 3))
-    target = normalised_pixels(jnp.asarray(picture), 4)
+    target = normalized_pixels(jnp.asarray(picture), 4)
     patch = picture[1, 4:8, 8:12].reshape(-1)
     expected = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
     np.testing.assert_allclose(target[1, 5], expected, atol=1e-5)
-    np.testing.assert_array_equal(normalised_pixels(jnp.ones((1, 4, 4, 3)), 4), 0)
+    np.testing.assert_array_equal(normalized_pixels(jnp.ones((1, 4, 4, 3)), 4), 0)
 
 
 def test_no_gradient_flows_into_targets():

@@ -145,7 +145,7 @@ def test_slices_and_unknown_splits(data_dir):
         assert "\n" not in str(caught.value)
 
 
-def test_a_dataset_in_the_catalogue_that_is_not_prepared(tmp_path):
+def test_a_dataset_in_the_catalog_that_is_not_prepared(tmp_path):
     with pytest.raises(DataError) as caught:
         open_source("tfds:imagenet2012", "train", str(tmp_path))
     assert str(caught.value) == (
@@ -156,7 +156,7 @@ def test_a_dataset_in_the_catalogue_that_is_not_prepared(tmp_path):
 
 def test_a_dataset_that_nobody_knows(tmp_path):
     with pytest.raises(
-        DataError, match=f"neither in TFDS's catalogue nor in {tmp_path}; did you mean tfds:imagenet2012?"
+        DataError, match=f"neither in TFDS's catalog nor in {tmp_path}; did you mean tfds:imagenet2012?"
     ):
         open_source("tfds:imagnet2012", "train", str(tmp_path))
     with pytest.raises(DataError, match=r"give data\.data_dir if it is elsewhere"):

@@ -63,7 +63,7 @@ def test_a_picture_an_image(runs, photos, tmp_path, capsys, name):
 
 
 def masked_share(picture: np.ndarray) -> float:
-    """The share of the masked panel, below the image, that is the grey of a masked patch, in patches."""
+    """The share of the masked panel, below the image, that is the gray of a masked patch, in patches."""
     left = np.flatnonzero((picture != 255).any(axis=(0, 2)) & ((picture == 128).all(-1).sum(0) > 8))
     return (picture[:, left] == 128).all(-1).sum() / 160**2
 

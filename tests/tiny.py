@@ -46,8 +46,8 @@ class Perceptron(nnx.Module):
         return self.layers[1](jnp.tanh(self.layers[0](pixels)))
 
 
-class NormalisedPerceptron(nnx.Module):
-    """The same with batch normalisation, and so with a model state."""
+class NormalizedPerceptron(nnx.Module):
+    """The same with batch normalization, and so with a model state."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.inner, self.outer = linear(rngs, 64, 64), linear(rngs, 64, 10)

@@ -9,7 +9,7 @@ from localmim_jax.engine import distributed, loop
 from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
 from localmim_jax.engine.task import Evaluation
 from tests.test_evaluate import Accuracy, predict, source
-from tests.tiny import SETTINGS, TASK, NormalisedPerceptron, batches
+from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, batches
 
 
 def share(batch, index, count):
@@ -20,7 +20,7 @@ def share(batch, index, count):
 
 def main(port, count, index, workdir, num_steps):
     if count > 1:
-        distributed.initialise(f"127.0.0.1:{port}", count, index)
+        distributed.initialize(f"127.0.0.1:{port}", count, index)
 
     def evaluation_batches():
         for batch in source(60, 20)():
@@ -28,7 +28,7 @@ def main(port, count, index, workdir, num_steps):
 
     task = dataclasses.replace(
         TASK,
-        make_model=NormalisedPerceptron,
+        make_model=NormalizedPerceptron,
         num_steps=num_steps,
         train_batches=lambda first: (share(batch, index, count) for batch in batches(first)),
         evaluations=(Evaluation("test", evaluation_batches, predict, Accuracy, every_steps=10, best="accuracy"),),

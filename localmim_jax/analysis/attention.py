@@ -2,9 +2,9 @@
 
     python -m localmim_jax.analysis.attention --runs=runs/global,runs/local --labels=Global,Local --output=figure2
 
-For whole images, without the class token and padding, rows renormalised: the Kullback-Leibler divergence between the
+For whole images, without the class token and padding, rows renormalized: the Kullback-Leibler divergence between the
 attention distributions of different query patches (mean over ordered pairs of two queries of one window, then heads and
-images), in nats; the normalised mutual information of query and key, in 0..1; and the mean distance over which a query
+images), in nats; the normalized mutual information of query and key, in 0..1; and the mean distance over which a query
 attends, in pixels. A Swin's are taken within windows, a window that the edge of the image cuts as several.
 """
 
@@ -24,13 +24,13 @@ from localmim_jax.params import merge
 _TINY = 1e-30  # below it, a probability counts as this much in a logarithm
 LABELS = {
     "kl": "KL divergence between queries (nats)",
-    "nmi": "normalised mutual information",
+    "nmi": "normalized mutual information",
     "distance": "mean attention distance (px)",
 }
 
 
 def statistics(weights: jax.Array, group: np.ndarray, coordinates: np.ndarray) -> dict[str, jax.Array]:
-    """KL divergence, normalised mutual information and distance of attention maps, see the top of this file.
+    """KL divergence, normalized mutual information and distance of attention maps, see the top of this file.
 
     Args:
         weights, group, coordinates: see `backbones.blocks.Measure`.

@@ -2,8 +2,8 @@
 
     python -m localmim_jax.analysis.layers --runs=runs/global,runs/local --labels=Global,Local --output=layers
 
-The feature of a layer is the mean of its patch tokens, each normalised (layer norm without scale and bias), of whole
-images. Layers are a ViT's blocks and a Swin's stages. k-NN reads the labelled splits that the runs name in
+The feature of a layer is the mean of its patch tokens, each normalized (layer norm without scale and bias), of whole
+images. Layers are a ViT's blocks and a Swin's stages. k-NN reads the labeled splits that the runs name in
 `eval.knn`; CKA compares every layer of the first two runs on the same images, and is written beside the plot as
 OUTPUT_cka.
 """
@@ -30,7 +30,7 @@ LABELS = {"knn": "k-NN accuracy"}
 
 
 def cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment of two sets of features, in 0..1; 0 where one does not vary.
+    """Linear centered kernel alignment of two sets of features, in 0..1; 0 where one does not vary.
 
     Args:
         x, y: [n, d] and [n, e], of the same n examples.
@@ -41,7 +41,7 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def feature_function(config: ConfigDict, checkpoint: Path) -> Callable[[jax.Array], list[np.ndarray]]:
-    """(normalised images [b, h, w, c]) -> the feature of every layer, float32 [b, d] each."""
+    """(normalized images [b, h, w, c]) -> the feature of every layer, float32 [b, d] each."""
     graphdef, params, model_state = shared.model_of(config, checkpoint)
 
     @jax.jit
@@ -62,19 +62,19 @@ def measure(config: ConfigDict, checkpoint: Path, k: int = 20, max_train: int = 
     """{"knn": [layers]}: weighted k-NN accuracy of every layer's feature, in 0..1, as in `evals.knn`.
 
     Raises:
-        ConfigError, DataError, StorageError: model, labelled splits or checkpoint cannot be had.
+        ConfigError, DataError, StorageError: model, labeled splits or checkpoint cannot be had.
     """
     if "knn" not in config.eval:
         raise ConfigError(
             f"{checkpoint} is of the task {config.task}, whose config has no eval.knn to score layers on: give "
             "pre-training runs"
         )
-    features, normalise = feature_function(config, checkpoint), inputs.normaliser(config)
+    features, normalize = feature_function(config, checkpoint), inputs.normalizer(config)
     section = ConfigDict(config.eval.knn.to_dict() | ({"max_train": max_train} if max_train else {}))
     parts: list[tuple[list[np.ndarray], np.ndarray, bool]] = []
-    for batch in inputs.LabelledSplits(config, section)():
+    for batch in inputs.LabeledSplits(config, section)():
         valid = np.asarray(batch["valid"])
-        found = [feature[valid] for feature in features(normalise(jnp.asarray(batch["image"])))]
+        found = [feature[valid] for feature in features(normalize(jnp.asarray(batch["image"])))]
         parts.append((found, np.asarray(batch["label"])[valid], bool(batch["is_train"][0])))
     sides = [[part for part in parts if part[2] is is_train] for is_train in (True, False)]
     labels = [np.concatenate([part[1] for part in side]) for side in sides]
@@ -108,7 +108,7 @@ def compare(
 
 def define_flags(values: flags.FlagValues) -> None:
     shared.define_flags(values, at="last", output="layers")
-    flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
     flags.DEFINE_integer(
         "max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values, lower_bound=0
     )

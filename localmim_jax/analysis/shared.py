@@ -121,7 +121,7 @@ def model_of(config: ConfigDict, checkpoint: Path) -> tuple[Any, Any, Any]:
 
 
 def images_of(config: ConfigDict, count: int, split: str = "") -> Iterator[tuple[jax.Array, np.ndarray]]:
-    """(normalised images [b, h, w, c], bool [b] which are no padding) of evenly spaced examples, centred, unmasked.
+    """(normalized images [b, h, w, c], bool [b] which are no padding) of evenly spaced examples, centered, unmasked.
 
     Raises:
         ConfigError: `count` is below 1.
@@ -130,7 +130,7 @@ def images_of(config: ConfigDict, count: int, split: str = "") -> Iterator[tuple
     if count < 1:
         raise ConfigError(f"--images={count}: at least 1 is needed")
     data = inputs.data_config(config)
-    source, normalise = inputs.open_split(data, split=split), inputs.normaliser(config)
+    source, normalize = inputs.open_split(data, split=split), inputs.normalizer(config)
     resize = max(config.image_size) if source.finished or min(config.image_size) < 64 else 0
     for batch in inputs.evaluation_batches(data, source, min(config.batch_size, count), resize, count):
-        yield normalise(jax.numpy.asarray(batch["image"])), np.asarray(batch["valid"])
+        yield normalize(jax.numpy.asarray(batch["image"])), np.asarray(batch["valid"])

@@ -3,7 +3,7 @@
     python -m localmim_jax.bench.input_speed
 
 Makes its own JPEGs of about 500 x 375 pixels (--width), ImageNet's usual size, from the photographs inside installed
-packages, and reads each into a random 224 x 224 crop: by a loop that ends with normalised float32 pixels, by one that
+packages, and reads each into a random 224 x 224 crop: by a loop that ends with normalized float32 pixels, by one that
 ends with uint8, and by the real pipeline on all cores, exact, with data.fast_decode, and from prepared copies. The ways
 take turns, and each one's best turn counts, so that a noisy machine disturbs their ratios little; CPU time is printed
 too, since it is what a crowded machine still measures well.

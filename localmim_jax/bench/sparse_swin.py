@@ -31,7 +31,7 @@ from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pr
 from localmim_jax.method.masking import random_mask
 from localmim_jax.models.swin import Stage, Swin, SwinConfig
 from localmim_jax.models.windows import num_groups, sparse_windows
-from localmim_jax.params import initialise, merge, model_state_of, split
+from localmim_jax.params import initialize, merge, model_state_of, split
 from localmim_jax.tasks import decay
 from localmim_jax.tasks.from_config import localmim_config, run_settings
 
@@ -75,7 +75,7 @@ def stages(config: LocalMIMConfig, batch: int, rounds: int) -> None:
         side = 2 ** (encoder.num_layers - 1 - index)
         tokens = keep.shape[1] * side**2
         graphdef, _, _ = split(lambda rngs: Stage(encoder, index, rngs=rngs))
-        params, _ = initialise(lambda rngs: Stage(encoder, index, rngs=rngs), jax.random.key(1))
+        params, _ = initialize(lambda rngs: Stage(encoder, index, rngs=rngs), jax.random.key(1))
         x = jax.random.normal(jax.random.key(2), (batch, tokens, encoder.width * 2**index)).astype(encoder.dtype)
 
         def loss(params: Any, x: jax.Array, packed: bool) -> jax.Array:

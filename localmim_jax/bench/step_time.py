@@ -2,7 +2,7 @@
 
     python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
 
-The step is the one that trains: forward, backward, optimiser, all metrics. Batches lie on the device already, so that
+The step is the one that trains: forward, backward, optimizer, all metrics. Batches lie on the device already, so that
 nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. A detector's step is timed for
 each shape of its batches, lying and standing. `--parts` also times what a pre-training step is made of, each part
 compiled on its own (their sum is not the step, which is fused as a whole).
@@ -117,7 +117,7 @@ def measure_parts(
         ),
         "loss forward": (loss, (params, images, key)),
         "loss and gradient": (jax.value_and_grad(loss), (params, images, key)),
-        "optimiser": (
+        "optimizer": (
             lambda g, o, p: spec.optimizer.update(g, o, p, jnp.float32(1e-3)),
             (trained, state["opt_state"], trained),
         ),

@@ -214,7 +214,7 @@ def write_onnx(source: str, path: Path, weights: "Weights", part: str, config: C
 
     difference = onnx_io.write(path, compute, (config.data.channels, *config.image_size), output)
     return (
-        f"written  {path}: {onnx_io.INPUT} [batch, {config.data.channels}, h, w], normalised -> {output}; onnxruntime "
+        f"written  {path}: {onnx_io.INPUT} [batch, {config.data.channels}, h, w], normalized -> {output}; onnxruntime "
         f"differs by {difference:.1e} at most"
     )
 

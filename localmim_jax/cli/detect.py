@@ -109,11 +109,11 @@ class Detector:
         self._image_size = tuple(config.image_size)
         self._transform = task.eval_transform(config)
         graphdef, self._params, model_state = fill_model(config, weights)
-        normalise = task.normaliser(config)
+        normalize = task.normalizer(config)
 
         @jax.jit
         def compute(params: Any, batch: Any) -> dict[str, jax.Array]:
-            return merge(graphdef, params, model_state).detect(normalise(batch), batch["size"])
+            return merge(graphdef, params, model_state).detect(normalize(batch), batch["size"])
 
         self._compute = compute
 

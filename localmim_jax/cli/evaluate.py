@@ -63,13 +63,13 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
     task, settings = build_task(config, "")
     if not task.evaluations:
         raise ConfigError("this config evaluates nothing: turn eval.knn on, or give a fine-tuning config")
-    drawn = jax.jit(lambda key: trees.initialise(task.make_model, key))(jax.random.key(0))
+    drawn = jax.jit(lambda key: trees.initialize(task.make_model, key))(jax.random.key(0))
     params, model_state = jax.device_get(drawn)
     source = initialize.read(checkpoint, config.checkpoint.standard_merging)
     model = initialize.model_config(config)
     params, model_state, report = initialize.load_into(source, params, model_state, model)
     load.check(report)
-    untrained = [row.path for row in report.rows if row.status == "initialised"]
+    untrained = [row.path for row in report.rows if row.status == "initialized"]
     if untrained:
         raise ConfigError(f"{checkpoint} has no {', '.join(untrained[:4])} for this model: train it before evaluating")
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))

@@ -6,13 +6,13 @@
 
 The file holds `paths` (relative to `root`), `labels` and `class_names` where every image lies in a class folder, and
 
-    features   float32 [images, width]: the normalised and pooled feature of the last layer, what k-NN and the
+    features   float32 [images, width]: the normalized and pooled feature of the last layer, what k-NN and the
                classification head read
-    tokens     float32 [images, tokens, width] with --kind=tokens: the output of a layer, not normalised; a ViT's class
+    tokens     float32 [images, tokens, width] with --kind=tokens: the output of a layer, not normalized; a ViT's class
                token comes first, then the patches row by row
 
 Images are resized (bicubic) so that they cover the model's image size with 256 pixels for every 224, then cropped at
-the centre, and normalised by the config's mean and deviation.
+the center, and normalized by the config's mean and deviation.
 """
 
 import tempfile
@@ -108,12 +108,12 @@ def extract(
     mesh = meshes.make_mesh(MeshSettings())
     data = inputs.data_config(config)
     batch_size = -(-batch_size // mesh.size) * mesh.size
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
 
     @jax.jit
     def compute(params: Any, batch: Any) -> jax.Array:
         model: Any = merge(graphdef, params, model_state)
-        pixels = normalise(batch["image"])
+        pixels = normalize(batch["image"])
         values = model.features(pixels) if kind == "features" else model.encoder(pixels, taps=(layer or last,))[0]
         return values.astype("float32")
 
@@ -122,11 +122,11 @@ def extract(
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for batch in inputs.evaluation_batches(data, source, batch_size):
             values = compute(params, meshes.place_batch(mesh, {"image": batch["image"]}))
-            labels = {"labels": batch["label"]} if source.labelled else {}
+            labels = {"labels": batch["label"]} if source.labeled else {}
             yield {name: np.asarray(array)[batch["valid"]] for name, array in {kind: values, **labels}.items()}
 
     beside = {"paths": np.array([source.key_of(i) for i in range(len(source))]), "root": np.array(str(source.root))}
-    if source.labelled:
+    if source.labeled:
         beside["class_names"] = np.array(source.class_names)
     shape = write(output, kind, batches(), len(source), beside)
     print(f"{output}: {kind} {list(shape)} of {source.describe()}")

@@ -1,10 +1,10 @@
-"""k-NN accuracy of an encoder's features on a labelled dataset: what they are worth without any training.
+"""k-NN accuracy of an encoder's features on a labeled dataset: what they are worth without any training.
 
     python -m localmim_jax.knn --checkpoint=runs/vit_b --data=tfds:imagenet2012
     python -m localmim_jax.knn --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=folder:/data/imagenet
 
 The checkpoint is a run directory (its newest good checkpoint), one of its checkpoints, or a file of this project, the
-release, MAE or timm. Without --config, the run's own is taken. The feature is the mean of the last layer's normalised
+release, MAE or timm. Without --config, the run's own is taken. The feature is the mean of the last layer's normalized
 patch tokens of a whole, unmasked image; of a checkpoint without a norm for them, the norm is the plain one.
 """
 
@@ -17,14 +17,14 @@ from localmim_jax.errors import ConfigError
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
-    flags.DEFINE_string("data", None, "labelled dataset, as data.name in a config", flag_values=values)
+    flags.DEFINE_string("data", None, "labeled dataset, as data.name in a config", flag_values=values)
     flags.DEFINE_string("data_dir", "", "where TFDS keeps its datasets; empty: the config's", flag_values=values)
     flags.DEFINE_string("train_split", "train", "the memory bank", flag_values=values)
     flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
     flags.DEFINE_string(
         "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
     )
-    flags.DEFINE_integer("k", 20, "neighbours", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
     flags.DEFINE_float("temperature", 0.07, "of the votes' weights", flag_values=values)
     flags.DEFINE_integer(
         "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
@@ -90,14 +90,14 @@ def knn(
     config.batch_size = -(-batch_size // mesh.size) * mesh.size
     config.data.data_dir = data_dir or config.data.data_dir
     section = {"name": data, "train_split": train_split, "test_split": test_split}
-    splits = inputs.LabelledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
+    splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
     metric = KNN(k, temperature)
     graphdef, params, model_state = load_model(config, checkpoint, standard_merging)
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
 
     @jax.jit
     def compute(params, batch):
-        return merge(graphdef, params, model_state).features(normalise(batch["image"])).astype("float32")
+        return merge(graphdef, params, model_state).features(normalize(batch["image"])).astype("float32")
 
     params = meshes.place_state(params, meshes.state_shardings(mesh, params))
     for batch in splits():

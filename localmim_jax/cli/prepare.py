@@ -51,7 +51,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("short_side", 0, "shrink images to this many pixels; 0: leave their size", flag_values=values)
     flags.DEFINE_string("encoding", "", "keep, jpeg or raw; empty: jpeg with --short_side", flag_values=values)
     flags.DEFINE_integer("quality", 95, "of JPEG, 1 to 100", flag_values=values)
-    flags.DEFINE_integer("channels", 3, "1 grey, 3 RGB", flag_values=values)
+    flags.DEFINE_integer("channels", 3, "1 gray, 3 RGB", flag_values=values)
     flags.DEFINE_float("max_bad_fraction", 0.01, "share of undecodable images that is left out", flag_values=values)
 
 

@@ -4,7 +4,7 @@
     python -m localmim_jax.segment --checkpoint=runs/vit_b_1600ep_ade20k --ratios=0.75,1,1.25 --flip photo.jpg
 
 NAME_classes.png is as large as the image and holds the values that the training masks have, with a palette; NAME.png is
-the image under the colours of its classes, whose names are below it. Images are resized and looked at as the run's
+the image under the colors of its classes, whose names are below it. Images are resized and looked at as the run's
 evaluation does; --ratios and --flip average over several scales and over the mirror image.
 """
 

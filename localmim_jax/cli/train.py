@@ -37,6 +37,6 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.build import build_task
     from localmim_jax.engine import distributed, loop
 
-    distributed.initialise(options.coordinator_address, options.num_processes, options.process_id)
+    distributed.initialize(options.coordinator_address, options.num_processes, options.process_id)
     task, settings = build_task(options.config, workdir)
     loop.run(task, settings, workdir, program.record(options.config))

@@ -6,8 +6,8 @@
 
 The first column shows the image, whole and as the encoder sees it; then follows a column for every tapped layer, its
 target above its prediction. HOG is drawn as strokes along the edges, bright where they are strong, an edge white where
-the colours agree on it. Normalised pixels are drawn as they are, and once more with each patch's mean and deviation put
-back, which come from the target. Images are resized and cropped at the centre as for evaluation.
+the colors agree on it. Normalized pixels are drawn as they are, and once more with each patch's mean and deviation put
+back, which come from the target. Images are resized and cropped at the center as for evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,11 +99,11 @@ def visualize(
     if weights.about.kind != "pretrain":
         raise ConfigError(f"{checkpoint} holds no decoders ({weights.about.kind}), so it reconstructs nothing")
     graphdef, params, model_state = fill_model(config, weights)
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
 
     @jax.jit
     def compute(params, batch):
-        return pretrain.reconstruct(merge(graphdef, params, model_state), normalise(batch), mask_seed)
+        return pretrain.reconstruct(merge(graphdef, params, model_state), normalize(batch), mask_seed)
 
     description = pretrain.describe_targets(model)
     for image in pixels:

@@ -90,7 +90,7 @@ def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
     if about.kind == "classifier" and about.head_order != "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head pools before the norm (head_order='pool_norm', as the release), where timm's "
-            "Swin normalises first: the same weights would give other logits there. Export the encoder alone"
+            "Swin normalizes first: the same weights would give other logits there. Export the encoder alone"
         )
     stages = {match[1] for path in arrays if (match := re.match(r"encoder/stages/(\d+)/", path))}
     rules = [*timm_names.swin_encoder(len(stages)), *timm_names.SWIN_HEAD]
@@ -101,11 +101,11 @@ def _vit_rules(weights: Weights) -> names.Rules:
     about = weights.about
     if about.kind != "classifier":
         return timm_names.VIT_FEATURES
-    if about.pool == "class":  # one token: normalised before or after is the same
+    if about.pool == "class":  # one token: normalized before or after is the same
         return timm_names.VIT_CLASS_TOKEN
     if about.head_order == "norm_pool":
         raise ConfigError(
-            f"{weights.origin}: its head normalises before it pools (head_order='norm_pool'), where the release's and "
+            f"{weights.origin}: its head normalizes before it pools (head_order='norm_pool'), where the release's and "
             "timm's ViT pool first: the same weights would give other logits there. Export the encoder alone"
         )
     return names.VIT_CLASSIFIER

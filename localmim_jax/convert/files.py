@@ -15,7 +15,7 @@ from absl import logging
 from localmim_jax.convert import torch_io
 from localmim_jax.errors import ConfigError, DataError, StorageError
 
-MAX_BYTES = 32 * 2**30  # of one file's content: ViT-L with its optimiser state is 4 GiB
+MAX_BYTES = 32 * 2**30  # of one file's content: ViT-L with its optimizer state is 4 GiB
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".npz", ".safetensors", *TORCH_SUFFIXES)
 NOTE = "localmim_jax"  # the entry that holds `About.to_json()`

@@ -86,7 +86,7 @@ class Pixels:
 
     Attributes:
         mean, std: of RGB pixels in 0..1.
-        resize: short side in pixels before the centre crop to the model's image size.
+        resize: short side in pixels before the center crop to the model's image size.
     """
 
     mean: Sequence[float]
@@ -162,7 +162,7 @@ def _check_head(weights: Weights) -> None:
     if about.family == "swin" and about.head_order != "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head pools before the norm (head_order='pool_norm'), where Transformers' Swin "
-            "normalises first: the same weights would give other logits there. Export the encoder alone "
+            "normalizes first: the same weights would give other logits there. Export the encoder alone "
             "(--part=encoder), or fine-tune with model.head_order=norm_pool"
         )
 
@@ -241,7 +241,7 @@ def _swin_config(about: About, arrays: Mapping[str, np.ndarray], origin: str) ->
 def _preprocessor(pixels: Pixels, image_size: int | list[int]) -> dict[str, Any]:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     return {
-        "image_processor_type": "BitImageProcessor",  # short side, then centre crop; ViT's own squeezes to a square
+        "image_processor_type": "BitImageProcessor",  # short side, then center crop; ViT's own squeezes to a square
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": pixels.resize},

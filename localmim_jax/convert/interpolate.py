@@ -56,7 +56,7 @@ def window_of(rows: int) -> int | None:
 
 
 def resize_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A patch projection [h, w, c, d] for images of other channels, which answers a grey image as before.
+    """A patch projection [h, w, c, d] for images of other channels, which answers a gray image as before.
 
     Fewer channels share the sum; more repeat the old ones in turn, each weaker by how often it is there.
     """
@@ -70,14 +70,14 @@ def resize_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 def _weights(old: int, new: int, method: str) -> np.ndarray:
     """float64 [new, old], the share of every old place in every new one. Places beyond the border repeat it."""
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    center = (np.arange(new) + 0.5) * old / new - 0.5
     if method == "bilinear":
-        centre = np.clip(centre, 0, None)  # as PyTorch, which reads nothing before the first place
-    left = np.floor(centre).astype(int)
+        center = np.clip(center, 0, None)  # as PyTorch, which reads nothing before the first place
+    left = np.floor(center).astype(int)
     weights = np.zeros((new, old))
     for offset in (-1, 0, 1, 2):
         place = left + offset
-        share = _kernel(np.abs(centre - place), method)
+        share = _kernel(np.abs(center - place), method)
         np.add.at(weights, (np.arange(new), np.clip(place, 0, old - 1)), share)
     return weights
 

@@ -26,7 +26,7 @@ class Row:
     """The fate of one parameter of the model, or of one array of the source.
 
     Attributes:
-        status: "loaded", "resized", "initialised" (kept as drawn), "ignored", or one of `PROBLEMS`.
+        status: "loaded", "resized", "initialized" (kept as drawn), "ignored", or one of `PROBLEMS`.
         path: of the parameter, or the name in the source.
         note: shapes or reason.
     """
@@ -110,11 +110,11 @@ def transfer(
     grids = _grid(weights.about, weights.arrays), _grid(about, wanted)
     for path, own in wanted.items():
         if not same_kind and not path.startswith("encoder/"):
-            filled[path], row = own, Row("initialised", path, "new")
+            filled[path], row = own, Row("initialized", path, "new")
         elif path not in weights.arrays:
             new = any(re.fullmatch(pattern, path) for pattern in fresh)
             filled[path] = own
-            row = Row("initialised", path, "new") if new else Row("missing", path, f"of shape {list(own.shape)}")
+            row = Row("initialized", path, "new") if new else Row("missing", path, f"of shape {list(own.shape)}")
         elif path == POSITIONS:
             filled[path], row = _positions(weights.arrays[path], own, grids, method)
         else:
@@ -124,7 +124,7 @@ def transfer(
     for path in weights.arrays:
         if path not in wanted or not (same_kind or path.startswith("encoder/")):
             rows.append(_left_over(path, weights, grids[0], same_kind))
-    order = ("loaded", "resized", "initialised", "ignored", *PROBLEMS)
+    order = ("loaded", "resized", "initialized", "ignored", *PROBLEMS)
     rows.sort(key=lambda row: order.index(row.status))
     return unflatten(filled), Report(weights.origin, tuple(rows))
 
@@ -164,9 +164,9 @@ def _fill(path: str, source: np.ndarray, own: np.ndarray, same_size: bool) -> tu
             return own, Row("mismatched", path, note)
         return interpolate.resize_bias_table(source, old, new), Row("resized", path, f"{change}, bicubic")
     if path == _PATCH_KERNEL and source.shape[:2] + source.shape[3:] == own.shape[:2] + own.shape[3:]:
-        return interpolate.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, colour channels")
+        return interpolate.resize_channels(source, own.shape[2]), Row("resized", path, f"{change}, color channels")
     if path.startswith("head/") or "_head/classifier/" in path:  # of a classifier; of segmentation's two heads
-        return own, Row("initialised", path, f"new: the source's has shape {list(source.shape)}")
+        return own, Row("initialized", path, f"new: the source's has shape {list(source.shape)}")
     return own, Row("mismatched", path, f"{list(source.shape)} in the source, {list(own.shape)} in the model")
 
 

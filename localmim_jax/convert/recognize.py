@@ -39,7 +39,7 @@ class Scheme:
     ignored: tuple[tuple[str, str, Callable[[np.ndarray], bool] | None], ...] = ()
 
 
-def recognise(
+def recognize(
     arrays: Mapping[str, np.ndarray], extra: Mapping[str, Any], origin: str, standard_merging: bool = False
 ) -> Weights:
     """Weights from the content of a file as `files.read` returns it: ours, the release's, MAE's or timm's.
@@ -72,7 +72,7 @@ def recognise(
 def swap_merging_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Patch merging between the order of the release's pre-training and the standard one; it is its own inverse.
 
-    Pre-training joins a neighbourhood as (0, 0), (0, 1), (1, 0), (1, 1) in (row, column), everybody else as (0, 0),
+    Pre-training joins a neighborhood as (0, 0), (0, 1), (1, 0), (1, 1) in (row, column), everybody else as (0, 0),
     (1, 0), (0, 1), (1, 1), so the two middle quarters of the merging norm and of the reduction's inputs change places.
     """
     swapped = dict(arrays)

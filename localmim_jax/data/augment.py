@@ -1,4 +1,4 @@
-"""From an example to a finished uint8 image: random crops for training, a centre crop for evaluation.
+"""From an example to a finished uint8 image: random crops for training, a center crop for evaluation.
 
 A transform is a picklable callable (example, rng) -> dict of numpy values; the rng belongs to the example's position in
 the run, so that the result does not depend on threads, processes or hosts. Crops are (top, left, height, width).
@@ -71,7 +71,7 @@ class TrainTransform:
 
 @dataclasses.dataclass(frozen=True)
 class EvalTransform:
-    """The short side to `resize` pixels (bicubic), then the centre `image_size`: torchvision's Resize and CenterCrop.
+    """The short side to `resize` pixels (bicubic), then the center `image_size`: torchvision's Resize and CenterCrop.
 
     Where `image_size` is not square, `resize` is for its short side and the image is made to cover the long one too.
     `resize` 0 keeps the usual proportion, 256 for 224. The rng is not used. Raises ConfigError for a negative `resize`.
@@ -87,7 +87,7 @@ class EvalTransform:
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = decode(example["image"], self.channels)
-        image = centre_crop(image, self.image_size, self.resize or round(min(self.image_size) * 256 / 224))
+        image = center_crop(image, self.image_size, self.resize or round(min(self.image_size) * 256 / 224))
         return {"image": to_array(image), **label_of(example)}
 
 
@@ -109,7 +109,7 @@ def random_resized_crop(
     """A random crop of an image of `height` x `width` pixels, by the rules of torchvision's RandomResizedCrop.
 
     Area uniform in `scale` times the image's, log(width / height) uniform between the logs of `ratio`; after ten crops
-    that do not fit, the largest centred one whose ratio is allowed.
+    that do not fit, the largest centered one whose ratio is allowed.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_TRIES):
@@ -129,8 +129,8 @@ def random_resized_crop(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def centre_crop(image: Picture, image_size: tuple[int, int], short_side: int) -> Picture:
-    """The image resized (bicubic) to cover `image_size` with `short_side` pixels, and cut at the centre.
+def center_crop(image: Picture, image_size: tuple[int, int], short_side: int) -> Picture:
+    """The image resized (bicubic) to cover `image_size` with `short_side` pixels, and cut at the center.
 
     With `short_side` below the short side of `image_size`, the image just covers it.
     """

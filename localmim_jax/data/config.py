@@ -24,7 +24,7 @@ class DataConfig:
         seed: of order, crops and flips.
         split: "train", "validation", "test", or whatever the source has.
         data_dir: where TFDS keeps its datasets; "" is its own default.
-        channels: of the finished images. Files hold 1 (grey), 3 (RGB) or 4 (RGBA); arrays any number.
+        channels: of the finished images. Files hold 1 (gray), 3 (RGB) or 4 (RGBA); arrays any number.
         crop_scale: share of the image's area that a training crop covers, (smallest, largest).
         crop_ratio: width / height of a training crop, (smallest, largest).
         flip: whether training images are mirrored with probability 1/2.
@@ -80,7 +80,7 @@ class DataConfig:
         if min(self.image_size) < 1:
             raise ConfigError(f"image_size is {self.image_size}; height and width must be at least 1 pixel")
         if kind in ("folder", "photos", "digits") and self.channels not in (1, 3, 4):
-            raise ConfigError(f"data.channels is {self.channels}; files hold 1 (grey), 3 (RGB) or 4 (RGBA)")
+            raise ConfigError(f"data.channels is {self.channels}; files hold 1 (gray), 3 (RGB) or 4 (RGBA)")
         smallest, largest = self.crop_scale
         if not 0 < smallest <= largest <= 1:
             raise ConfigError(f"data.crop_scale is {self.crop_scale}; shares of the area, 0 < smallest <= largest <= 1")

@@ -59,7 +59,7 @@ class Encoded:
         self.height, self.width = (width, height) if sideways else (height, width)
 
     def pixels(self, channels: int, reduction: int = 1) -> Image.Image:
-        """The upright image in `channels` (1 grey, 3 RGB, 4 RGBA); may be called once.
+        """The upright image in `channels` (1 gray, 3 RGB, 4 RGBA); may be called once.
 
         With `reduction` 2, 4 or 8, a JPEG is decoded at that fraction of its size, rounded up; other formats stay
         whole.
@@ -84,7 +84,7 @@ class Encoded:
 def decode(image: bytes | np.ndarray, channels: int) -> Picture:
     """An encoded image, or a uint8 array [h, w, c] or [h, w], as an upright picture with `channels` channels.
 
-    Grey, CMYK, 16-bit and palette images are converted; alpha is composited on white unless 4 channels are wanted.
+    Gray, CMYK, 16-bit and palette images are converted; alpha is composited on white unless 4 channels are wanted.
 
     Raises:
         DecodeError: the data cannot be decoded, or an array has another number of channels.
@@ -95,7 +95,7 @@ def decode(image: bytes | np.ndarray, channels: int) -> Picture:
 
 
 def decode_indices(data: bytes) -> np.ndarray:
-    """The values of an index mask as they are stored, without a palette's colours: an array of whole numbers [h, w].
+    """The values of an index mask as they are stored, without a palette's colors: an array of whole numbers [h, w].
 
     Raises:
         DecodeError: it cannot be decoded, or it is no PNG, BMP or GIF of one channel.
@@ -108,7 +108,7 @@ def decode_indices(data: bytes) -> np.ndarray:
     if image.format not in ("PNG", "BMP", "GIF"):
         raise DecodeError(f"a mask in {image.format} may have lost values: store it as PNG")
     if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-        raise DecodeError(f"a mask has one channel of class numbers, and this has colours ({image.mode})")
+        raise DecodeError(f"a mask has one channel of class numbers, and this has colors ({image.mode})")
     return np.asarray(_guarded(lambda: image.load() and image)).astype(np.int32)
 
 

@@ -57,7 +57,7 @@ def train_batches(
         bad_list: file in which undecodable examples are named; host h > 0 appends ".h" to its name.
 
     Yields:
-        "image" uint8 [b, h, w, c], "id" int64 [b] (indices in the source), "label" int32 [b] where labelled.
+        "image" uint8 [b, h, w, c], "id" int64 [b] (indices in the source), "label" int32 [b] where labeled.
 
     Raises:
         ConfigError: the batch does not divide among the hosts.
@@ -227,5 +227,5 @@ def iterate(part: HostPart, batch: int, config: DataConfig) -> Iterator[Batch]:
 
 
 def stream_seed(seed: int, purpose: int) -> int:
-    """A seed for one purpose, far from those of others and of neighbouring seeds."""
+    """A seed for one purpose, far from those of others and of neighboring seeds."""
     return int(np.random.SeedSequence((seed, purpose)).generate_state(1)[0])

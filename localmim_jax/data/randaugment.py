@@ -51,7 +51,7 @@ class RandAugmentTransform:
         """After `crop`, a recipe (see `parse`). Uncovered pixels get the dataset's mean, per channel in 0..1.
 
         Raises:
-            ConfigError: an unknown recipe, or images that are neither grey nor RGB.
+            ConfigError: an unknown recipe, or images that are neither gray nor RGB.
         """
         if crop.channels not in (1, 3):
             raise ConfigError(
@@ -139,16 +139,16 @@ def _solarize_addend(level: float, sign: float) -> int:
 
 def _affine(image: Image.Image, matrix: tuple[float, ...], fill: Fill) -> Image.Image:
     return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=_colour(fill)
+        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=_color(fill)
     )
 
 
-def _colour(fill: Fill) -> Fill | int:
+def _color(fill: Fill) -> Fill | int:
     return fill if len(fill) > 1 else fill[0]
 
 
 def _rotate(image: Image.Image, degrees: float, fill: Fill) -> Image.Image:
-    return image.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=_colour(fill))
+    return image.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=_color(fill))
 
 
 def _posterize(image: Image.Image, bits: int, fill: Fill) -> Image.Image:

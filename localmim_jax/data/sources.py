@@ -31,7 +31,7 @@ class Source(abc.ABC):
     finished: bool = False
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return self.num_classes > 0
 
     @abc.abstractmethod
@@ -39,7 +39,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{"image": encoded bytes or uint8 array [h, w, c], and where labelled "label": int}.
+        """{"image": encoded bytes or uint8 array [h, w, c], and where labeled "label": int}.
 
         Raises:
             DecodeError: this one example cannot be read.
@@ -58,7 +58,7 @@ class Source(abc.ABC):
         picked = sorted({int(i) for i in np.linspace(0, len(self) - 1, min(_SAMPLED, len(self)))})
         sizes = [size for size in map(self._size, picked) if size]
         text = f"{self.name}: {len(self):,} images"
-        if self.labelled:
+        if self.labeled:
             text += f" of {self.num_classes:,} classes"
         if sizes:
             (low_height, low_width), (high_height, high_width) = np.min(sizes, axis=0), np.max(sizes, axis=0)
@@ -139,7 +139,7 @@ def open_source(
 
 def require_labels(source: Source, num_classes: int) -> None:
     """Raises `DataError` unless the source has labels of exactly this many classes."""
-    if not source.labelled:
+    if not source.labeled:
         raise DataError(f"{source.name} has no labels; this task needs one folder, or one label, per class")
     if source.num_classes != num_classes:
         raise DataError(f"{source.name} has {source.num_classes} classes, and the model {num_classes}: make them equal")

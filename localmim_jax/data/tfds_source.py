@@ -75,9 +75,9 @@ class TfdsSource(Source):
         else:
             fields = self.fields(index)
             image, label = fields["image"].bytes_list.value[0], None
-            if self.labelled:
+            if self.labeled:
                 label = fields["label"].int64_list.value[0]
-        return {"image": image} | ({"label": int(label)} if self.labelled else {})
+        return {"image": image} | ({"label": int(label)} if self.labeled else {})
 
     def key_of(self, index: int) -> str:
         if self._file_name and self.encoded:
@@ -131,7 +131,7 @@ def default_dir(data_dir: str) -> str:
 
 
 def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """TFDS's builder for "tfds:<name>", from its catalogue or from what is in `data_dir`.
+    """TFDS's builder for "tfds:<name>", from its catalog or from what is in `data_dir`.
 
     Raises:
         DataError: neither knows the dataset.
@@ -145,7 +145,7 @@ def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         here = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
         near = difflib.get_close_matches(bare, [*tfds.list_builders(with_community_datasets=False), *here], n=1)
         hint = f"; did you mean tfds:{near[0]}?" if near else "; give data.data_dir if it is elsewhere"
-        raise DataError(f"{name} is neither in TFDS's catalogue nor in {data_dir}{hint}") from error
+        raise DataError(f"{name} is neither in TFDS's catalog nor in {data_dir}{hint}") from error
     except (ValueError, AssertionError, RuntimeError) as error:
         raise DataError(f"{name} cannot be opened in {data_dir}: {_one_line(error)}") from error
 

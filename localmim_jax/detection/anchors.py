@@ -10,7 +10,7 @@ RATIOS = (0.5, 1.0, 2.0)  # height over width
 
 @functools.lru_cache(maxsize=64)
 def anchors(grid: tuple[int, int], stride: int, scale: float = SCALE, ratios: tuple[float, ...] = RATIOS) -> np.ndarray:
-    """Anchors of one level, centred on the top left corner of each cell, not rounded.
+    """Anchors of one level, centered on the top left corner of each cell, not rounded.
 
     Args:
         grid: (rows, columns) of the level.
@@ -26,13 +26,13 @@ def anchors(grid: tuple[int, int], stride: int, scale: float = SCALE, ratios: tu
     half = np.stack([side / root, side * root], axis=-1) / 2  # width, height
     base = np.concatenate([-half, half], axis=-1)
     y, x = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
-    centre = np.stack([x, y, x, y], axis=-1)[:, :, None] * float(stride)
-    boxes = (centre + base).reshape(-1, 4).astype(np.float32)
+    center = np.stack([x, y, x, y], axis=-1)[:, :, None] * float(stride)
+    boxes = (center + base).reshape(-1, 4).astype(np.float32)
     boxes.setflags(write=False)
     return boxes
 
 
-def anchor_centres(grid: tuple[int, int], stride: int, ratios: int = len(RATIOS)) -> np.ndarray:
-    """The (y, x) centres in pixels of `anchors`: float32 [n, 2]."""
+def anchor_centers(grid: tuple[int, int], stride: int, ratios: int = len(RATIOS)) -> np.ndarray:
+    """The (y, x) centers in pixels of `anchors`: float32 [n, 2]."""
     y, x = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
     return np.repeat(np.stack([y, x], axis=-1).reshape(-1, 2), ratios, axis=0).astype(np.float32) * stride

@@ -41,20 +41,20 @@ def encode(boxes: jax.Array, targets: jax.Array, stds: tuple[float, ...]) -> jax
     Returns:
         float32 [..., 4].
     """
-    centre, side = _centre_and_side(boxes.astype(jnp.float32))
-    target_centre, target_side = _centre_and_side(targets.astype(jnp.float32))
+    center, side = _center_and_side(boxes.astype(jnp.float32))
+    target_center, target_side = _center_and_side(targets.astype(jnp.float32))
     side, target_side = jnp.maximum(side, _LEAST), jnp.maximum(target_side, _LEAST)
-    deltas = jnp.concatenate([(target_centre - centre) / side, jnp.log(target_side / side)], axis=-1)
+    deltas = jnp.concatenate([(target_center - center) / side, jnp.log(target_side / side)], axis=-1)
     return deltas / jnp.asarray(stds, jnp.float32).reshape((1,) * (deltas.ndim - 1) + (4,))
 
 
 def decode(boxes: jax.Array, deltas: jax.Array, stds: tuple[float, ...]) -> jax.Array:
     """The inverse of `encode`: boxes [..., 4] moved by deltas [..., 4]; float32 pixels. Ratios are clipped."""
-    centre, side = _centre_and_side(boxes.astype(jnp.float32))
+    center, side = _center_and_side(boxes.astype(jnp.float32))
     deltas = deltas.astype(jnp.float32) * jnp.asarray(stds, jnp.float32).reshape((1,) * (deltas.ndim - 1) + (4,))
-    centre = centre + deltas[..., :2] * side
+    center = center + deltas[..., :2] * side
     side = side * jnp.exp(jnp.clip(deltas[..., 2:], -MAX_LOG_RATIO, MAX_LOG_RATIO))
-    return jnp.concatenate([centre - side / 2, centre + side / 2], axis=-1)
+    return jnp.concatenate([center - side / 2, center + side / 2], axis=-1)
 
 
 def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
@@ -65,5 +65,5 @@ def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
     return jnp.clip(boxes.astype(jnp.float32), 0.0, limit)
 
 
-def _centre_and_side(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _center_and_side(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]

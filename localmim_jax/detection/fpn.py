@@ -43,5 +43,5 @@ class FPN(nnx.Module):
 
 
 def _double(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Nearest neighbour, twice as large, cut to `size` where that is odd."""
+    """Nearest neighbor, twice as large, cut to `size` where that is odd."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : size[0], : size[1]]

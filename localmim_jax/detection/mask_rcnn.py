@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from localmim_jax.detection import assign, roi, rpn
-from localmim_jax.detection.anchors import SCALE, anchor_centres
+from localmim_jax.detection.anchors import SCALE, anchor_centers
 from localmim_jax.detection.fpn import FPN, STRIDES
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.pyramid import PyramidBackbone, dense_encoder, pyramid_taps
@@ -86,14 +86,14 @@ class MaskRCNN(PyramidBackbone):
         self.mask_head = roi.MaskHead(channels, config.num_classes, num_convs=config.mask_convs, **shared)
 
     def levels(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """The five maps of normalised images [b, h, w, c]; h and w are multiples of the coarsest backbone stride."""
+        """The five maps of normalized images [b, h, w, c]; h and w are multiples of the coarsest backbone stride."""
         return self.fpn(self.feature_maps(images, key))
 
     def losses(self, images: jax.Array, truth: Truth, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The training loss.
 
         Args:
-            images: [b, h, w, c], normalised, padded at the bottom and right.
+            images: [b, h, w, c], normalized, padded at the bottom and right.
             truth: "size" [b, 2], (h, w) of each image without its padding; "boxes" [b, m, 4] in pixels, "labels" int32
                 [b, m], -1 for padding; "masks" [b, m, s, s], each over its own box, 0 or 1.
             key: of the samplings and the drop path.
@@ -108,8 +108,8 @@ class MaskRCNN(PyramidBackbone):
         labels, real = jnp.maximum(truth["labels"], 0), truth["labels"] >= 0
         levels = self.levels(images, drop_key)
         anchors, (logits, deltas) = self.rpn.anchors(levels), self.rpn(levels)
-        centres = np.concatenate(
-            [anchor_centres((x.shape[1], x.shape[2]), stride) for x, stride in zip(levels, STRIDES, strict=True)]
+        centers = np.concatenate(
+            [anchor_centers((x.shape[1], x.shape[2]), stride) for x, stride in zip(levels, STRIDES, strict=True)]
         )
         rpn_class, rpn_box, rpn_positives = rpn.rpn_loss(
             rpn_key,
@@ -117,7 +117,7 @@ class MaskRCNN(PyramidBackbone):
             logits,
             deltas,
             sizes,
-            jnp.asarray(centres),
+            jnp.asarray(centers),
             boxes,
             real,
             dataclasses.replace(assign.RPN, samples=config.rpn_samples),
@@ -152,7 +152,7 @@ class MaskRCNN(PyramidBackbone):
         }
 
     def detect(self, images: jax.Array, sizes: jax.Array) -> dict[str, jax.Array]:
-        """Detections of normalised images.
+        """Detections of normalized images.
 
         Args:
             images: [b, h, w, c], padded at the bottom and right.

@@ -6,7 +6,7 @@ MASK_THRESHOLD = 0.5
 
 
 def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask over a box as pixels of the image: bilinear, half-pixel centres, nothing beyond the mask's border.
+    """A mask over a box as pixels of the image: bilinear, half-pixel centers, nothing beyond the mask's border.
 
     Args:
         mask: float [s, s], probabilities.
@@ -14,7 +14,7 @@ def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarra
         size: (h, w).
 
     Returns:
-        uint8 [h, w], 1 where the probability at the pixel's centre is at least one half.
+        uint8 [h, w], 1 where the probability at the pixel's center is at least one half.
     """
     out = np.zeros(size, np.uint8)
     left, top, right, bottom = map(float, box)
@@ -29,6 +29,6 @@ def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarra
 
 
 def _weights(pixels: np.ndarray, start: float, end: float, cells: int) -> np.ndarray:
-    """Bilinear weights [pixels, cells] of cells spread from `start` to `end`, at the pixels' centres."""
+    """Bilinear weights [pixels, cells] of cells spread from `start` to `end`, at the pixels' centers."""
     at = (pixels + 0.5 - start) / (end - start) * cells - 0.5
     return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)

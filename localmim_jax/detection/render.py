@@ -11,7 +11,7 @@ from localmim_jax.detection.paste import paste
 SCORE_SHOWN = 0.5  # least score of a detection that is drawn
 LEGIBLE = 640  # pixels of a picture's long side at which names and outlines can be read
 _GAP = 6
-_STRENGTH = 0.45  # of a mask's colour over the image
+_STRENGTH = 0.45  # of a mask's color over the image
 
 
 def draw(
@@ -41,11 +41,11 @@ def draw(
     boxes = np.asarray(found["boxes"], np.float64) * scale
     for i in reversed(shown):  # the surest on top
         mask = paste(found["masks"][i], boxes[i], size) > 0
-        canvas[mask] = (1 - _STRENGTH) * canvas[mask] + _STRENGTH * np.array(colour(int(found["labels"][i])))
+        canvas[mask] = (1 - _STRENGTH) * canvas[mask] + _STRENGTH * np.array(color(int(found["labels"][i])))
     picture = Image.fromarray(canvas)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(max(10, max(size) // 50))
     for i in reversed(shown):
-        label, ink = int(found["labels"][i]), colour(int(found["labels"][i]))
+        label, ink = int(found["labels"][i]), color(int(found["labels"][i]))
         pen.rectangle(tuple(boxes[i]), outline=ink, width=max(1, max(size) // 300))
         text = f"{class_names[label]} {found['scores'][i]:.2f}"
         _, _, right, bottom = pen.textbbox((2, 1), text, font=font)
@@ -56,8 +56,8 @@ def draw(
     return np.asarray(picture)
 
 
-def colour(label: int) -> tuple[int, int, int]:
-    """A light colour for each label; neighbours differ much."""
+def color(label: int) -> tuple[int, int, int]:
+    """A light color for each label; neighbors differ much."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

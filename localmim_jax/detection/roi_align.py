@@ -18,7 +18,7 @@ def axis_weights(start: jax.Array, end: jax.Array, length: int, bins: int, sampl
     """Weights of `length` cells in each of `bins` equal parts of a stretch, one axis of RoIAlign.
 
     Args:
-        start, end: float32 [...], of the stretch, in cells with half-pixel centres: cell i lies from i to i + 1.
+        start, end: float32 [...], of the stretch, in cells with half-pixel centers: cell i lies from i to i + 1.
         length: cells along the axis.
         bins: parts.
         sampling: samples in a bin; 0 for the adaptive rule: as many as the bin has cells, rounded up, but no more than
@@ -52,7 +52,7 @@ def axis_weights(start: jax.Array, end: jax.Array, length: int, bins: int, sampl
 def roi_align(
     features: jax.Array, boxes: jax.Array, scale: float, bins: int, sampling: int = 0, use: jax.Array | None = None
 ) -> jax.Array:
-    """Crops of a feature map, `bins` x `bins` each; half-pixel centres ("aligned").
+    """Crops of a feature map, `bins` x `bins` each; half-pixel centers ("aligned").
 
     Args:
         features: [b, h, w, c].

@@ -86,7 +86,7 @@ def rpn_loss(
     logits: list[jax.Array],
     deltas: list[jax.Array],
     sizes: jax.Array,
-    centres: jax.Array,
+    centers: jax.Array,
     truth: jax.Array,
     truth_valid: jax.Array,
     config: AssignConfig,
@@ -96,8 +96,8 @@ def rpn_loss(
     Args:
         key: of the sampling.
         anchors, logits, deltas: of each level.
-        sizes: float32 [b, 2]; anchors centred beyond them are in the padding, and not used.
-        centres: float32 [n, 2], (y, x) of all anchors.
+        sizes: float32 [b, 2]; anchors centered beyond them are in the padding, and not used.
+        centers: float32 [n, 2], (y, x) of all anchors.
         truth: float32 [b, m, 4], pixels.
         truth_valid: bool [b, m].
         config: thresholds and number of samples.
@@ -108,7 +108,7 @@ def rpn_loss(
     """
     prior = jnp.concatenate(anchors)
     logit, delta = jnp.concatenate(logits, axis=1), jnp.concatenate(deltas, axis=1)
-    usable = (centres[None] < sizes[:, None]).all(axis=-1)
+    usable = (centers[None] < sizes[:, None]).all(axis=-1)
 
     def choose(key: jax.Array, truth: jax.Array, valid: jax.Array, usable: jax.Array):
         assigned = assign(prior, truth, valid, config)

@@ -1,7 +1,7 @@
 """`shapes`: a small dataset in COCO's format, with exact masks: flat shapes on crops of real photographs.
 
 Made on first use from the photographs of `builders.photos`, always the same. Its five classes differ in outline only;
-colours, sizes, angles and places are drawn anew. Shapes may cover one another, so some masks are what is left visible.
+colors, sizes, angles and places are drawn anew. Shapes may cover one another, so some masks are what is left visible.
 """
 
 import json
@@ -82,8 +82,8 @@ def draw(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, list[
     drawn: list[dict[str, Any]] = []
     for _ in range(rng.choice(6, p=(0.05, 0.25, 0.3, 0.2, 0.12, 0.08))):
         label, radius = int(rng.integers(len(CLASSES))), rng.uniform(10, 26)
-        centre = rng.uniform(radius / 2, (width - radius / 2, height - radius / 2))
-        polygons = _outline(CLASSES[label], centre, radius, rng.uniform(0, 2 * math.pi))
+        center = rng.uniform(radius / 2, (width - radius / 2, height - radius / 2))
+        polygons = _outline(CLASSES[label], center, radius, rng.uniform(0, 2 * math.pi))
         masks = [coco_mask.decode(coco_mask.frPyObjects([polygon], height, width))[..., 0] > 0 for polygon in polygons]
         mask = masks[0] & ~masks[1] if len(masks) > 1 else masks[0]
         image[mask] = _paint(rng, height, width)[mask]
@@ -110,13 +110,13 @@ def draw(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, list[
     return image, objects
 
 
-def _outline(kind: str, centre: np.ndarray, radius: float, angle: float) -> list[list[float]]:
+def _outline(kind: str, center: np.ndarray, radius: float, angle: float) -> list[list[float]]:
     """One polygon, or an outer and an inner one; x and y in turn, in pixels."""
 
     def polygon(corners: int, radii: tuple[float, ...]) -> list[float]:
         turn = angle + 2 * np.pi * np.arange(corners) / corners
         reach = np.resize(radii, corners)
-        points = centre + np.stack([np.cos(turn), np.sin(turn)], axis=-1) * reach[:, None]
+        points = center + np.stack([np.cos(turn), np.sin(turn)], axis=-1) * reach[:, None]
         return np.round(points, 2).ravel().tolist()
 
     if kind == "ring":
@@ -131,8 +131,8 @@ def _outline(kind: str, centre: np.ndarray, radius: float, angle: float) -> list
 
 
 def _paint(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A colour, uneven in broad patches, so that a shape is told by its outline and not by being flat."""
-    colour = rng.integers(0, 256, 3)
+    """A color, uneven in broad patches, so that a shape is told by its outline and not by being flat."""
+    color = rng.integers(0, 256, 3)
     patches = Image.fromarray(rng.integers(0, 256, (height, width), np.uint8)).filter(ImageFilter.GaussianBlur(3))
     uneven = (np.asarray(patches, np.float32) - 128)[..., None] * rng.uniform(0, 2)
-    return np.clip(colour + uneven, 0, 255).astype(np.uint8)
+    return np.clip(color + uneven, 0, 255).astype(np.uint8)

@@ -20,7 +20,7 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.tasks import decay, from_config, inputs
-from localmim_jax.tasks.initialize import initialiser
+from localmim_jax.tasks.initialize import initializer
 
 RESULTS = "detections.json"
 CATEGORIES = "categories.json"  # COCO's ids and names of the labels, for whoever has the run and not its dataset
@@ -39,7 +39,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """
     model = from_config.detector_config(config)
     check_shapes(config, model)
-    normalise = normaliser(config)
+    normalize = normalizer(config)
     data = inputs.data_config(config)
     train = open_split(config, config.data.split, skip_empty=config.data.skip_empty)
     test = open_split(config, config.eval.split)
@@ -54,7 +54,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     transform = train_transform(config, train)
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
-        total, metrics = model.losses(normalise(batch), batch, key)
+        total, metrics = model.losses(normalize(batch), batch, key)
         return total, metrics, model_state_of(model)
 
     def train_batches(first_step: int) -> Iterator[Batch]:
@@ -80,7 +80,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         weight_decay_rules=decay.DETECT,
-        init_from=initialiser(config, model),
+        init_from=initializer(config, model),
         evaluations=(
             evaluation(
                 config,
@@ -97,7 +97,7 @@ def evaluation(
     config: ConfigDict, train: DetectionSource, test: DetectionSource, workdir: str, every_steps: int
 ) -> Evaluation:
     """COCO's average precision on a split, with labels as training numbers them."""
-    normalise = normaliser(config)
+    normalize = normalizer(config)
     writes = bool(workdir) and jax.process_index() == 0
     return Evaluation(
         name=config.eval.split,
@@ -110,7 +110,7 @@ def evaluation(
             jax.process_index(),
             jax.process_count(),
         ),
-        predict=lambda model, batch: model.detect(normalise(batch), batch["size"]),
+        predict=lambda model, batch: model.detect(normalize(batch), batch["size"]),
         make_metric=lambda: CocoAP(
             test.dataset,
             test.image_id,
@@ -175,16 +175,16 @@ def eval_transform(config: ConfigDict) -> DetectionEvalTransform:
     return DetectionEvalTransform(config.eval.short_side, config.eval.long_side)
 
 
-def normaliser(config: ConfigDict) -> Callable[[Mapping[str, jax.Array]], jax.Array]:
-    """({"image" uint8 [b, h, w, 3], "size" [b, 2]}) -> float32, normalised, zero in the padding."""
-    normalise = inputs.normaliser(config)
+def normalizer(config: ConfigDict) -> Callable[[Mapping[str, jax.Array]], jax.Array]:
+    """({"image" uint8 [b, h, w, 3], "size" [b, 2]}) -> float32, normalized, zero in the padding."""
+    normalize = inputs.normalizer(config)
 
     def apply(batch: Mapping[str, jax.Array]) -> jax.Array:
         images, size = batch["image"], batch["size"]
         _, h, w, _ = images.shape
         rows = jnp.arange(h)[None, :, None, None] < size[:, 0, None, None, None]
         columns = jnp.arange(w)[None, None, :, None] < size[:, 1, None, None, None]
-        return jnp.where(rows & columns, normalise(images), 0.0)
+        return jnp.where(rows & columns, normalize(images), 0.0)
 
     return apply
 
@@ -205,4 +205,4 @@ def check_shapes(config: ConfigDict, model: MaskRCNNConfig) -> None:
     if not is_swin and h != w:
         raise ConfigError(f"image_size {h}x{w}: a ViT's positions have one shape, so give a square")
     if config.data.channels != 3:
-        raise ConfigError(f"data.channels is {config.data.channels}; detection reads colour images, 3 channels")
+        raise ConfigError(f"data.channels is {config.data.channels}; detection reads color images, 3 channels")

@@ -9,7 +9,7 @@ from absl import logging
 from localmim_jax.errors import ConfigError
 
 
-def initialise(
+def initialize(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
     """Joins the run's other processes if the arguments or the environment say that there are any.

@@ -72,7 +72,7 @@ def make_optimizer(
     weight_decay_rules: tuple[tuple[str, bool], ...],
     layer_of: Callable[[str], int] | None = None,
 ) -> Optimizer:
-    """The optimiser of the parameters at `paths` (the trained ones).
+    """The optimizer of the parameters at `paths` (the trained ones).
 
     The learning rate of layer i is scaled by layer_decay ** (top layer - i), the top layer being the highest id of any
     path (MAE's rule; BEiT's).

@@ -193,7 +193,7 @@ class RunSettings:
     """Everything the engine is told besides the task.
 
     Attributes:
-        seed: of initialisation and of each step's key; in [0, 2**31).
+        seed: of initialization and of each step's key; in [0, 2**31).
         accum_steps: micro-batches a step's batch is cut into.
         dtype: compute dtype of the model; "float16" turns dynamic loss scaling on.
     """

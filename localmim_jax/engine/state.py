@@ -15,7 +15,7 @@ from localmim_jax.engine.optim import Optimizer, make_optimizer
 from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.task import Task
 from localmim_jax.errors import ConfigError
-from localmim_jax.params import Tree, flatten, initialise, split, unflatten
+from localmim_jax.params import Tree, flatten, initialize, split, unflatten
 
 INITIAL_LOSS_SCALE = 2.0**15
 
@@ -80,7 +80,7 @@ class StateSpec:
 
         def draw(seed: jax.Array) -> tuple[Tree, Tree]:
             # The last key of the seed: steps fold in 0, 1, ... and never come this far.
-            return initialise(self.task.make_model, jax.random.fold_in(jax.random.key(seed), 2**32 - 1))
+            return initialize(self.task.make_model, jax.random.fold_in(jax.random.key(seed), 2**32 - 1))
 
         params, model_state = jax.jit(draw, out_shardings=targets)(self.settings.seed)
         if self.task.init_from is not None:

@@ -80,7 +80,7 @@ class Task:
             be matched by exactly one.
         layer_of: (path) -> layer id for layer-wise learning-rate decay, 0 for the embedding, up to depth + 1.
             None without it.
-        trainable: (path) -> whether the parameter is trained. Frozen ones get no gradient, update or optimiser state.
+        trainable: (path) -> whether the parameter is trained. Frozen ones get no gradient, update or optimizer state.
         init_from: (params, model_state) -> (params, model_state) that start from another checkpoint; None for a
             fresh start. Called on concrete host arrays only when a run starts at step 0.
         evaluations: run at intervals.

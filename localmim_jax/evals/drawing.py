@@ -1,4 +1,4 @@
-"""Pictures of what is reconstructed: HOG as oriented glyphs, pixel patches as an image, masked inputs, labelled grids.
+"""Pictures of what is reconstructed: HOG as oriented glyphs, pixel patches as an image, masked inputs, labeled grids.
 
 numpy and Pillow only. Pictures are uint8 [h, w, 3], brightness 0..255.
 """
@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _BACKGROUND, _INK = (255, 255, 255), (32, 32, 32)
-_MASKED = 128  # grey of a masked patch
+_MASKED = 128  # gray of a masked patch
 GAP = 6  # pixels between panels
 
 
 def hog_picture(descriptors: np.ndarray, bins: int, cell: int) -> np.ndarray:
     """Histograms of oriented gradients as glyphs: in each cell, one stroke per bin along the edges that it counts.
 
-    A stroke is as bright as its bin's value. Three colour channels are drawn in red, green and blue, so that edges on
+    A stroke is as bright as its bin's value. Three color channels are drawn in red, green and blue, so that edges on
     which they agree are white; any other number of channels is averaged and drawn in white.
 
     Args:
@@ -34,7 +34,7 @@ def hog_picture(descriptors: np.ndarray, bins: int, cell: int) -> np.ndarray:
         weights = weights.mean(axis=1, keepdims=True)
     strokes = _strokes(bins, cell).reshape(bins, cell * cell)
     drawn = np.zeros((gh * gw, weights.shape[1], cell * cell), np.float32)
-    for i in range(bins):  # the brightest stroke wins: a sum would bleach every cell's centre
+    for i in range(bins):  # the brightest stroke wins: a sum would bleach every cell's center
         np.maximum(drawn, weights[:, :, i, None] * strokes[i], out=drawn)
     picture = drawn.reshape(gh, gw, -1, cell, cell).transpose(0, 3, 1, 4, 2).reshape(gh * cell, gw * cell, -1)
     return np.broadcast_to(np.rint(picture * 255), (*picture.shape[:2], 3)).astype(np.uint8)
@@ -52,7 +52,7 @@ def _strokes(bins: int, size: int) -> np.ndarray:
 
 
 def pixel_picture(patches: np.ndarray, channels: int) -> np.ndarray:
-    """Normalised pixel patches put back into a picture, as they are: each patch's mean is mid-grey.
+    """Normalized pixel patches put back into a picture, as they are: each patch's mean is mid-gray.
 
     A patch's own mean and contrast are not put back. No model predicts them, and with them even an empty prediction
     would look like a good, coarse copy of the input.
@@ -74,15 +74,15 @@ def pixel_picture(patches: np.ndarray, channels: int) -> np.ndarray:
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 [h, w, c] as [h, w, 3]: three channels as they are, any other number averaged to grey."""
+    """uint8 [h, w, c] as [h, w, 3]: three channels as they are, any other number averaged to gray."""
     if image.shape[-1] == 3:
         return image
-    grey = np.rint(image.mean(axis=-1, keepdims=True)).astype(np.uint8)
-    return np.repeat(grey, 3, axis=-1)
+    gray = np.rint(image.mean(axis=-1, keepdims=True)).astype(np.uint8)
+    return np.repeat(gray, 3, axis=-1)
 
 
 def masked_picture(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with the masked patches grey. `mask` is [g_h, g_w], 1 where masked; g_h and g_w divide h and w."""
+    """The picture with the masked patches gray. `mask` is [g_h, g_w], 1 where masked; g_h and g_w divide h and w."""
     return np.where(enlarge(mask, picture.shape[:2])[..., None] > 0, np.uint8(_MASKED), picture)
 
 
@@ -106,7 +106,7 @@ def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((w, h), method))
 
 
-def labelled_grid(
+def labeled_grid(
     rows: Sequence[Sequence[np.ndarray]],
     headings: Sequence[str],
     panel: tuple[int, int],

@@ -1,6 +1,6 @@
-"""Weighted k-nearest-neighbour classification of frozen features: how good they are, without training anything.
+"""Weighted k-nearest-neighbor classification of frozen features: how good they are, without training anything.
 
-A query's neighbours are the k most similar examples of the memory bank by cosine; each votes for its label with weight
+A query's neighbors are the k most similar examples of the memory bank by cosine; each votes for its label with weight
 exp(similarity / temperature). Exact, in float32, in blocks, so that ImageNet's bank fits beside its features.
 """
 
@@ -80,8 +80,8 @@ def knn_accuracy(
         train_x, test_x: features of the memory bank [n, ...] and of the queries [m, ...], any real dtype; further axes
             are flattened, so images work as they are. A zero vector is equally far from everything.
         train_y, test_y: int labels [n] and [m] in 0..num_classes-1.
-        k: neighbours; at most n are used.
-        temperature: of the weights; small values listen to the nearest neighbours only.
+        k: neighbors; at most n are used.
+        temperature: of the weights; small values listen to the nearest neighbors only.
         num_classes: how many labels there are.
 
     Returns:
@@ -103,11 +103,11 @@ def knn_accuracy(
     correct = 0
     for start in range(0, len(queries), _QUERY_BLOCK):
         block = slice(start, start + _QUERY_BLOCK)
-        similarity, neighbours = _nearest(bank, queries[block], min(k, len(bank)))
-        # Relative to the nearest neighbour, which changes no vote and cannot overflow at a low temperature.
+        similarity, neighbors = _nearest(bank, queries[block], min(k, len(bank)))
+        # Relative to the nearest neighbor, which changes no vote and cannot overflow at a low temperature.
         weight = np.exp((similarity - similarity[:, :1]) / temperature)
         votes = np.zeros((len(similarity), num_classes), np.float32)
-        np.add.at(votes, (np.arange(len(votes))[:, None], train_y[neighbours]), weight)
+        np.add.at(votes, (np.arange(len(votes))[:, None], train_y[neighbors]), weight)
         correct += int((votes.argmax(axis=1) == test_y[block]).sum())
     return correct / len(queries)
 
@@ -146,6 +146,6 @@ def _unit_rows(x: np.ndarray) -> np.ndarray:
 
 def _check_settings(k: int, temperature: float) -> None:
     if k < 1:
-        raise ConfigError(f"eval.knn.k is {k}; at least 1 neighbour is needed")
+        raise ConfigError(f"eval.knn.k is {k}; at least 1 neighbor is needed")
     if not temperature > 0:
         raise ConfigError(f"eval.knn.temperature is {temperature}; it must be above 0")

@@ -1,4 +1,4 @@
-"""Pictures of label maps: classes in colours over the image, with a legend. numpy and Pillow only."""
+"""Pictures of label maps: classes in colors over the image, with a legend. numpy and Pillow only."""
 
 import colorsys
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from localmim_jax.evals import drawing
 
-STRENGTH = 0.6  # of a class's colour over the image
+STRENGTH = 0.6  # of a class's color over the image
 _TINTS = ((0.75, 0.95), (0.9, 0.6), (0.45, 1.0))  # saturation and value, in turn
 _NOTHING = (0, 0, 0)  # where there is no class
 _LEGEND = 12  # classes that it names, the largest
 
 
-def colours(num_classes: int) -> np.ndarray:
-    """A colour for each class, uint8 [num_classes, 3]; neighbours differ much, and none is black."""
+def colors(num_classes: int) -> np.ndarray:
+    """A color for each class, uint8 [num_classes, 3]; neighbors differ much, and none is black."""
     found = []
     for label in range(num_classes):
         red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1, *_TINTS[label % len(_TINTS)])
@@ -24,25 +24,25 @@ def colours(num_classes: int) -> np.ndarray:
 
 
 def paint(image: np.ndarray, labels: np.ndarray, num_classes: int, strength: float = STRENGTH) -> np.ndarray:
-    """The image under the colours of its labels.
+    """The image under the colors of its labels.
 
     Args:
         image: uint8 [h, w, 3].
         labels: integers [h, w]; what is no class is drawn black.
         num_classes: classes are 0 to this less 1.
-        strength: of the colours, 0 to 1.
+        strength: of the colors, 0 to 1.
 
     Returns:
         uint8 [h, w, 3].
     """
-    table = np.concatenate([colours(num_classes), np.array([_NOTHING], np.uint8)])
+    table = np.concatenate([colors(num_classes), np.array([_NOTHING], np.uint8)])
     known = (labels >= 0) & (labels < num_classes)
     painted = table[np.where(known, labels, num_classes).astype(np.int64)]
     return np.rint((1 - strength) * image + strength * painted).astype(np.uint8)
 
 
 def with_legend(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], long_side: int = 0) -> np.ndarray:
-    """The image under its labels' colours, and below it the names of the classes by area, the largest first.
+    """The image under its labels' colors, and below it the names of the classes by area, the largest first.
 
     `long_side` enlarges or shrinks the image (not its legend) to so many pixels; 0 leaves it.
     """
@@ -54,7 +54,7 @@ def with_legend(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str
 
 
 def legend(shown: Sequence[int], shares: np.ndarray, class_names: Sequence[str], width: int) -> np.ndarray:
-    """Colours and names of classes in lines of at most `width` pixels: uint8 [h, width, 3].
+    """Colors and names of classes in lines of at most `width` pixels: uint8 [h, width, 3].
 
     Args:
         shown: classes, the first ones of which are named.
@@ -73,7 +73,7 @@ def legend(shown: Sequence[int], shares: np.ndarray, class_names: Sequence[str],
         places.append((i, text, left, top))
         left += length
     canvas = Image.new("RGB", (width, top + line + gap), (255, 255, 255))
-    pen, table = ImageDraw.Draw(canvas), colours(len(class_names))
+    pen, table = ImageDraw.Draw(canvas), colors(len(class_names))
     for i, text, x, y in places:
         pen.rectangle((x, y, x + box, y + box), fill=tuple(map(int, table[i])), outline=(90, 90, 90))
         pen.text((x + box + 4, y - 1), text, (32, 32, 32), font=font)
@@ -103,7 +103,7 @@ def comparison(
         pictures.append(row)
     panel = tuple(max(row[0].shape[axis] for row in pictures) for axis in (0, 1))
     framed = [[_framed(picture, panel) for picture in row] for row in pictures]
-    sheet = drawing.labelled_grid(framed, ("image", "truth", "prediction"), panel)
+    sheet = drawing.labeled_grid(framed, ("image", "truth", "prediction"), panel)
     shown = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     return np.concatenate([sheet, legend(shown, counts / max(1, counts.sum()), class_names, sheet.shape[1])])
 

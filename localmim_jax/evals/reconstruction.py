@@ -31,7 +31,7 @@ class TargetDescription:
     channels: int
 
     def heading(self, scale: int) -> str:
-        return f"{'HOG' if self.kind == 'hog' else 'normalised pixels'} {self.cells[scale]} px"
+        return f"{'HOG' if self.kind == 'hog' else 'normalized pixels'} {self.cells[scale]} px"
 
 
 class Reconstruction:
@@ -58,7 +58,7 @@ class Reconstruction:
 
 
 def draw_examples(examples: list[dict[str, np.ndarray]], description: TargetDescription) -> np.ndarray:
-    """The labelled grid [h, w, 3] of single examples: the arrays of `Reconstruction.update` without their first axis.
+    """The labeled grid [h, w, 3] of single examples: the arrays of `Reconstruction.update` without their first axis.
 
     In a prediction, cells without anything masked show the target, darkened: nothing is predicted there.
     """
@@ -66,7 +66,7 @@ def draw_examples(examples: list[dict[str, np.ndarray]], description: TargetDesc
     headings = ["input\n", "masked\ninput"]
     for scale in range(len(description.cells)):
         headings += [f"{description.heading(scale)}\ntarget", f"{description.heading(scale)}\nprediction"]
-    return drawing.labelled_grid([_row(example, description, panel) for example in examples], headings, panel)
+    return drawing.labeled_grid([_row(example, description, panel) for example in examples], headings, panel)
 
 
 def draw_one(
@@ -85,7 +85,7 @@ def draw_one(
         example: as in `draw_examples`.
         description: of the targets.
         layers: the tap of every scale, for the headings.
-        mean, std: of the normalisation that the model's input had, a value a channel, for pixels in 0..1.
+        mean, std: of the normalization that the model's input had, a value a channel, for pixels in 0..1.
 
     Returns:
         uint8 [h, w, 3].
@@ -97,37 +97,37 @@ def draw_one(
     caption = "Darkened: visible to the encoder, so not predicted."
     if description.kind == "pixels":
         scales = range(len(description.cells))
-        rows.append([panels[0], *(_in_colour(example, scale, description, mean, std) for scale in scales)])
+        rows.append([panels[0], *(_in_color(example, scale, description, mean, std) for scale in scales)])
         sides.append("predictions, restored")
         caption += (
             "\nLowest row: each predicted patch with the mean and the deviation of its target, which are not predicted:"
-            "\nan empty prediction, too, would show the mean colour of every patch."
+            "\nan empty prediction, too, would show the mean color of every patch."
         )
-    return drawing.labelled_grid(rows, headings, panel, sides, caption)
+    return drawing.labeled_grid(rows, headings, panel, sides, caption)
 
 
-def _in_colour(
+def _in_color(
     example: dict[str, np.ndarray],
     scale: int,
     description: TargetDescription,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> np.ndarray:
-    """The image with its masked cells predicted: normalised pixels under their target's own mean and deviation."""
+    """The image with its masked cells predicted: normalized pixels under their target's own mean and deviation."""
     image, cell = example["image"], description.cells[scale]
     h, w, c = image.shape
     grid = h // cell, w // cell
-    centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    center, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def patches(picture: np.ndarray) -> np.ndarray:
         return picture.reshape(grid[0], cell, grid[1], cell, c).transpose(0, 2, 1, 3, 4).reshape(*grid, -1)
 
-    own = patches((image.astype(np.float32) / 255 - centre) / spread)
+    own = patches((image.astype(np.float32) / 255 - center) / spread)
     deviation = np.sqrt(own.var(axis=-1, keepdims=True, ddof=1) + VARIANCE_EPSILON)
     predicted = example[f"prediction/{scale}"].astype(np.float32).reshape(own.shape)
     restored = predicted * deviation + own.mean(axis=-1, keepdims=True)
     picture = restored.reshape(*grid, cell, cell, c).transpose(0, 2, 1, 3, 4).reshape(h, w, c)
-    picture = np.rint(np.clip((picture * spread + centre) * 255, 0, 255)).astype(np.uint8)
+    picture = np.rint(np.clip((picture * spread + center) * 255, 0, 255)).astype(np.uint8)
     masked = drawing.enlarge(_coarsen_or_repeat(example["mask"], grid), (h, w)) > 0
     return drawing.rgb(np.where(masked[..., None], picture, image))
 

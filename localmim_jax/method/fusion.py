@@ -1,7 +1,7 @@
 """Feature fusion (supplement, A.2): several layers are fused into one feature for a single, global reconstruction.
 
 The paper describes no architecture. This one is the plainest that serves ViT and Swin alike (docs/method.md): the mean
-over the tokens that make up one token of the top grid; a linear projection of every layer's feature, not normalised, to
+over the tokens that make up one token of the top grid; a linear projection of every layer's feature, not normalized, to
 the top width; and the sum over layers. The top tap's norm, the first thing in its decoder, follows.
 """
 
@@ -40,7 +40,7 @@ class Fusion(nnx.Module):
         return sum(projected[1:], projected[0])
 
     def _pool(self, x: jax.Array, factor: int) -> jax.Array:
-        """The mean of every factor x factor neighbourhood. Tokens come mask unit by mask unit, row-major inside."""
+        """The mean of every factor x factor neighborhood. Tokens come mask unit by mask unit, row-major inside."""
         if factor == 1:
             return x
         b, _, d = x.shape

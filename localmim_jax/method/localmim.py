@@ -131,7 +131,7 @@ class LocalMIM(nnx.Module):
         return [decode(feature, mask) for decode, feature in zip(self.decoders, features, strict=True)]
 
     def features(self, images: jax.Array) -> jax.Array:
-        """What k-NN and probes read: the mean of the last tap's normalised patch tokens, unmasked. [b, width]."""
+        """What k-NN and probes read: the mean of the last tap's normalized patch tokens, unmasked. [b, width]."""
         (feature,) = self.encoder(images, taps=self.config.taps[-1:])
         return self.decoders[-1].norm(feature)[:, self.encoder.num_prefix_tokens :].mean(axis=1)
 
@@ -141,7 +141,7 @@ def pretrain_loss(model: LocalMIM, images: jax.Array, mask: Mask) -> tuple[jax.A
 
     Args:
         model: the model.
-        images: float32 [b, h, w, c], normalised by mean and standard deviation.
+        images: float32 [b, h, w, c], normalized by mean and standard deviation.
         mask: see `draw_mask`.
 
     Returns:

@@ -1,7 +1,7 @@
-"""[4] What the decoders reconstruct: histograms of oriented gradients, or normalised pixels, at every scale.
+"""[4] What the decoders reconstruct: histograms of oriented gradients, or normalized pixels, at every scale.
 
 Constants are the release's (docs/method.md): unsigned orientation, nearest bin, all of the magnitude to one bin, no
-block normalisation.
+block normalization.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def make_targets(images: jax.Array, config: TargetConfig) -> tuple[jax.Array, ..
     """The targets of every scale, without gradient.
 
     Args:
-        images: float32 [b, h, w, c], normalised by mean and standard deviation; h and w divisible by every cell.
+        images: float32 [b, h, w, c], normalized by mean and standard deviation; h and w divisible by every cell.
         config: kind and scales.
 
     Returns:
@@ -65,7 +65,7 @@ def make_targets(images: jax.Array, config: TargetConfig) -> tuple[jax.Array, ..
     """
     images = jax.lax.stop_gradient(images.astype(jnp.float32))
     if config.kind == "pixels":
-        return tuple(normalised_pixels(images, cell) for cell in config.cells)
+        return tuple(normalized_pixels(images, cell) for cell in config.cells)
     if config.hog_bias is None:
         return hog_pyramid(images, config.cells, config.bins)
     return tuple(
@@ -77,8 +77,8 @@ def make_targets(images: jax.Array, config: TargetConfig) -> tuple[jax.Array, ..
 def image_gradients(images: jax.Array, bias: tuple[float, float] = (0.0, 0.0)) -> tuple[jax.Array, jax.Array]:
     """Sobel gradients (gx, gy) per channel with reflected borders: float32 [b, h, w, c] each.
 
-    gx correlates with [[1, 0, -1], [2, 0, -2], [1, 0, -1]], gy with its transpose. The neighbours are subtracted
-    before they are smoothed: a flat or mirrored neighbourhood then gives an exact zero, where a 3x3 convolution leaves
+    gx correlates with [[1, 0, -1], [2, 0, -2], [1, 0, -1]], gy with its transpose. The neighbors are subtracted
+    before they are smoothed: a flat or mirrored neighborhood then gives an exact zero, where a 3x3 convolution leaves
     rounding noise that falls into an arbitrary orientation bin.
     """
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
@@ -95,7 +95,7 @@ def hog_pyramid(
     """Histograms of oriented gradients at several scales, from one pass over the pixels.
 
     Gradients and bins do not depend on the cell, so the histogram of the finest cell is made once and mean-pooled to
-    the coarser cells that it divides; only then is every scale L2-normalised per colour channel.
+    the coarser cells that it divides; only then is every scale L2-normalized per color channel.
 
     Args:
         images: float32 [b, h, w, c].
@@ -117,13 +117,13 @@ def hog_pyramid(
             histograms[cell] = _cell_histogram(magnitude, orientation, cell, bins)
         else:
             histograms[cell] = _mean_pool(histograms[finer], cell // finer)
-    return tuple(_normalise(histograms[cell]) for cell in cells)
+    return tuple(_normalize(histograms[cell]) for cell in cells)
 
 
 def _cell_histogram(magnitude: jax.Array, orientation: jax.Array, cell: int, bins: int) -> jax.Array:
     """Mean magnitude per orientation: float32 [b, rows, columns, c, bins].
 
-    Written as a sum over the pixels of a small cell rather than a reduction or a scatter: XLA then makes one vectorised
+    Written as a sum over the pixels of a small cell rather than a reduction or a scatter: XLA then makes one vectorized
     kernel of it, which was about 16 times faster than the reduction on a CPU (`localmim_jax/bench/hog.py`).
     """
     side = max(divisor for divisor in range(1, 9) if cell % divisor == 0)
@@ -145,7 +145,7 @@ def _mean_pool(histogram: jax.Array, factor: int) -> jax.Array:
     return histogram.reshape(b, rows // factor, factor, columns // factor, factor, c, bins).mean(axis=(2, 4))
 
 
-def _normalise(histogram: jax.Array) -> jax.Array:
+def _normalize(histogram: jax.Array) -> jax.Array:
     norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))
     histogram = histogram / jnp.maximum(norm, _EPSILON)
     b, rows, columns, c, bins = histogram.shape
@@ -159,7 +159,7 @@ def pixel_patches(images: jax.Array, cell: int) -> jax.Array:
     return patches.reshape(b, (h // cell) * (w // cell), cell * cell * c)
 
 
-def normalised_pixels(images: jax.Array, cell: int) -> jax.Array:
+def normalized_pixels(images: jax.Array, cell: int) -> jax.Array:
     """Patches minus their mean, over their standard deviation: float32, shaped as `pixel_patches`.
 
     The variance is the unbiased one (n - 1), as in the release; 1e-6 is added before the root.

@@ -1,4 +1,4 @@
-"""The transformer block that every encoder and decoder is made of, with the initialisers of the paper's release.
+"""The transformer block that every encoder and decoder is made of, with the initializers of the paper's release.
 
 Parameters are float32; `dtype` is what activations are computed in. Softmax and layer-norm statistics are float32
 whatever the dtype. Randomness is an explicit key, and `None` means deterministic.
@@ -63,7 +63,7 @@ class BlockConfig:
 
 
 def linear(in_width: int, out_width: int, *, dtype: Any, rngs: nnx.Rngs, use_bias: bool = True) -> nnx.Linear:
-    """A Linear as the paper initialises it: Xavier-uniform kernel, bias 0."""
+    """A Linear as the paper initializes it: Xavier-uniform kernel, bias 0."""
     return nnx.Linear(in_width, out_width, use_bias=use_bias, dtype=dtype, kernel_init=xavier_uniform, rngs=rngs)
 
 

@@ -1,6 +1,6 @@
 """A backbone with one linear layer on its pooled last feature: fine-tuning and linear probing, ViT and Swin.
 
-docs/method.md: ViT's patch tokens are mean-pooled, normalised, then classified; Swin's likewise, where timm normalises
+docs/method.md: ViT's patch tokens are mean-pooled, normalized, then classified; Swin's likewise, where timm normalizes
 before it pools.
 """
 
@@ -54,7 +54,7 @@ class ClassifierConfig:
 
 
 class Classifier(nnx.Module):
-    """encoder -> pooled and normalised feature -> logits. Everything after the encoder is float32."""
+    """encoder -> pooled and normalized feature -> logits. Everything after the encoder is float32."""
 
     def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs):
         encoder = config.encoder
@@ -80,7 +80,7 @@ class Classifier(nnx.Module):
         """Class scores.
 
         Args:
-            images: [b, h, w, c], normalised.
+            images: [b, h, w, c], normalized.
             key: draws the drop path and makes the batch norm use the batch's statistics; None evaluates.
 
         Returns:
@@ -92,7 +92,7 @@ class Classifier(nnx.Module):
         return self.head(x)
 
     def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The normalised and pooled feature, float32 [b, width]."""
+        """The normalized and pooled feature, float32 [b, width]."""
         config, prefix = self.config, self.encoder.num_prefix_tokens
         (x,) = self.encoder(images, taps=(config.encoder.num_layers,), key=key)
         x = x[:, :1] if config.pool == "class" else x[:, prefix:]

@@ -1,7 +1,7 @@
 """A convolution with batch norm and ReLU: what the dense heads are made of.
 
 The batch norm's statistics are those of the global batch, over all devices and hosts: under jit its means are global
-ones, which is what synchronised batch norm does. They are float32 and part of the model state.
+ones, which is what synchronized batch norm does. They are float32 and part of the model state.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ MOMENTUM = 0.9  # 1 - torch's 0.1
 
 
 class BatchNorm(nnx.Module):
-    """Normalises channels over all other axes. The running variance is the unbiased one, as torch keeps it."""
+    """Normalizes channels over all other axes. The running variance is the unbiased one, as torch keeps it."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         del rngs
@@ -57,7 +57,7 @@ class ConvNorm(nnx.Module):
     """
 
     def __init__(self, width: int, out: int, kernel: int, *, dtype: Any, rngs: nnx.Rngs):
-        # He's initialisation by fan-out, OpenMMLab's for such a layer.
+        # He's initialization by fan-out, OpenMMLab's for such a layer.
         init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
         self.conv = nnx.Conv(
             width, out, (kernel, kernel), use_bias=False, padding="SAME", dtype=dtype, kernel_init=init, rngs=rngs

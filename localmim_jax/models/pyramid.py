@@ -113,7 +113,7 @@ class PyramidBackbone(nnx.Module):
         """Four maps, finest first.
 
         Args:
-            images: [b, h, w, c], normalised; any size for Swin, the config's for ViT.
+            images: [b, h, w, c], normalized; any size for Swin, the config's for ViT.
             key: draws the drop path and makes batch norms use the batch's statistics; None evaluates.
 
         Returns:

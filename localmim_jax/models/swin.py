@@ -26,7 +26,7 @@ class SwinConfig:
     Attributes:
         image_size: (h, w) in pixels that the windows are fitted to; pre-training needs multiples of a mask unit.
         patch_size: side of a patch in pixels.
-        in_channels: colour channels of an image.
+        in_channels: color channels of an image.
         width: channels of the first stage; every patch merging doubles them.
         depths, num_heads: blocks of each stage, and attention heads in them.
         window: side of an attention window in tokens.
@@ -205,7 +205,7 @@ class SwinBlock(nnx.Module):
 
 
 class PatchMerging(nnx.Module):
-    """Joins each 2x2 neighbourhood into one token of twice the channels; an odd grid is zero-padded."""
+    """Joins each 2x2 neighborhood into one token of twice the channels; an odd grid is zero-padded."""
 
     def __init__(self, width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs):
         self.norm = blocks.layer_norm(4 * width, epsilon, dtype=dtype, rngs=rngs)
@@ -264,7 +264,7 @@ class Swin(nnx.Module):
         """Runs the visible tokens through the stages.
 
         Args:
-            images: [b, h, w, c], normalised. Any size without a mask; that of the config with one.
+            images: [b, h, w, c], normalized. Any size without a mask; that of the config with one.
             mask: over the units of `SwinConfig.mask_grid`; None sees everything.
             taps: stages to read, counted from 1; a stage may be read more than once.
             key: draws the drop path; None means deterministic.
@@ -293,7 +293,7 @@ class Swin(nnx.Module):
         The maps of one block at a time exist, so `measure` should return something small.
 
         Args:
-            images: [b, h, w, c], normalised.
+            images: [b, h, w, c], normalized.
             measure: (weights, group, coordinates), see `blocks.Measure`; a shifted window that the edge of the image
                 cuts is several groups.
 
@@ -346,5 +346,5 @@ class Swin(nnx.Module):
         b, _, d = x.shape
         if mask is not None:
             side = self._unit_side(index)
-            grid = (side, side)  # the four tokens of a neighbourhood always lie in one unit
+            grid = (side, side)  # the four tokens of a neighborhood always lie in one unit
         return self.stages[index].merging(x.reshape(-1, *grid, d)).reshape(b, -1, 2 * d)

@@ -26,7 +26,7 @@ class ViTConfig:
     Attributes:
         image_size: (h, w) in pixels, both divisible by patch_size.
         patch_size: side of a patch in pixels.
-        in_channels: colour channels of an image.
+        in_channels: color channels of an image.
         width, depth, num_heads, mlp_ratio: of the transformer; num_heads divides width, width is a multiple of 4.
         drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
         epsilon: of every layer norm.
@@ -162,7 +162,7 @@ class ViT(nnx.Module):
         """Runs the visible patches through the blocks.
 
         Args:
-            images: [b, h, w, c], normalised.
+            images: [b, h, w, c], normalized.
             mask: over the patch grid; None sees everything.
             taps: layers to read, counted from 1; a layer may be read more than once.
             key: draws the drop path; None means deterministic.
@@ -187,7 +187,7 @@ class ViT(nnx.Module):
         The maps of one block at a time exist, so `measure` should return something small.
 
         Args:
-            images: [b, h, w, c], normalised.
+            images: [b, h, w, c], normalized.
             measure: (weights, group, coordinates), see `blocks.Measure`; there is one group, without the class token.
 
         Returns:

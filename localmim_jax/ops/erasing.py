@@ -37,13 +37,13 @@ class ErasingConfig:
 
 
 def random_erasing(key: jax.Array, images: jax.Array, config: ErasingConfig) -> jax.Array:
-    """Normalised images with one box each replaced, with some probability, by normal(0, 1) noise per value.
+    """Normalized images with one box each replaced, with some probability, by normal(0, 1) noise per value.
 
     A box that does not fit into the image is drawn again, ten times at most, as in timm.
 
     Args:
         key: of the batch; every image draws its own box.
-        images: float32 [b, h, w, c], normalised.
+        images: float32 [b, h, w, c], normalized.
         config: what to draw from.
     """
     if not config.probability:

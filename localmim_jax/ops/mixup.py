@@ -79,16 +79,16 @@ def mix(
 def cutmix_box(key: jax.Array, blend: jax.Array, h: int, w: int) -> jax.Array:
     """bool [h, w], True in a box of the image's shape and of 1 - blend of its area, cut off at the borders.
 
-    The centre is uniform over the pixels, and the sides are rounded down to even numbers, as in timm.
+    The center is uniform over the pixels, and the sides are rounded down to even numbers, as in timm.
     """
     ratio = jnp.sqrt(1 - blend)
     y_key, x_key = jax.random.split(key)
 
     def inside(key: jax.Array, size: int) -> jax.Array:
         half = (size * ratio).astype(jnp.int32) // 2
-        centre = jax.random.randint(key, (), 0, size)
+        center = jax.random.randint(key, (), 0, size)
         places = jnp.arange(size)
-        return (places >= centre - half) & (places < centre + half)
+        return (places >= center - half) & (places < center + half)
 
     return inside(y_key, h)[:, None] & inside(x_key, w)[None, :]
 

@@ -34,8 +34,8 @@ def bilinear_weights(
     place = jnp.arange(out, dtype=jnp.float32) - offset
     inside = (place >= 0) & (place < out_length)
     place = out_length - 1 - place if mirrored else place
-    centre = jnp.clip((place + 0.5) * (length / out_length) - 0.5, 0.0, length - 1.0)
-    distance = jnp.abs(centre[:, None] - jnp.arange(size, dtype=jnp.float32)[None])
+    center = jnp.clip((place + 0.5) * (length / out_length) - 0.5, 0.0, length - 1.0)
+    distance = jnp.abs(center[:, None] - jnp.arange(size, dtype=jnp.float32)[None])
     return jnp.where(inside[:, None], jnp.maximum(1.0 - distance, 0.0), 0.0)
 
 

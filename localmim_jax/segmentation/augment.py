@@ -1,4 +1,4 @@
-"""From an image and its mask to arrays of fixed shapes: random scale, crop, flip and colours; whole images to evaluate.
+"""From an image and its mask to arrays of fixed shapes: random scale, crop, flip and colors; whole images to evaluate.
 
 Image and mask go through one geometry: a crop of the resized image, whose pixels are interpolated and whose labels are
 those of the nearest pixels, both with pixels taken as squares. Only the crop is ever resized.
@@ -73,8 +73,8 @@ class SegmentationTransform:
     """(example, rng) -> {"image": uint8 [h, w, 3], "mask": uint8 [h, w]} of one training example.
 
     The image is resized, its ratio kept, to fit `scale` times a factor drawn from `ratio_range`, and cropped to
-    `image_size`. A crop in which one class has `max_class_share` of the labelled pixels or more is drawn again, up to
-    ten times. Then a mirror image with probability one half, a change of colours, and padding at the bottom and right:
+    `image_size`. A crop in which one class has `max_class_share` of the labeled pixels or more is drawn again, up to
+    ten times. Then a mirror image with probability one half, a change of colors, and padding at the bottom and right:
     the image with `fill`, the mask with "no class".
 
     Attributes:
@@ -83,8 +83,8 @@ class SegmentationTransform:
         ratio_range: (least, most).
         max_class_share: 1 turns the rule off.
         flip: whether to mirror.
-        distortion: of colours.
-        fill: colour of the padding, the mean that normalisation takes to zero.
+        distortion: of colors.
+        fill: color of the padding, the mean that normalization takes to zero.
     """
 
     image_size: Size
@@ -181,7 +181,7 @@ def fitted(height: int, width: int, scale: tuple[float, float]) -> Size:
 
 
 def nearest(new: int, old: int) -> np.ndarray:
-    """The pixel of `old` in which the centre of each of `new` pixels lies: int64 [new]."""
+    """The pixel of `old` in which the center of each of `new` pixels lies: int64 [new]."""
     return ((2 * np.arange(new) + 1) * old) // (2 * new)
 
 

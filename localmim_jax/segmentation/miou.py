@@ -92,11 +92,11 @@ class MeanIoU:
         "table" (text), and "pictures", uint8 [n, h, w, 3], with image, truth and prediction}.
 
         Raises:
-            DataError: no pixel was labelled.
+            DataError: no pixel was labeled.
             StorageError: predictions cannot be written.
         """
         if not self.matrix.sum():
-            raise DataError("no pixel of the evaluated masks is labelled; check eval.split and data.zero_ignored")
+            raise DataError("no pixel of the evaluated masks is labeled; check eval.split and data.zero_ignored")
         found = scores(self.matrix)
         values: dict[str, Any] = {key: found[key] for key in ("mIoU", "mean_accuracy", "pixel_accuracy")}
         values["images"] = float(self._images)
@@ -120,7 +120,7 @@ class MeanIoU:
 
 
 def write_mask(path: Path, values: np.ndarray, of_classes: np.ndarray) -> None:
-    """A PNG with these values, uint8 [h, w], shown in the colours of their classes.
+    """A PNG with these values, uint8 [h, w], shown in the colors of their classes.
 
     Args:
         path: of the file; folders above it are made.
@@ -131,7 +131,7 @@ def write_mask(path: Path, values: np.ndarray, of_classes: np.ndarray) -> None:
         StorageError: it cannot be written.
     """
     palette = np.zeros((256, 3), np.uint8)
-    palette[of_classes] = overlay.colours(len(of_classes))
+    palette[of_classes] = overlay.colors(len(of_classes))
     picture = Image.fromarray(values)
     picture.putpalette(palette.tobytes())
     try:

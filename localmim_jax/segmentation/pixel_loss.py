@@ -1,4 +1,4 @@
-"""Cross-entropy of every labelled pixel, of scores on a coarser grid than the labels'."""
+"""Cross-entropy of every labeled pixel, of scores on a coarser grid than the labels'."""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ ROWS = 32  # of pixels whose scores exist at a time
 
 
 def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean cross-entropy over labelled pixels, of scores interpolated to the labels' size (bilinearly).
+    """The mean cross-entropy over labeled pixels, of scores interpolated to the labels' size (bilinearly).
 
     Scores at full size are never kept: strips of rows are interpolated one after the other, and again in the backward
     pass. OpenMMLab divides by the number of all pixels instead, so that an image with few labels counts for less.
 
     Args:
         logits: [b, h, w, c].
-        labels: integers [b, H, W]; those outside 0 to c - 1 are not labelled.
+        labels: integers [b, H, W]; those outside 0 to c - 1 are not labeled.
 
     Returns:
-        (loss, share of labelled pixels whose class has the highest score), float32 scalars; both 0 without any label.
+        (loss, share of labeled pixels whose class has the highest score), float32 scalars; both 0 without any label.
     """
     _, h, w, classes = logits.shape
     b, height, width = labels.shape
@@ -34,12 +34,12 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array
     @jax.checkpoint
     def strip(logits: jax.Array, rows: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         scores = apply_weights(logits, rows, columns)
-        labelled = (labels >= 0) & (labels < classes)
-        safe = jnp.where(labelled, labels, 0)
+        labeled = (labels >= 0) & (labels < classes)
+        safe = jnp.where(labeled, labels, 0)
         own = jnp.take_along_axis(scores, safe[..., None], axis=-1)[..., 0]
-        losses = jnp.where(labelled, jax.nn.logsumexp(scores, axis=-1) - own, 0.0)
-        hits = labelled & (jnp.argmax(scores, axis=-1) == safe)
-        return losses.sum(), hits.sum(dtype=jnp.float32), labelled.sum(dtype=jnp.float32)
+        losses = jnp.where(labeled, jax.nn.logsumexp(scores, axis=-1) - own, 0.0)
+        hits = labeled & (jnp.argmax(scores, axis=-1) == safe)
+        return losses.sum(), hits.sum(dtype=jnp.float32), labeled.sum(dtype=jnp.float32)
 
     def add(sums: list[jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
         return [total + new for total, new in zip(sums, strip(logits, *inputs), strict=True)], None

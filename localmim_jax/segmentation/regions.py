@@ -1,7 +1,7 @@
-"""`regions`: a small dataset in ADE20K's layout: crops of real photographs, with masks from their own colours.
+"""`regions`: a small dataset in ADE20K's layout: crops of real photographs, with masks from their own colors.
 
 Made on first use from the photographs of `builders.photos`, always the same. A pixel's class is the tone of its
-neighbourhood, and whether that is smooth or textured; where either is a close call, the mask has 0, unlabelled. Tone
+neighborhood, and whether that is smooth or textured; where either is a close call, the mask has 0, unlabeled. Tone
 alone can be read off a pixel, texture only off its surroundings.
 """
 

@@ -29,7 +29,7 @@ def sliding_window(scores: Scores, images: jax.Array, window: int, stride: int) 
 
     Args:
         scores: called with [b, window, window, c].
-        images: [b, h, w, c], normalised.
+        images: [b, h, w, c], normalized.
         window, stride: in pixels, stride at most window.
 
     Returns:

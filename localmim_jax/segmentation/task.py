@@ -21,7 +21,7 @@ from localmim_jax.segmentation.pixel_loss import pixel_cross_entropy
 from localmim_jax.segmentation.sources import MaskSource
 from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
 from localmim_jax.tasks import decay, from_config, inputs
-from localmim_jax.tasks.initialize import initialiser
+from localmim_jax.tasks.initialize import initializer
 from localmim_jax.tasks.layers import layer_of
 
 RESULTS, MASKS = "segmentation.json", "masks"  # classes and confusion, and predictions, in the run directory
@@ -41,7 +41,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """
     model = from_config.segmenter_config(config)
     check_settings(config, model)
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
     data = inputs.data_config(config)
     transform = train_transform(config)
     train, test = (open_split(config, section.split) for section in (config.data, config.eval))
@@ -54,7 +54,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     auxiliary_weight = config.model.auxiliary_weight
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
-        logits, auxiliary = model(normalise(batch["image"]), key)
+        logits, auxiliary = model(normalize(batch["image"]), key)
         total, accuracy = pixel_cross_entropy(logits, batch["mask"])
         metrics = {"decode": total, "pixel_accuracy": accuracy}
         if auxiliary is not None:
@@ -85,7 +85,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         steps_per_epoch=steps_per_epoch,
         weight_decay_rules=decay.SEGMENT_VIT if is_vit else decay.SEGMENT_SWIN,
         layer_of=layer_of(model.encoder),
-        init_from=initialiser(config, model),
+        init_from=initializer(config, model),
         evaluations=(evaluation(config, test, workdir),),
     )
 
@@ -131,7 +131,7 @@ def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation
 
 def score_function(config: ConfigDict) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:
     """(model, {"image", "image_1", ...}, see `SegmentationEvalTransform`) -> class scores at the size of "image"."""
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
     window, stride, slides = config.image_size[0], config.eval.stride, config.eval.mode == "slide"
     flip, count = config.eval.flip, len(config.eval.ratios)
 
@@ -141,7 +141,7 @@ def score_function(config: ConfigDict) -> Callable[[Any, Mapping[str, jax.Array]
                 return sliding.sliding_window(lambda x: model(x)[0], images, window, stride)
             return sliding.whole_image(lambda x: model(x)[0], images)
 
-        scales = [normalise(batch[f"image_{i}" if i else "image"]) for i in range(count)]
+        scales = [normalize(batch[f"image_{i}" if i else "image"]) for i in range(count)]
         return sliding.average(of_scale, scales, flip)
 
     return scores
@@ -179,7 +179,7 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
             raise ConfigError(f"data.{name} is {value}; it must {limit}")
     if not 0 < data.max_class_share <= 1:
         raise ConfigError(f"data.max_class_share is {data.max_class_share}; it must be above 0 and at most 1")
-    # What normalisation takes to zero, as far as whole numbers can.
+    # What normalization takes to zero, as far as whole numbers can.
     red, green, blue = (round(255 * value) for value in data.mean)
     return SegmentationTransform(
         image_size=tuple(config.image_size),
@@ -208,7 +208,7 @@ def check_settings(config: ConfigDict, model: SegmenterConfig) -> None:
     """Raises ConfigError for an evaluation or an image size that cannot be."""
     section, (h, w) = config.eval, tuple(config.image_size)
     if config.data.channels != 3:
-        raise ConfigError(f"data.channels is {config.data.channels}; segmentation reads colour images, 3 channels")
+        raise ConfigError(f"data.channels is {config.data.channels}; segmentation reads color images, 3 channels")
     if h != w:
         raise ConfigError(f"image_size {h}x{w}: crops and windows are squares")
     if section.mode not in MODES:

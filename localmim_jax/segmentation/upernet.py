@@ -83,7 +83,7 @@ class Segmenter(PyramidBackbone):
         """Class scores.
 
         Args:
-            images: [b, h, w, c], normalised; any size for Swin, the config's for ViT.
+            images: [b, h, w, c], normalized; any size for Swin, the config's for ViT.
             key: draws drop path and dropout and makes batch norms use the batch's statistics; None evaluates.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Fine-tuning: a pre-trained encoder with a classification head, all or its last blocks trained on labelled images."""
+"""Fine-tuning: a pre-trained encoder with a classification head, all or its last blocks trained on labeled images."""
 
 import functools
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from localmim_jax.ops.erasing import ErasingConfig, random_erasing
 from localmim_jax.ops.mixup import MixConfig, mix, soft_cross_entropy
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.tasks import decay, from_config, inputs
-from localmim_jax.tasks.initialize import initialiser
+from localmim_jax.tasks.initialize import initializer
 from localmim_jax.tasks.layers import last_blocks, layer_of
 
 _LABELS_CHECKED = 512  # examples of each split whose label is looked at before the first step
@@ -36,13 +36,13 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     Raises:
         ConfigError: an impossible model, schedule or augmentation.
-        DataError: a missing, empty or unlabelled dataset, or one with other classes than the model.
+        DataError: a missing, empty or unlabeled dataset, or one with other classes than the model.
     """
     model = from_config.classifier_config(config)
     augment = config.augment
     mixing = from_config.fill(MixConfig, augment)
     erasing = ErasingConfig(probability=augment.erasing)
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
     train = inputs.TrainInput(config, workdir, train_transform(config))
     test = inputs.open_split(train.config, split=config.eval.split)
     check_labels(train.source, test, model.num_classes)
@@ -50,14 +50,14 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
         erase_key, mix_key, model_key = jax.random.split(key, 3)
-        images = random_erasing(erase_key, normalise(batch["image"]), erasing)
+        images = random_erasing(erase_key, normalize(batch["image"]), erasing)
         images, targets = mix(mix_key, images, batch["label"], model.config.num_classes, mixing)
         return soft_cross_entropy(model(images, model_key), targets), {}, model_state_of(model)
 
     evaluation = Evaluation(
         name=config.eval.split.split("[")[0],
         batches=functools.partial(inputs.evaluation_batches, train.config, test, config.batch_size, config.eval.resize),
-        predict=lambda model, batch: ranks_and_losses(model(normalise(batch["image"])), batch["label"]),
+        predict=lambda model, batch: ranks_and_losses(model(normalize(batch["image"])), batch["label"]),
         make_metric=functools.partial(Accuracy, model.num_classes),
         every_steps=from_config.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),
         best="top1",
@@ -73,7 +73,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         weight_decay_rules=decay.FINETUNE,
         layer_of=layer_of(model.encoder),
         trainable=last_blocks(model.encoder, config.model.trained_blocks),
-        init_from=initialiser(config, model),
+        init_from=initializer(config, model),
         evaluations=(evaluation,),
     )
 
@@ -101,5 +101,5 @@ def check_labels(train: Source, test: Source, num_classes: int) -> None:
             if not 0 <= label < num_classes:
                 raise DataError(
                     f"{source.name_of(index)} has label {label}: labels of {num_classes} classes go from 0 to "
-                    f"{num_classes - 1}; choose a labelled split"
+                    f"{num_classes - 1}; choose a labeled split"
                 )

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from localmim_jax.convert import files
 from localmim_jax.convert.load import Report, check, transfer
-from localmim_jax.convert.recognize import recognise
+from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm, looks_untrained
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.engine.checkpoints.read import find_checkpoint, load_params
@@ -29,7 +29,7 @@ _SEGMENTERS_OWN = (r"encoder/blocks/\d+/attention/relative_position_bias", r"enc
 CONVERTED = "model.json"  # stands in the place of config.json in what `cli.convert` writes
 
 
-def initialiser(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
+def initializer(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
     """`Task.init_from` for a config: None for a fresh start.
 
     It logs a table of what was loaded, resized, kept as drawn and ignored, and raises ConfigError or DataError with
@@ -39,7 +39,7 @@ def initialiser(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tupl
     if path is None:
         return None
 
-    def initialise(params: Tree, model_state: Tree) -> tuple[Tree, Tree]:
+    def initialize(params: Tree, model_state: Tree) -> tuple[Tree, Tree]:
         params, model_state, report = load_into(
             read(path, config.checkpoint.standard_merging), params, model_state, model
         )
@@ -47,7 +47,7 @@ def initialiser(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tupl
         check(report)
         return params, model_state
 
-    return initialise
+    return initialize
 
 
 def load_into(weights: Weights, params: Tree, model_state: Tree, model: Model) -> tuple[Tree, Tree, Report]:
@@ -71,7 +71,7 @@ def load_into(weights: Weights, params: Tree, model_state: Tree, model: Model) -
 
 
 def read(path: str, standard_merging: bool = False) -> Weights:
-    """The weights in a run directory, in one of its checkpoints, or in a file (see `convert.files` and `recognise`).
+    """The weights in a run directory, in one of its checkpoints, or in a file (see `convert.files` and `recognize`).
 
     Of a run, the newest checkpoint that verifies is read, and the moving average of its parameters where it has one.
 
@@ -86,7 +86,7 @@ def read(path: str, standard_merging: bool = False) -> Weights:
 
 def _read(place: Path, standard_merging: bool) -> Weights:
     if not place.is_dir():
-        return recognise(*files.read(place), str(place), standard_merging)
+        return recognize(*files.read(place), str(place), standard_merging)
     if (place / CONVERTED).is_file():
         about = About.from_json((place / CONVERTED).read_text(), str(place))
         return Weights(flatten(load_params(place)), about, str(place))

@@ -1,4 +1,4 @@
-"""What every task reads: sources opened once, this host's share of each batch, pixels normalised on the device."""
+"""What every task reads: sources opened once, this host's share of each batch, pixels normalized on the device."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def open_split(data: DataConfig, name: str = "", split: str = "") -> Source:
     )
 
 
-def normaliser(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+def normalizer(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     """(uint8 [b, h, w, c]) -> float32, (pixel / 255 - mean) / std per channel. Runs on the device.
 
     Raises:
@@ -90,7 +90,7 @@ class TrainInput:
         )
 
     def examples(self, count: int, resize: int = 0) -> Iterator[Batch]:
-        """`count` examples spread evenly over the source, centred instead of cropped at random."""
+        """`count` examples spread evenly over the source, centered instead of cropped at random."""
         size = -(-count // jax.process_count()) * jax.process_count()
         return evaluation_batches(self.config, self.source, size, resize, max_examples=count)
 
@@ -111,8 +111,8 @@ def evaluation_batches(
     )
 
 
-class LabelledSplits:
-    """Batches of a labelled training split and then a test split, told apart by "is_train": what k-NN reads.
+class LabeledSplits:
+    """Batches of a labeled training split and then a test split, told apart by "is_train": what k-NN reads.
 
     Args:
         config: image size, batch size and storage.
@@ -127,8 +127,8 @@ class LabelledSplits:
         self._knn = knn
         self._sources = [open_split(self._data, knn.name, knn[key]) for key in ("train_split", "test_split")]
         for source in self._sources:
-            if not source.labelled:
-                raise DataError(f"eval.knn: {source.name} has no labels; name a labelled source, or turn eval.knn off")
+            if not source.labeled:
+                raise DataError(f"eval.knn: {source.name} has no labels; name a labeled source, or turn eval.knn off")
         require_same_classes(*self._sources)
 
     def __call__(self) -> Iterator[Batch]:

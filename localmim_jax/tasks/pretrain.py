@@ -19,7 +19,7 @@ from localmim_jax.method.targets import make_targets
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.tasks import decay, from_config, inputs
-from localmim_jax.tasks.initialize import initialiser
+from localmim_jax.tasks.initialize import initializer
 
 _PICTURE_MASK_SEED = 0  # the same masks at every evaluation, so that pictures can be compared over time
 
@@ -36,7 +36,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         DataError: a missing or empty dataset.
     """
     model = from_config.localmim_config(config)
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
     train = inputs.TrainInput(config, workdir)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
     is_swin = isinstance(model.encoder, SwinConfig)
@@ -48,7 +48,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     def loss(
         model: LocalMIM, batch: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array], Tree]:
-        images = normalise(batch["image"])
+        images = normalize(batch["image"])
         value, metrics = pretrain_loss(model, images, draw_mask(key, model.config, images.shape[0]))
         return value, metrics, model_state_of(model)
 
@@ -61,7 +61,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         weight_decay_rules=decay.SWIN_PRETRAIN if is_swin else decay.VIT_PRETRAIN,
-        init_from=initialiser(config, model),
+        init_from=initializer(config, model),
         evaluations=tuple(evaluations(config, model, train, steps_per_epoch)),
     )
 
@@ -71,12 +71,12 @@ def evaluations(
 ) -> Iterator[Evaluation]:
     """k-NN of the frozen encoder, and pictures of reconstructions."""
     knn, pictures = config.eval.knn, config.eval.reconstruction
-    normalise = inputs.normaliser(config)
+    normalize = inputs.normalizer(config)
     if knn.enabled:
         yield Evaluation(
             name="knn",
-            batches=inputs.LabelledSplits(config, knn),
-            predict=lambda model, batch: {"feature": model.features(normalise(batch["image"])).astype(jnp.float32)},
+            batches=inputs.LabeledSplits(config, knn),
+            predict=lambda model, batch: {"feature": model.features(normalize(batch["image"])).astype(jnp.float32)},
             make_metric=functools.partial(KNN, knn.k, knn.temperature, knn.raw_pixels),
             every_steps=from_config.interval("eval.knn.every_epochs", knn.every_epochs, steps_per_epoch),
             at_start=True,
@@ -89,7 +89,7 @@ def evaluations(
         yield Evaluation(
             name="reconstruction",
             batches=functools.partial(train.examples, pictures.num_images, pictures.resize),
-            predict=lambda model, batch: reconstruct(model, normalise(batch["image"])),
+            predict=lambda model, batch: reconstruct(model, normalize(batch["image"])),
             make_metric=functools.partial(Reconstruction, describe_targets(model), pictures.num_images),
             every_steps=from_config.interval(
                 "eval.reconstruction.every_epochs", pictures.every_epochs, steps_per_epoch
@@ -103,7 +103,7 @@ def describe_targets(model: LocalMIMConfig) -> TargetDescription:
 
 
 def reconstruct(model: LocalMIM, images: jax.Array, mask_seed: int = _PICTURE_MASK_SEED) -> dict[str, Any]:
-    """Mask, targets and predictions of normalised images, as `evals.reconstruction` draws them."""
+    """Mask, targets and predictions of normalized images, as `evals.reconstruction` draws them."""
     one_each = dataclasses.replace(model.config, num_masks=None)
     mask = draw_mask(jax.random.key(mask_seed), one_each, images.shape[0])
     outputs = {"mask": mask.dense}

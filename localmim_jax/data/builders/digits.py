@@ -1,4 +1,4 @@
-"""`digits`: scikit-learn's 1797 handwritten digits, 8 x 8 grey pixels."""
+"""`digits`: scikit-learn's 1797 handwritten digits, 8 x 8 gray pixels."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`photos`: tiles of the colour photographs inside scikit-image, scikit-learn and matplotlib."""
+"""`photos`: tiles of the color photographs inside scikit-image, scikit-learn and matplotlib."""
 
 import importlib.util
 import io
@@ -89,7 +89,7 @@ def photographs(split: str) -> dict[str, Image.Image]:
 
 
 def _tiles(image: Image.Image, grid: int) -> Iterator[tuple[int, int, Image.Image]]:
-    """(row, column, tile) on an even grid that reaches every edge; neighbours overlap."""
+    """(row, column, tile) on an even grid that reaches every edge; neighbors overlap."""
     for row in range(grid):
         for column in range(grid):
             left = round(column * (image.width - TILE) / (grid - 1))

@@ -8,7 +8,7 @@ import pytest
 
 from localmim_jax.convert import files
 from localmim_jax.convert.export import export, only_encoder
-from localmim_jax.convert.recognize import recognise, swap_merging_order
+from localmim_jax.convert.recognize import recognize, swap_merging_order
 from localmim_jax.convert.weights import About
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.windows import DenseWindows
@@ -39,13 +39,13 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_release_to_ours_to_release_is_exact(goldens, tmp_path, name, suffix):
     original = source(goldens, name)
-    weights = recognise(original, {}, name)
+    weights = recognize(original, {}, name)
     assert weights.unexpected == {}
     if name in EXPECTED:
         assert weights.about == EXPECTED[name]
     arrays, about = export(weights, "localmim")
     files.write(tmp_path / f"ours{suffix}", arrays, about.to_json())
-    again = recognise(*files.read(tmp_path / f"ours{suffix}"), "ours")
+    again = recognize(*files.read(tmp_path / f"ours{suffix}"), "ours")
     assert again.about == weights.about
     released, about = export(again, "release")
     files.write(tmp_path / f"theirs{suffix}", released, about.to_json())
@@ -58,20 +58,20 @@ def test_release_to_ours_to_release_is_exact(goldens, tmp_path, name, suffix):
 
 def test_the_frozen_gradient_biases_are_kept(goldens):
     original = source(goldens, "vit_hog18_bias")
-    bias = recognise(original, {}, "x").about.hog_bias
+    bias = recognize(original, {}, "x").about.hog_bias
     np.testing.assert_array_equal(np.float32(bias), [original[f"hog_enc.{k}.conv.bias"] for k in range(4)])
 
 
 def test_merging_layers_of_the_releases_pretraining_are_permuted(goldens):
     """Whatever is joined in the release's order and multiplied by its matrix is the same in ours."""
     original = source(goldens, "swin_hog15")
-    permuted = recognise(original, {}, "x").arrays
-    standard = recognise(original, {}, "x", standard_merging=True).arrays
+    permuted = recognize(original, {}, "x").arrays
+    standard = recognize(original, {}, "x", standard_merging=True).arrays
     merging = "encoder/stages/1/merging"
     width = len(standard[f"{merging}/norm/scale"]) // 4
-    neighbours = np.random.default_rng(0).normal(size=(2, 2, width))  # (row, column)
-    their_order = neighbours[[0, 0, 1, 1], [0, 1, 0, 1]].reshape(-1)
-    our_order = neighbours[[0, 1, 0, 1], [0, 0, 1, 1]].reshape(-1)
+    neighbors = np.random.default_rng(0).normal(size=(2, 2, width))  # (row, column)
+    their_order = neighbors[[0, 0, 1, 1], [0, 1, 0, 1]].reshape(-1)
+    our_order = neighbors[[0, 1, 0, 1], [0, 0, 1, 1]].reshape(-1)
     name = "encoder.layers.1.downsample"
     theirs = original[f"{name}.reduction.weight"] @ (their_order * original[f"{name}.norm.weight"])
     ours = (our_order * permuted[f"{merging}/norm/scale"]) @ permuted[f"{merging}/reduction/kernel"]
@@ -85,7 +85,7 @@ def test_merging_layers_of_the_releases_pretraining_are_permuted(goldens):
 
 def test_fine_tuned_swins_are_not_permuted(goldens):
     original = source(goldens, "swin_classifier")
-    kernel = recognise(original, {}, "x").arrays["encoder/stages/0/merging/reduction/kernel"]
+    kernel = recognize(original, {}, "x").arrays["encoder/stages/0/merging/reduction/kernel"]
     np.testing.assert_array_equal(kernel, original["layers.0.downsample.reduction.weight"].T)
 
 
@@ -95,7 +95,7 @@ def test_mae_pretraining(goldens):
     encoder = {key: value for key, value in original.items() if not key.startswith(("head", "fc_norm"))}
     decoder = {"mask_token": np.zeros((1, 1, 16)), "decoder_blocks.0.norm1.weight": np.ones(16, np.float32)}
     norm = {"norm.weight": np.ones(32, np.float32), "norm.bias": np.zeros(32, np.float32)}
-    weights = recognise(encoder | decoder | norm, {}, "mae")
+    weights = recognize(encoder | decoder | norm, {}, "mae")
     assert weights.about == About("vit", "encoder", (64, 64))
     assert weights.unexpected == {}
     assert set(weights.ignored) == set(decoder)
@@ -104,21 +104,21 @@ def test_mae_pretraining(goldens):
 
 def test_timm_vit_with_a_class_token_head(goldens):
     original = {key.replace("fc_norm", "norm"): value for key, value in source(goldens, "vit_classifier").items()}
-    weights = recognise(original, {}, "timm")
+    weights = recognize(original, {}, "timm")
     assert weights.about == About("vit", "classifier", (64, 64), pool="class", head_order="pool_norm")
     exported, _ = export(weights, "timm")
     assert_same(exported, original)
 
 
 def test_timm_swin_and_back(goldens):
-    classifier = recognise(source(goldens, "swin_classifier"), {}, "swin")
+    classifier = recognize(source(goldens, "swin_classifier"), {}, "swin")
     with pytest.raises(ConfigError, match="pools before the norm"):
         export(classifier, "timm")
     about = About("swin", "classifier", (224, 224), (1, 2, 4, 8), pool="mean", head_order="norm_pool")
-    exported, _ = export(recognise(classifier.arrays, {"about": about.to_json()}, "ours"), "timm")
+    exported, _ = export(recognize(classifier.arrays, {"about": about.to_json()}, "ours"), "timm")
     assert {"layers.1.downsample.reduction.weight", "layers.3.downsample.norm.bias", "head.fc.weight"} <= set(exported)
     assert "layers.0.downsample.reduction.weight" not in exported
-    weights = recognise(exported, {}, "timm")
+    weights = recognize(exported, {}, "timm")
     assert (weights.about.head_order, weights.unexpected) == ("norm_pool", {})
     assert_same(weights.arrays, classifier.arrays)
     with pytest.raises(ConfigError, match="norm before the pooling"):
@@ -130,21 +130,21 @@ def test_timm_swin_and_back(goldens):
 
 def test_timm_names_of_a_pretraining_model_carry_its_last_norm(goldens):
     original = source(goldens, "vit_hog9")
-    exported, about = export(recognise(original, {}, "x"), "timm")
+    exported, about = export(recognize(original, {}, "x"), "timm")
     assert about.kind == "encoder"
     np.testing.assert_array_equal(exported["norm.weight"], original["norm.3.weight"])
     assert not any(key.startswith("decoder") for key in exported)
 
 
 def test_the_norm_of_another_layer_is_no_final_norm(goldens):
-    weights = recognise(source(goldens, "vit_hog9"), {}, "x")
+    weights = recognize(source(goldens, "vit_hog9"), {}, "x")
     weights = dataclasses.replace(weights, about=dataclasses.replace(weights.about, taps=(2, 4, 6, 7)))
     assert not any(key.startswith("norm.") for key in export(weights, "timm")[0])
 
 
 def test_what_a_loader_of_the_release_expects_of_a_swin(goldens):
     """Relative position indices and shifted windows' masks, against the layout our Swin computes with."""
-    weights = recognise(source(goldens, "swin_classifier"), {"args": {"input_size": 224}}, "swin")
+    weights = recognize(source(goldens, "swin_classifier"), {"args": {"input_size": 224}}, "swin")
     assert weights.about.image_size == (224, 224)
     exported, _ = export(weights, "release")
     masks = {key: value for key, value in exported.items() if key.endswith("attn_mask")}
@@ -152,7 +152,7 @@ def test_what_a_loader_of_the_release_expects_of_a_swin(goldens):
     bias = DenseWindows((28, 28), 7, 3).bias(np.zeros((169, 1), np.float32))
     forbidden = np.asarray(bias).reshape(16, 49, 49) < -1e9
     np.testing.assert_array_equal(masks["layers.1.blocks.1.attn_mask"] == -100, forbidden)
-    again = recognise(exported, {}, "again")
+    again = recognize(exported, {}, "again")
     assert again.about == weights.about  # the image size now comes from the masks
     assert again.unexpected == {}
     assert set(again.ignored) == set(exported) - set(source(goldens, "swin_classifier"))
@@ -160,13 +160,13 @@ def test_what_a_loader_of_the_release_expects_of_a_swin(goldens):
 
 def test_names_inside_a_data_parallel_wrapper(goldens):
     original = source(goldens, "vit_classifier")
-    wrapped = recognise({f"module.{key}": value for key, value in original.items()}, {}, "x")
+    wrapped = recognize({f"module.{key}": value for key, value in original.items()}, {}, "x")
     assert_same(export(wrapped, "release")[0], original)
 
 
 def test_other_precisions_become_float32(goldens):
     original = source(goldens, "vit_classifier")
-    weights = recognise({key: value.astype(np.float16) for key, value in original.items()}, {}, "x")
+    weights = recognize({key: value.astype(np.float16) for key, value in original.items()}, {}, "x")
     assert {array.dtype for array in weights.arrays.values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(weights.arrays["head/bias"], original["head.bias"].astype(np.float16))
 
@@ -184,7 +184,7 @@ def test_other_precisions_become_float32(goldens):
 )
 def test_arrays_that_cannot_be_used_are_named(goldens, name, change, reason):
     original = source(goldens, "vit_hog9")
-    weights = recognise(original | {name: change(original[name])}, {}, "x")
+    weights = recognize(original | {name: change(original[name])}, {}, "x")
     (found,) = weights.unexpected.values()
     assert reason in found
     with pytest.raises(ConfigError, match="1 of its arrays"):
@@ -193,7 +193,7 @@ def test_arrays_that_cannot_be_used_are_named(goldens, name, change, reason):
 
 def test_unknown_names_are_unexpected(goldens):
     original = source(goldens, "vit_classifier")
-    weights = recognise(original | {"blocks.0.ls1.gamma": np.ones(32, np.float32)}, {}, "x")
+    weights = recognize(original | {"blocks.0.ls1.gamma": np.ones(32, np.float32)}, {}, "x")
     assert list(weights.unexpected) == ["blocks.0.ls1.gamma"]
 
 
@@ -206,11 +206,11 @@ def test_unknown_names_are_unexpected(goldens):
 )
 def test_another_model_is_refused(arrays):
     with pytest.raises(DataError, match=f"neither a ViT nor a Swin.*{next(iter(arrays))}"):
-        recognise(arrays, {}, "x.pth")
+        recognize(arrays, {}, "x.pth")
 
 
 def test_an_export_without_a_name_is_refused(goldens):
-    weights = recognise(source(goldens, "vit_classifier"), {}, "x")
+    weights = recognize(source(goldens, "vit_classifier"), {}, "x")
     weights.arrays["batch_norm/mean"] = np.zeros(3, np.float32)
     with pytest.raises(
         ConfigError,
