@@ -80,7 +80,7 @@ def detect(model: ConfigDict) -> ConfigDict:
     """
     config = pretrain()
     config.task = "detect"
-    config.image_size = (800, 1344)  # of a lying image with its padding; standing ones get the same, turned
+    config.image_size = (800, 1344)  # of a padded landscape image; portrait images use it transposed
     config.batch_size = 16
     config.num_epochs = 36.0
     config.data = coco()
@@ -98,11 +98,12 @@ def detect(model: ConfigDict) -> ConfigDict:
 def detector(model: ConfigDict) -> ConfigDict:
     """The encoder's part of a pre-training model, with Mask R-CNN's heads."""
     _encoder_only(model)
-    model.update({"num_classes": 80, "channels": 256, "hidden": 1024, "mask_convs": 4, "anchor_scale": 8.0})
+    model.update({"num_classes": 80, "channels": 256, "box_head_width": 1024, "mask_convs": 4, "anchor_scale": 8.0})
     model.update({"rpn_samples": 256, "roi_samples": 512})  # anchors and regions of an image that the losses look at
-    model.update({"candidates": 2000, "test_candidates": 1000})  # of each level, before proposals are thinned
-    model.update({"proposals": 1000, "detections": 100, "score_threshold": 0.05})  # of an image, at most; of detections
-    model.sampling = 0  # points along a side of a RoIAlign bin; 0: as many as it has cells
+    model.update({"pre_nms_top_n": 2000, "pre_nms_top_n_test": 1000})  # proposals of each level before NMS: train, test
+    model.update({"post_nms_top_n": 1000, "detections": 100})  # maximum per image: proposals after NMS, detections
+    model.score_threshold = 0.05  # minimum score of a detection
+    model.sampling_ratio = 0  # RoIAlign samples along a side of a bin; 0: one per cell, rounded up
     return model
 
 
@@ -190,7 +191,7 @@ def ade20k() -> ConfigDict:
     data.std = IMAGENET_STD
     data.scale = (2048, 512)  # (long side, short side) that images are resized to, times a factor, their ratio kept
     data.ratio_range = (0.5, 2.0)  # of that factor
-    data.max_class_share = 0.75  # of a class in a crop; ten crops are tried. 1: any crop will do
+    data.max_class_fraction = 0.75  # of one class in a crop, up to ten tries; 1 accepts any crop
     data.flip = True
     data.brightness = 32.0  # of 255, at most; here and below 0 turns it off
     data.contrast = 0.5  # factors of 1 - this to 1 + this
@@ -413,8 +414,9 @@ def _shrink_detector(config: ConfigDict) -> ConfigDict:
     config.data.update({"fake_examples": 12, "fake_objects": 4})
     config.data.update({"short_sides": (48, 64), "long_side": 96, "crop_sides": (50, 60), "crop_range": (40, 60)})
     config.data.mask_size = 14
-    config.model.update({"channels": 8, "hidden": 16, "mask_convs": 1, "rpn_samples": 16, "roi_samples": 16})
-    config.model.update({"candidates": 32, "test_candidates": 32, "proposals": 16, "detections": 8, "num_classes": 3})
+    config.model.update({"channels": 8, "box_head_width": 16, "mask_convs": 1, "rpn_samples": 16, "roi_samples": 16})
+    config.model.update({"pre_nms_top_n": 32, "pre_nms_top_n_test": 32, "post_nms_top_n": 16})
+    config.model.update({"detections": 8, "num_classes": 3})
     config.eval.update({"short_side": 64, "long_side": 96, "every_epochs": 0.0, "num_pictures": 2})
     config.schedule.milestones = (2,)
     return config

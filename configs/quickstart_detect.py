@@ -22,8 +22,8 @@ def get_config():
 
     config.model.update({"width": 32, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window": 4, "drop_path": 0.0})
     config.model.update({"dtype": "float32", "num_classes": 5, "anchor_scale": 6.0})
-    config.model.update({"channels": 32, "hidden": 128, "mask_convs": 2, "rpn_samples": 64, "roi_samples": 32})
-    config.model.update({"candidates": 64, "test_candidates": 64, "proposals": 64, "detections": 20})
+    config.model.update({"channels": 32, "box_head_width": 128, "mask_convs": 2, "rpn_samples": 64, "roi_samples": 32})
+    config.model.update({"pre_nms_top_n": 64, "pre_nms_top_n_test": 64, "post_nms_top_n": 64, "detections": 20})
 
     config.optimizer.clip_norm = 5.0
     config.schedule.update({"peak_lr": 1e-3, "warmup_lr": 0.0, "warmup_steps": 200})

@@ -13,14 +13,14 @@ CONFIG = MaskRCNNConfig(
     encoder=ENCODER,
     num_classes=3,
     channels=8,
-    hidden=16,
+    box_head_width=16,
     mask_convs=1,
     anchor_scale=4.0,
     rpn_samples=32,
     roi_samples=16,
-    candidates=40,
-    test_candidates=40,
-    proposals=30,
+    pre_nms_top_n=40,
+    pre_nms_top_n_test=40,
+    post_nms_top_n=30,
     detections=10,
 )
 

@@ -97,7 +97,7 @@ MUTATIONS = {
     "detection: the padding normalized": ("localmim_jax/detection/task.py", "jnp.where(rows & columns, normalize(images), 0.0)", "normalize(images)", "detect"),
     "detection: the command's boxes left as resized": ("localmim_jax/cli/detect.py", 'to_original(found["boxes"], example["size"], pixels.shape[:2])', 'found["boxes"]', "detect"),
     "segmentation: mask not mirrored": ("localmim_jax/segmentation/augment.py", "image, labels = image[:, ::-1], labels[:, ::-1]", "image, labels = image[:, ::-1], labels", "segmentation_augment"),
-    "segmentation: any crop will do": ("localmim_jax/segmentation/augment.py", "0 < counts.max() < self.max_class_share * counts.sum()", "True", "segmentation_augment"),
+    "segmentation: any crop will do": ("localmim_jax/segmentation/augment.py", "0 < counts.max() < self.max_class_fraction * counts.sum()", "True", "segmentation_augment"),
     "segmentation: labels half a pixel off": ("localmim_jax/segmentation/augment.py", "((2 * np.arange(new) + 1) * old) // (2 * new)", "(np.arange(new) * old) // new", "segmentation_augment"),
     "segmentation: hue turned back": ("localmim_jax/segmentation/augment.py", "hue * (256 / 360)", "-hue * (256 / 360)", "segmentation_augment"),
     "segmentation: zero is a class": ("localmim_jax/segmentation/sources.py", "first = 1 if self.zero_ignored else 0", "first = 0", "masks"),

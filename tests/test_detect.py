@@ -270,8 +270,9 @@ def test_the_recipe_is_swins_3x():
     assert (config.num_epochs, config.batch_size, tuple(config.schedule.milestone_epochs)) == (36, 16, (27, 33))
     assert (config.schedule.peak_lr, config.schedule.warmup_steps, config.optimizer.weight_decay) == (1e-4, 1000, 0.05)
     model = from_config.detector_config(config)
-    assert (model.rpn_samples, model.roi_samples, model.candidates, model.test_candidates) == (256, 512, 2000, 1000)
-    assert (model.proposals, model.detections, model.score_threshold, model.anchor_scale) == (1000, 100, 0.05, 8)
+    assert (model.rpn_samples, model.roi_samples) == (256, 512)
+    assert (model.pre_nms_top_n, model.pre_nms_top_n_test, model.post_nms_top_n) == (2000, 1000, 1000)
+    assert (model.detections, model.score_threshold, model.anchor_scale) == (100, 0.05, 8)
     data = config.data
     assert data.short_sides == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
     assert (data.long_side, data.crop_probability, data.crop_sides, data.crop_range) == (

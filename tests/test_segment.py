@@ -247,7 +247,7 @@ def test_bad_data_ends_the_program_with_one_line(tmp_path, how):
         ("data.ratio_range", (2.0, 0.5), r"\(least, most\) factor above 0 is needed"),
         ("data.contrast", 1.5, "data.contrast is 1.5; it must be from 0 to 1"),
         ("data.hue", -0.1, "data.hue is -0.1; it must not be negative"),
-        ("data.max_class_share", 0.0, "above 0 and at most 1"),
+        ("data.max_class_fraction", 0.0, "above 0 and at most 1"),
         ("model.num_classes", 4, "has 3 classes, and the model 4"),
         ("model.taps", (1, 2), "reads four layers"),
         ("model.num_classes", 300, "from 2 to 254"),

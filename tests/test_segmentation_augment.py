@@ -73,7 +73,7 @@ def test_a_class_that_fills_the_crop_is_avoided_where_it_can_be():
 
     shares = [share(transform, given, seed) for seed in range(50)]
     assert np.mean(np.array(shares) < 0.75) > 0.75
-    free = dataclasses.replace(transform, max_class_share=1.0)
+    free = dataclasses.replace(transform, max_class_fraction=1.0)
     assert np.mean([share(free, given, seed) < 0.75 for seed in range(50)]) < 0.4
     alone = {**given, "mask": np.zeros_like(mask)}
     assert share(transform, alone, 0) == 1.0, "where there is but one class, some crop is taken"

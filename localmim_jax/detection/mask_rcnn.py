@@ -31,13 +31,13 @@ class MaskRCNNConfig:
         encoder: the backbone, as `heads.pyramid.dense_encoder` gives it.
         num_classes: without the background.
         channels: of the pyramid's levels and of the convolutions on them.
-        hidden: width of the box head's two layers.
+        box_head_width: width of the box head's two layers.
         mask_convs: 3x3 convolutions of the mask head.
         anchor_scale: side of the square anchor in strides of its level.
         rpn_samples, roi_samples: anchors and regions of an image that the losses look at.
-        candidates, test_candidates: of each level, at most, before the proposals are thinned.
-        proposals: regions of an image, at most.
-        sampling: points along a side of a bin of RoIAlign; 0 for the adaptive rule.
+        pre_nms_top_n, pre_nms_top_n_test: maximum number of proposals per level before NMS, in training and at test.
+        post_nms_top_n: maximum number of proposals per image after NMS.
+        sampling_ratio: RoIAlign samples along a side of a bin; 0 for the adaptive rule.
         score_threshold: least probability of a detection.
         detections: of an image, at most.
     """
@@ -45,27 +45,30 @@ class MaskRCNNConfig:
     encoder: ViTConfig | SwinConfig
     num_classes: int = 80
     channels: int = 256
-    hidden: int = 1024
+    box_head_width: int = 1024
     mask_convs: int = 4
     anchor_scale: float = SCALE
     rpn_samples: int = 256
     roi_samples: int = 512
-    candidates: int = 2000
-    test_candidates: int = 1000
-    proposals: int = 1000
-    sampling: int = 0
+    pre_nms_top_n: int = 2000
+    pre_nms_top_n_test: int = 1000
+    post_nms_top_n: int = 1000
+    sampling_ratio: int = 0
     score_threshold: float = 0.05
     detections: int = 100
 
     def __post_init__(self) -> None:
-        for key in ("num_classes", "channels", "hidden", "candidates", "test_candidates", "proposals", "detections"):
+        counts = ("num_classes", "channels", "box_head_width", "detections")
+        for key in (*counts, "pre_nms_top_n", "pre_nms_top_n_test", "post_nms_top_n"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must be at least 1")
         for key in ("rpn_samples", "roi_samples"):
             if getattr(self, key) < 4:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must be at least 4, a quarter are positive")
-        if self.mask_convs < 0 or self.sampling < 0 or self.anchor_scale <= 0:
-            raise ConfigError("model.mask_convs and model.sampling must not be negative, model.anchor_scale above 0")
+        if self.mask_convs < 0 or self.sampling_ratio < 0 or self.anchor_scale <= 0:
+            raise ConfigError(
+                "model.mask_convs and model.sampling_ratio must not be negative; model.anchor_scale must be above 0"
+            )
         if not 0 <= self.score_threshold < 1:
             raise ConfigError(f"model.score_threshold is {self.score_threshold}; it must be in [0, 1)")
 
@@ -78,11 +81,11 @@ class MaskRCNN(PyramidBackbone):
         super().__init__(encoder, rngs=rngs)
         self.config = config
         channels, dtype = config.channels, encoder.dtype
-        shared = {"sampling": config.sampling, "dtype": dtype, "rngs": rngs}
+        shared = {"sampling": config.sampling_ratio, "dtype": dtype, "rngs": rngs}
         widths = tuple(encoder.feature_width(tap) for tap in pyramid_taps(encoder))
         self.fpn = FPN(widths, channels, dtype=dtype, rngs=rngs)
         self.rpn = rpn.RPN(channels, anchor_scale=config.anchor_scale, dtype=dtype, rngs=rngs)
-        self.box_head = roi.BoxHead(channels, config.hidden, config.num_classes, **shared)
+        self.box_head = roi.BoxHead(channels, config.box_head_width, config.num_classes, **shared)
         self.mask_head = roi.MaskHead(channels, config.num_classes, num_convs=config.mask_convs, **shared)
 
     def levels(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
@@ -122,7 +125,7 @@ class MaskRCNN(PyramidBackbone):
             real,
             dataclasses.replace(assign.RPN, samples=config.rpn_samples),
         )
-        proposals, valid = rpn.propose(anchors, logits, deltas, sizes, config.candidates, config.proposals)
+        proposals, valid = rpn.propose(anchors, logits, deltas, sizes, config.pre_nms_top_n, config.post_nms_top_n)
         sampling = dataclasses.replace(assign.ROI, samples=config.roi_samples)
         rois, matched, drawn = roi.sample_rois(roi_key, proposals, valid, boxes, real, sampling)
         predicted = self.box_head(levels[:4], rois)
@@ -165,7 +168,7 @@ class MaskRCNN(PyramidBackbone):
         config, sizes = self.config, sizes.astype(jnp.float32)
         levels = self.levels(images)
         found = rpn.propose(
-            self.rpn.anchors(levels), *self.rpn(levels), sizes, config.test_candidates, config.proposals
+            self.rpn.anchors(levels), *self.rpn(levels), sizes, config.pre_nms_top_n_test, config.post_nms_top_n
         )
         detections = roi.select(
             *self.box_head(levels[:4], found[0]), *found, sizes, config.score_threshold, config.detections

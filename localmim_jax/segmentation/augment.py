@@ -73,7 +73,7 @@ class SegmentationTransform:
     """(example, rng) -> {"image": uint8 [h, w, 3], "mask": uint8 [h, w]} of one training example.
 
     The image is resized, its ratio kept, to fit `scale` times a factor drawn from `ratio_range`, and cropped to
-    `image_size`. A crop in which one class has `max_class_share` of the labeled pixels or more is drawn again, up to
+    `image_size`. A crop in which one class has `max_class_fraction` of the labeled pixels or more is drawn again, up to
     ten times. Then a mirror image with probability one half, a change of colors, and padding at the bottom and right:
     the image with `fill`, the mask with "no class".
 
@@ -81,7 +81,7 @@ class SegmentationTransform:
         image_size: (h, w) of the crop.
         scale: (long side, short side) in pixels that the resized image reaches with one of its sides.
         ratio_range: (least, most).
-        max_class_share: 1 turns the rule off.
+        max_class_fraction: 1 turns the rule off.
         flip: whether to mirror.
         distortion: of colors.
         fill: color of the padding, the mean that normalization takes to zero.
@@ -90,7 +90,7 @@ class SegmentationTransform:
     image_size: Size
     scale: Size
     ratio_range: tuple[float, float]
-    max_class_share: float
+    max_class_fraction: float
     flip: bool
     distortion: Distortion
     fill: tuple[int, int, int]
@@ -121,7 +121,7 @@ class SegmentationTransform:
             top, left = int(rng.integers(len(rows) - h + 1)), int(rng.integers(len(columns) - w + 1))
             labels = mask[np.ix_(rows[top : top + h], columns[left : left + w])]
             counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)[:IGNORED]
-            if self.max_class_share >= 1 or 0 < counts.max() < self.max_class_share * counts.sum():
+            if self.max_class_fraction >= 1 or 0 < counts.max() < self.max_class_fraction * counts.sum():
                 break
         return top, left, labels
 

@@ -177,15 +177,15 @@ def train_transform(config: ConfigDict) -> SegmentationTransform:
         if not 0 <= value <= most:
             limit = "not be negative" if most > 1 else "be from 0 to 1"
             raise ConfigError(f"data.{name} is {value}; it must {limit}")
-    if not 0 < data.max_class_share <= 1:
-        raise ConfigError(f"data.max_class_share is {data.max_class_share}; it must be above 0 and at most 1")
+    if not 0 < data.max_class_fraction <= 1:
+        raise ConfigError(f"data.max_class_fraction is {data.max_class_fraction}; it must be above 0 and at most 1")
     # What normalization takes to zero, as far as whole numbers can.
     red, green, blue = (round(255 * value) for value in data.mean)
     return SegmentationTransform(
         image_size=tuple(config.image_size),
         scale=scale,
         ratio_range=ratios,
-        max_class_share=data.max_class_share,
+        max_class_fraction=data.max_class_fraction,
         flip=data.flip,
         distortion=Distortion(**strengths),
         fill=(red, green, blue),
