@@ -13,7 +13,7 @@ PACKAGE = "localmim_jax"
 # From the bottom to the top; packages in one line do not import each other.
 RANKS = (
     ("errors", "faults"),
-    ("params", "ops", "recipes"),
+    ("files", "params", "ops", "recipes"),
     ("models",),
     ("method",),
     ("convert", "data", "engine"),
@@ -30,11 +30,12 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 ONLY = {
     "evals": {"errors", "ops", "engine.task"},
     "data": {"errors", "faults"},
-    "engine": {"errors", "faults", "params"},
+    "engine": {"errors", "faults", "files", "params"},
 }
 NUMPY_AND_JAX = frozenset({"optax", "orbax", "clu", "grain", "tensorflow", "ml_collections"})
 WITHOUT = {  # libraries that a package does without
     "errors": {"jax", "numpy"},
+    "files": {"jax", "numpy"},
     "recipes": {"jax", "flax", "tensorflow"},
     "ops": NUMPY_AND_JAX | {"flax"},
     "models": NUMPY_AND_JAX,

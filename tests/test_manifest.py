@@ -69,9 +69,8 @@ def test_every_changed_character_of_the_manifest_is_noticed(checkpoint):
 
 def test_an_unfinished_manifest_does_not_count(checkpoint):
     """Killed with the manifest written under its temporary name, and published by the next attempt."""
-    script = (
-        "import sys, pathlib; from localmim_jax.engine import manifest; manifest.publish(pathlib.Path(sys.argv[1]), 7)"
-    )
+    script = "import sys, pathlib; from localmim_jax.engine.checkpoints import manifest; "
+    script += "manifest.publish(pathlib.Path(sys.argv[1]), 7)"
     environment = {**os.environ, "LOCALMIM_FAULT": "before_publish"}
     command = [sys.executable, "-c", script, str(checkpoint)]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL

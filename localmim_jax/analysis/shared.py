@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from localmim_jax.api import load_model
 from localmim_jax.engine.checkpoints.read import complete_steps, find_checkpoint
-from localmim_jax.engine.record import write_json
 from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.files import write_json
 from localmim_jax.tasks import initialize, inputs
 
 Values = dict[str, np.ndarray]  # one number a layer, by name

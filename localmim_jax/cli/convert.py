@@ -241,9 +241,9 @@ def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "
         StorageError: it cannot be written.
     """
     from localmim_jax.convert import files
-    from localmim_jax.engine import record
     from localmim_jax.engine.checkpoints.write import Checkpointer
     from localmim_jax.engine.settings import CheckpointSettings
+    from localmim_jax.files import write_json
     from localmim_jax.params import unflatten
     from localmim_jax.tasks import initialize
 
@@ -251,7 +251,7 @@ def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "
     checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
     checkpointer.save(0, {"params": unflatten(arrays), "model_state": {}, "ema": {}})
     checkpointer.close()
-    record.write_json(directory / initialize.CONVERTED, json.loads(about.to_json()))
+    write_json(directory / initialize.CONVERTED, json.loads(about.to_json()))
 
 
 def _grouped_reasons(ignored: dict[str, str]) -> list[str]:

@@ -51,7 +51,7 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.data.decode import to_array
     from localmim_jax.detection.coco_ap import to_results
     from localmim_jax.detection.render import LEGIBLE, draw
-    from localmim_jax.engine.record import write_json
+    from localmim_jax.files import write_json
 
     for image in options.images:  # before the first is drawn, every one is known to be readable
         read(image)

@@ -14,6 +14,7 @@ from absl import logging
 
 from localmim_jax.convert import torch_io
 from localmim_jax.errors import ConfigError, DataError, StorageError
+from localmim_jax.files import replacing
 
 MAX_BYTES = 32 * 2**30  # of one file's content: ViT-L with its optimizer state is 4 GiB
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -83,7 +84,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
     with whole(path) as temporary:
         match path.suffix.lower():
             case ".npz":
-                np.savez(temporary, **(contiguous | {NOTE: np.array(about)}))
+                with open(temporary, "wb") as handle:  # a path would get another suffix
+                    np.savez(handle, **(contiguous | {NOTE: np.array(about)}))
             case ".safetensors":
                 from safetensors.numpy import save_file
 
@@ -111,16 +113,12 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: the file cannot be written.
     """
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _read_npz(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

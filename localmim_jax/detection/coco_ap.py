@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import numpy as np
 from localmim_jax.detection import render
 from localmim_jax.detection.paste import paste
 from localmim_jax.engine.task import Batch
-from localmim_jax.errors import DataError, StorageError
+from localmim_jax.errors import DataError
+from localmim_jax.files import write_json
 
 _NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")  # the first six of pycocotools' twelve numbers
 _KINDS = {"box": "bbox", "mask": "segm"}
@@ -85,7 +85,7 @@ class CocoAP:
         if not self._images:
             raise DataError("no image was evaluated; check eval.split")
         if self._file is not None:
-            write_results(self._file, self.results)
+            write_json(self._file, self.results, indent=None)
         dataset = self._dataset()
         values: dict[str, Any] = {}
         for kind, of_coco in _KINDS.items():
@@ -165,13 +165,3 @@ def to_results(
             }
         )
     return entries
-
-
-def write_results(path: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Results as COCO's JSON. Raises StorageError where they cannot be written."""
-    try:
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.write_text(json.dumps(list(results)))
-        unfinished.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror})") from error

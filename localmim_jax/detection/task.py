@@ -14,9 +14,9 @@ from localmim_jax.detection.augment import DetectionEvalTransform, DetectionTran
 from localmim_jax.detection.coco import DetectionSource
 from localmim_jax.detection.coco_ap import Categories, CocoAP
 from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
-from localmim_jax.engine.record import write_json
 from localmim_jax.engine.task import Batch, Evaluation, Task
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.files import write_json
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.tasks import decay, from_config, inputs

@@ -21,7 +21,7 @@ from localmim_jax.engine.flops import parameter_count
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.metrics import Meter, RunSize, duration, size
 from localmim_jax.engine.prefetch import DevicePrefetch, PlacedBatch
-from localmim_jax.engine.record import open_workdir, record_run, write_json
+from localmim_jax.engine.record import open_workdir, record_run
 from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.signals import StopRequest
 from localmim_jax.engine.state import StateSpec, state_hash
@@ -29,6 +29,7 @@ from localmim_jax.engine.step import CompiledStep, compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.engine.writer import MetricsWriter
 from localmim_jax.errors import DataError, Diverged, Interrupted, Preempted, StorageError
+from localmim_jax.files import write_json
 from localmim_jax.params import Tree
 
 RUN_AHEAD = 2  # steps that may be under way on the devices while the host prepares the next one

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.files import write_json
 from localmim_jax.params import flatten
 
 # Keys whose value does not change what is learned. A name stands for itself and all below it; "*" ends a prefix.
@@ -119,24 +120,6 @@ def environment() -> dict[str, Any]:
         "processes": jax.process_count(),
         "commit": _commit(),
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes the whole file or leaves the old one.
-
-    Raises:
-        StorageError: naming the path and the reason.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "w") as handle:
-            json.dump(content, handle, indent=2)
-            handle.write("\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _read_json(path: Path) -> Any:

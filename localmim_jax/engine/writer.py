@@ -5,7 +5,6 @@ A log that cannot be written is warned of once and given up: training goes on.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from localmim_jax.files import replacing
 from localmim_jax.params import Tree, flatten
 
 
@@ -132,9 +132,8 @@ def _drop_after(path: Path, step: int) -> None:
         # Evaluations of that very step are run again.
         if entry["step"] < step or (entry["step"] == step and "learning_rate" in entry):
             kept.append(json.dumps(entry) + "\n")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept))
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from localmim_jax import faults
 from localmim_jax.errors import ConfigError, StorageError
+from localmim_jax.files import replacing, sync_directory
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -62,15 +63,11 @@ def publish(directory: Path, step: int, score: float | None = None) -> Manifest:
         "score": score,
         "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())},
     }
-    temporary = directory / (NAME + ".tmp")
-    with open(temporary, "w") as handle:
-        json.dump({**body, "digest": _digest(body)}, handle, indent=1)
-        handle.flush()
-        os.fsync(handle.fileno())
-    faults.crash_at("before_publish", step)
-    os.replace(temporary, directory / NAME)
+    with replacing(directory / NAME) as temporary:
+        temporary.write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
+        faults.crash_at("before_publish", step)
     for folder in (*{path.parent for path in paths}, directory, directory.parent):
-        _sync_directory(folder)
+        sync_directory(folder)
     return manifest
 
 
@@ -132,14 +129,6 @@ def _hash(path: Path, sync: bool = False) -> tuple[int, str]:
         if sync:
             os.fsync(handle.fileno())
         return os.fstat(handle.fileno()).st_size, digest
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(body: dict[str, Any]) -> str:
