@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from localmim_jax.cli import hints
+from localmim_jax.recipes import hints
 
 COMMANDS = (
     *("train", "prepare", "evaluate", "knn", "compare"),

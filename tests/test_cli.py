@@ -1,19 +1,17 @@
 """Every way of mistyping a command line ends in one helpful line; a right one gives the right config."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import jax.numpy as jnp
 import pytest
 from absl import flags
-from jax.errors import JaxRuntimeError
 
 import main
-from localmim_jax.cli import hints, program
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError, Diverged, Interrupted, Preempted, StorageError
+from localmim_jax.recipes import hints
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
@@ -67,15 +65,6 @@ def test_none_unsets_what_may_be_unset():
     assert config.schedule.base_lr is None
     assert config.schedule.peak_lr == 1.0
     assert "always needs a value" in refusal(QUICKSTART, "--config.batch_size=None")
-
-
-def test_record_survives_json():
-    config = parse("--config=configs/vit_b_100ep.py", "--config.model.taps=2,3").config
-    record = program.record(config)
-    assert json.loads(json.dumps(record)) == record
-    assert record["model"]["taps"] == [2, 3]
-    assert record["num_steps"] is None
-    assert config.model.taps == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +128,6 @@ def test_bad_config_file(tmp_path, source, expected):
     assert len(message) < 300 + len(str(path))
 
 
-def test_config_file_with_an_argument(tmp_path):
-    path = tmp_path / "recipe.py"
-    path.write_text(
-        "from ml_collections import ConfigDict\ndef get_config(size):\n    return ConfigDict({'size': size})\n"
-    )
-    assert program.load_config(f"{path}:large").size == "large"
-
-
 def test_an_unknown_run_of_a_recipe_with_several_is_told_the_known_ones():
     assert "table1.py has no 'vit_b_local_mutli'; did you mean vit_b_local_multi?" in refusal(
         "--config=configs/table1.py:vit_b_local_mutli"
@@ -171,31 +152,6 @@ def test_workdir(monkeypatch, tmp_path):
         program.workdir(None)
     with pytest.raises(ConfigError, match="web address"):
         program.workdir("https://host/run")
-
-
-def test_out_of_memory_on_a_real_device():
-    with pytest.raises(JaxRuntimeError) as caught:
-        jnp.zeros(2**46, jnp.uint8)
-    assert "(6.55e+04 GiB asked for)" in hints.out_of_memory_hint(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (
-            JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory trying to allocate 8.50GiB."),
-            "(8.50 GiB asked for)",
-        ),
-        (JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes."), "(9.54e-07 GiB asked for)"),
-        (JaxRuntimeError("RESOURCE_EXHAUSTED: full"), "raise accum_steps, set model.remat=true or lower batch_size"),
-        (MemoryError(), "out of host memory"),
-        (JaxRuntimeError("INTERNAL: a bug"), None),
-        (ValueError("RESOURCE_EXHAUSTED: no space left on device"), None),
-    ],
-)
-def test_out_of_memory(error, expected):
-    hint = hints.out_of_memory_hint(error)
-    assert expected in hint if expected else hint is None
 
 
 @pytest.mark.parametrize(
@@ -311,17 +267,6 @@ def test_recipes_are_found_outside_the_repository(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr.startswith(expected)
-
-
-def test_a_recipe_of_ones_own_wins(tmp_path, monkeypatch):
-    packaged = program.load_config(QUICKSTART.removeprefix("--config="))
-    (tmp_path / "configs").mkdir()
-    own = "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'batch_size': 7})\n"
-    (tmp_path / "configs" / "quickstart.py").write_text(own)
-    monkeypatch.chdir(tmp_path)
-    assert program.load_config("configs/quickstart.py").batch_size == 7
-    (tmp_path / "configs" / "quickstart.py").unlink()
-    assert program.load_config("configs/quickstart.py") == packaged
 
 
 def test_arguments_without_dashes_go_to_a_list_flag_where_a_command_has_one():

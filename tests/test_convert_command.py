@@ -20,6 +20,7 @@ from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.models.classifier import Classifier
+from localmim_jax.recipes.override import record
 from localmim_jax.tasks import from_config, initialize
 
 ROOT = initialize.__file__.rsplit("/localmim_jax/", 1)[0]
@@ -36,7 +37,7 @@ def save_run(directory, config, model, **state):
     state = {"model_state": trees.map_with_path(random, model_state), "ema": {}, **state}
     checkpointer.save(3, {"params": trees.map_with_path(random, params), "step": np.int32(3), **state})
     checkpointer.close()
-    (directory / "config.json").write_text(json.dumps(program.record(config)))
+    (directory / "config.json").write_text(json.dumps(record(config)))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from PIL import Image
 
 from configs import common, quickstart, quickstart_finetune
 from localmim_jax.build import build_task
-from localmim_jax.cli import program
 from localmim_jax.cli.evaluate import evaluate
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.sources import FakeSource
@@ -27,6 +26,7 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.models.vit import ViTConfig, position_table
 from localmim_jax.params import flatten, merge, split, unflatten
+from localmim_jax.recipes.override import record
 from localmim_jax.tasks import finetune, from_config, inputs
 from tests.training import train
 
@@ -125,7 +125,7 @@ def pretrained(tmp_path_factory):
     rng = np.random.default_rng(5)
     params = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), abstract)
     workdir = tmp_path_factory.mktemp("pretrained")
-    (workdir / "config.json").write_text(json.dumps(program.record(config)))
+    (workdir / "config.json").write_text(json.dumps(record(config)))
     checkpointer = Checkpointer(workdir / "checkpoints", CheckpointSettings())
     checkpointer.save(
         7, {"params": params, "model_state": {}, "ema": jax.tree.map(lambda p: p + 1, params), "step": np.int32(7)}

@@ -101,7 +101,7 @@ def package_files() -> list[str]:
 
 def test_every_package_has_a_rank():
     stubs = {"compare", "detect", "evaluate", "features", "knn", "prepare", "segment", "tables", "visualize"}
-    assert {package_of(path) for path in package_files()} - {"__init__"} - stubs == set(RANK) - {"recipes"}
+    assert {package_of(path) for path in package_files()} - {"__init__"} - stubs == set(RANK)
 
 
 def test_imports_run_downward_only():

@@ -11,9 +11,9 @@ from PIL import Image
 
 from configs import common
 from localmim_jax.build import build_task
-from localmim_jax.cli import program
 from localmim_jax.engine import loop
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.recipes.override import record
 from tests.training import first_devices
 
 STEPS = 6
@@ -62,7 +62,7 @@ def train(config, workdir, devices=1):
 
     recording = dataclasses.replace(task, train_batches=recorded)
     with first_devices(devices):
-        summary = loop.run(recording, settings, workdir, program.record(config))
+        summary = loop.run(recording, settings, workdir, record(config))
     losses = [line["loss"] for line in read_metrics(workdir)]
     return losses, summary.state_hash, seen
 

@@ -14,7 +14,6 @@ from PIL import Image
 from configs import common, quickstart_segment, swin_b_hog_400ep_ade20k, vit_b_1600ep_ade20k
 from localmim_jax import params as trees
 from localmim_jax.build import build_task
-from localmim_jax.cli import program
 from localmim_jax.cli.evaluate import evaluate
 from localmim_jax.convert.interpolate import resize_positions
 from localmim_jax.convert.load import check
@@ -27,6 +26,7 @@ from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import make_train_step
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.recipes.override import record
 from localmim_jax.segmentation import regions
 from localmim_jax.segmentation.upernet import Segmenter
 from localmim_jax.tasks import from_config, initialize
@@ -64,7 +64,7 @@ def run(tmp_path_factory):
     config = tiny(f"masks:{folder}", 7)
     config.eval.write_masks = True
     task, engine = build_task(config, str(place / "run"))
-    return config, place / "run", loop.run(task, engine, place / "run", program.record(config))
+    return config, place / "run", loop.run(task, engine, place / "run", record(config))
 
 
 def test_a_run_evaluates_every_image_and_leaves_masks_and_pictures(run):

@@ -11,6 +11,7 @@ from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError, StorageError
 from localmim_jax.evals.overlay import colors
+from localmim_jax.recipes.override import record
 from localmim_jax.segmentation.task import RESULTS
 from localmim_jax.tasks import from_config
 from tests.test_segment import drawn, tiny
@@ -27,7 +28,7 @@ def run(tmp_path_factory):
     checkpointer = Checkpointer(place / "checkpoints", CheckpointSettings())
     checkpointer.save(3, {"params": params, "model_state": statistics, "ema": {}, "step": np.int32(3)})
     checkpointer.close()
-    (place / "config.json").write_text(json.dumps(program.record(config)))
+    (place / "config.json").write_text(json.dumps(record(config)))
     (place / RESULTS).write_text(json.dumps({"classes": ["wall", "sky", "tree"], "confusion": []}))
     return place
 

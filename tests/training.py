@@ -6,9 +6,9 @@ import jax
 import pytest
 
 from localmim_jax.build import build_task
-from localmim_jax.cli import program
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh
+from localmim_jax.recipes.override import record
 
 
 @contextlib.contextmanager
@@ -23,4 +23,4 @@ def train(config, workdir, devices=1):
     """The summary of the run that `main.py` would make of the config."""
     task, settings = build_task(config, str(workdir))
     with first_devices(devices):
-        return loop.run(task, settings, workdir, program.record(config))
+        return loop.run(task, settings, workdir, record(config))

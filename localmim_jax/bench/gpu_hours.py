@@ -17,8 +17,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.cli import hints, program
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
+from localmim_jax.recipes import hints
 
 IMAGENET_EXAMPLES = 1_281_167
 BATCH_SIZES = ("32", "48", "64", "128", "256")  # the supplement's

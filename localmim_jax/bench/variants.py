@@ -17,8 +17,10 @@ from absl import flags
 
 from localmim_jax.bench import peak
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.cli import hints, program
+from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
+from localmim_jax.recipes import hints
+from localmim_jax.recipes.override import override
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -34,7 +36,7 @@ def main(options: flags.FlagValues) -> None:
     if not options.settings:
         raise ConfigError("no settings to compare; for example: as-is model.attention=cudnn")
     configs = {
-        setting: program.override(copy.deepcopy(options.config), [] if setting == "as-is" else setting.split())
+        setting: override(copy.deepcopy(options.config), [] if setting == "as-is" else setting.split())
         for setting in options.settings
     }
     dtype = options.config.model.dtype

@@ -19,22 +19,15 @@ from localmim_jax.engine.step import compile_step, make_train_step
 from localmim_jax.engine.task import Task
 from localmim_jax.errors import DataError
 from localmim_jax.params import merge
+from localmim_jax.recipes.override import flatten
 
 _GIB = 2**30
 
 
 def run(config: ConfigDict) -> None:
     """Prints the resolved config, then everything of `report`."""
-    print("\n".join(f"{key} = {value}" for key, value in flat(config)) + "\n")
+    print("\n".join(f"{key} = {value}" for key, value in flatten(config).items()) + "\n")
     print("\n".join(report(config)))
-
-
-def flat(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
-    """("model.target.bins", 18) for every key, as overrides name them."""
-    pairs = []
-    for key, value in config.items():
-        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [(f"{prefix}{key}", value)]
-    return pairs
 
 
 def report(config: ConfigDict) -> list[str]:

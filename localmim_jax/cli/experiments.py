@@ -9,8 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.errors import DataError
+from localmim_jax.recipes.load import load_config
+from localmim_jax.recipes.override import override, record
 
 
 class State(enum.Enum):
@@ -46,7 +47,7 @@ class Run:
 
     def load(self) -> ConfigDict:
         """The resolved config."""
-        return program.override(program.load_config(self.config), self.overrides)
+        return override(load_config(self.config), self.overrides)
 
     def state(self) -> State:
         """See `state_of`."""
@@ -74,7 +75,7 @@ class Run:
 
         config = self.load()
         task, settings = build_task(config, self.workdir)
-        loop.run(task, settings, self.workdir, program.record(config))
+        loop.run(task, settings, self.workdir, record(config))
         jax.clear_caches()
 
 

@@ -4,23 +4,20 @@ Something the user can put right ends with one line on stderr and the exit statu
 else keeps its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is answered at once.
 """
 
-import importlib.util
 import logging
 import os
 import re
-import runpy
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict, FieldReference, config_flags
 
-from localmim_jax.cli import hints
 from localmim_jax.errors import ConfigError, UserError
+from localmim_jax.recipes import hints
+from localmim_jax.recipes.load import load_config, recipe_files
+from localmim_jax.recipes.override import flatten, override
 
 _HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
 
@@ -84,58 +81,12 @@ def parse(
     if positional:
         values[positional].value = [*(values[positional].value or []), *rest]
     elif rest:
-        raise ConfigError(hints.leftover(rest[0], values, dict(_fields(config)) if config else {}))
+        raise ConfigError(hints.leftover(rest[0], values, flatten(config) if config else {}))
     if "config" in values:
         if config is None and (values["config"].default is None or overrides or resets):
             raise ConfigError(_explain_no_config(overrides, resets))
         values["config"].value = None if config is None else override(config, overrides, resets)
     return values
-
-
-def load_config(path: str) -> ConfigDict:
-    """What `get_config()` of a Python file returns, locked. `file.py:argument` calls `get_config("argument")`.
-
-    `configs/<recipe>.py` is found in any directory: without such a file, it is the one that came with the package.
-    A config is code: run only your own.
-    """
-    file, *argument = path.split(":", 1)
-    if not Path(file).is_file():
-        packaged = _recipes() / Path(file).name
-        if Path(file).parent != Path("configs") or not packaged.is_file():
-            raise ConfigError(f"config file {file} not found{hints.did_you_mean(file, _existing_configs())}")
-        file = str(packaged)
-    content: dict[str, Any] = {}
-    try:
-        content = runpy.run_path(file)
-        get_config = content.get("get_config")
-        if get_config is None:
-            raise ConfigError(f"{file} has no function get_config()")
-        config = get_config(*argument)
-    except ConfigError:
-        raise
-    except Exception as error:
-        if argument and "sweep" in content and argument[0] not in (known := content["sweep"]()):
-            near = hints.did_you_mean(argument[0], known)
-            raise ConfigError(f"{file} has no {argument[0]!r}{near or '; it has ' + ', '.join(known)}") from error
-        places = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        line = f", line {places[-1]}" if places else ""
-        # ml_collections lists every key of the config, which buries its own suggestion.
-        reason = re.sub(r'\. Other fields present:.*}"', ".", str(error), flags=re.DOTALL).replace("\\n", " ")
-        raise ConfigError(f"config file {file}{line}: {type(error).__name__}: {reason}") from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"get_config() of {file} returned a {type(config).__name__}, not a ConfigDict")
-    return config.lock()
-
-
-def record(config: ConfigDict) -> dict[str, Any]:
-    """The resolved config as nested plain dicts that survive a round trip through JSON: tuples become lists."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        return [plain(inner) for inner in value] if isinstance(value, (tuple, list)) else value
-
-    return plain(config.copy_and_resolve_references().to_dict())
 
 
 def workdir(path: str | None) -> str:
@@ -193,74 +144,10 @@ def _sort_arguments(arguments: Sequence[str], with_config: bool) -> tuple[list[s
     return overrides, resets, others
 
 
-def override(config: ConfigDict, overrides: Sequence[str], resets: Sequence[str] = ()) -> ConfigDict:
-    """The locked config with "key=value" overrides, and with the keys in `resets` set back to None."""
-    fields = dict(_fields(config))
-    for key in [text.split("=", 1)[0] for text in overrides] + list(resets):
-        if key not in fields:
-            raise ConfigError(f"--config.{key}: {hints.unknown_key(key, fields)}")
-    defaults = {key: value.get() if isinstance(value, FieldReference) else value for key, value in fields.items()}
-    values = flags.FlagValues()
-    tokens = [f"--config.{text}" for text in overrides]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["command", *tokens])
-    try:
-        values(["command", *tokens])
-    except (flags.Error, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(hints.flag_error(error, values)) from error
-    config = values.config
-    for text in overrides:
-        _check_tuple(text, defaults, config)
-    for key in resets:
-        if not isinstance(fields[key], FieldReference):
-            raise ConfigError(f"--config.{key}=None: this key always needs a value")
-        holder, _, name = key.rpartition(".")
-        _lookup(config, holder)[name] = None
-    return config
-
-
-def _fields(config: ConfigDict, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """("model.depth", value) for every key; a value that may be None is a `FieldReference`."""
-    for key, value in config.items(preserve_field_references=True):
-        if isinstance(value, ConfigDict):
-            yield from _fields(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _lookup(config: ConfigDict, path: str) -> Any:
-    for part in filter(None, path.split(".")):
-        config = config[part]
-    return config
-
-
-def _check_tuple(text: str, defaults: dict[str, Any], config: ConfigDict) -> None:
-    """A tuple's parser takes words too; every tuple of a config holds numbers."""
-    key = text.split("=", 1)[0]
-    value = _lookup(config, key)
-    if not isinstance(value, tuple):
-        return
-    whole = all(type(number) is int for number in defaults[key] or ())
-    if not all(type(number) is int or (type(number) is float and not whole) for number in value):
-        kind = "whole numbers" if whole else "numbers"
-        raise ConfigError(f"--config.{text}: {kind} separated by commas are needed")
-
-
 def _explain_no_config(overrides: Sequence[str], resets: Sequence[str]) -> str:
     changed = [text.split("=", 1)[0] for text in overrides] + list(resets)
     what = f"--config.{changed[0]} changes a recipe, and there is no --config" if changed else "no --config given"
-    return f"{what}; for example --config={_existing_configs()[0]}"
-
-
-def _recipes() -> Path:
-    """The directory of the recipes that came with the package."""
-    spec = importlib.util.find_spec("configs")
-    return Path(spec.origin).parent if spec is not None and spec.origin else Path("configs")
-
-
-def _existing_configs() -> list[str]:
-    files = {f"configs/{path.name}" for place in (Path("configs"), _recipes()) for path in place.glob("*.py")}
-    found = sorted(files - {"configs/__init__.py", "configs/common.py"})
-    return sorted(found, key=lambda path: "quickstart" not in path) or ["configs/quickstart.py"]
+    return f"{what}; for example --config={recipe_files()[0]}"
 
 
 def _log_our_own_messages() -> None:

@@ -14,6 +14,7 @@ interrupted and saved.
 from absl import flags
 
 from localmim_jax.cli import program
+from localmim_jax.recipes.override import record
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -39,4 +40,4 @@ def main(options: flags.FlagValues) -> None:
 
     distributed.initialize(options.coordinator_address, options.num_processes, options.process_id)
     task, settings = build_task(options.config, workdir)
-    loop.run(task, settings, workdir, program.record(options.config))
+    loop.run(task, settings, workdir, record(options.config))
