@@ -163,23 +163,30 @@ def attend(
     return out[:, :n]
 
 
-class Attention(nnx.Module):
-    """Multi-head self-attention over [b, n, d] with one fused qkv projection."""
+class AttentionProjections(nnx.Module):
+    """The two linear layers of multi-head self-attention: one fused qkv projection, and the output's."""
 
     def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
         self.num_heads = config.num_heads
+        self.qkv = linear(config.width, 3 * config.width, dtype=config.dtype, rngs=rngs)
+        self.proj = linear(config.width, config.width, dtype=config.dtype, rngs=rngs)
+
+    def split_heads(self, qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[..., 3 d] as `qkv` gives it -> queries, keys and values, [..., heads, d / heads] each."""
+        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
+        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+
+
+class Attention(AttentionProjections):
+    """Multi-head self-attention over [b, n, d]."""
+
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
         self.implementation = config.attention
         self.relative_grid = config.relative_grid
         if config.relative_grid is not None:
             table = jnp.zeros((relative_rows(config.relative_grid), config.num_heads), jnp.float32)
             self.relative_position_bias = nnx.Param(table)
-        self.qkv = linear(config.width, 3 * config.width, dtype=config.dtype, rngs=rngs)
-        self.proj = linear(config.width, config.width, dtype=config.dtype, rngs=rngs)
-
-    def queries_keys_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """[b, n, d] -> three [b, n, heads, d / heads]."""
-        qkv = self.qkv(x).reshape(*x.shape[:-1], 3, self.num_heads, -1)
-        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
     def __call__(self, x: jax.Array, bias: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
         """Attends within the n tokens.
@@ -189,7 +196,7 @@ class Attention(nnx.Module):
             bias: added to the logits, broadcastable to [b, heads, n, n], or None.
             mask: bool, True where a query (row) may attend to a key (column), broadcastable alike, or None.
         """
-        q, k, v = self.queries_keys_values(x)
+        q, k, v = self.split_heads(self.qkv(x))
         if self.relative_grid is not None:
             own = grid_bias(self.relative_position_bias[...], self.relative_grid)[None]
             bias = own if bias is None else bias + own
@@ -197,7 +204,7 @@ class Attention(nnx.Module):
 
     def weights(self, x: jax.Array) -> jax.Array:
         """The attention maps of a whole sequence, float32 [b, heads, n, n], query by key: what `__call__` weighs by."""
-        q, k, _ = self.queries_keys_values(x)
+        q, k, _ = self.split_heads(self.qkv(x))
         return attention_weights(q, k)
 
 

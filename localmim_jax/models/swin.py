@@ -160,7 +160,7 @@ VARIANTS = {
 }
 
 
-class WindowAttention(blocks.Attention):
+class WindowAttention(blocks.AttentionProjections):
     """Self-attention within the groups of a layout, with a learned bias for every relative position."""
 
     def __init__(self, config: blocks.BlockConfig, window: int, *, rngs: nnx.Rngs):
@@ -169,7 +169,7 @@ class WindowAttention(blocks.Attention):
         table = init(rngs.params(), ((2 * window - 1) ** 2, config.num_heads), jnp.float32)
         self.relative_position_bias = nnx.Param(table)
 
-    def within(self, x: jax.Array, layout: Layout) -> jax.Array:
+    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
         """[b, n, d] -> [b, n, d]."""
         q, k, v = self._packed(x, layout)
         return self.proj(layout.unpack(attend(q, k, v, layout.bias(self.relative_position_bias[...]))))
@@ -181,9 +181,7 @@ class WindowAttention(blocks.Attention):
 
     def _packed(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[b, n, d] -> queries, keys and values in the layout's groups, [m, b / m, g, s, heads, d / heads] each."""
-        qkv = layout.pack(self.qkv(x), cast(nnx.Param, self.qkv.bias)[...].astype(x.dtype))
-        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
-        return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
+        return self.split_heads(layout.pack(self.qkv(x), cast(nnx.Param, self.qkv.bias)[...].astype(x.dtype)))
 
 
 class SwinBlock(nnx.Module):
@@ -200,7 +198,7 @@ class SwinBlock(nnx.Module):
     def __call__(self, x: jax.Array, layout: Layout, key: jax.Array | None = None) -> jax.Array:
         """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
         key1, key2 = (None, None) if key is None else jax.random.split(key)
-        x = x + blocks.drop_path(self.attention.within(self.norm1(x), layout), self.drop_path, key1)
+        x = x + blocks.drop_path(self.attention(self.norm1(x), layout), self.drop_path, key1)
         return x + blocks.drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
 
 
