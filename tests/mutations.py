@@ -28,7 +28,7 @@ MUTATIONS = {
     "HOG without root": ("localmim_jax/method/targets.py", "norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))", "norm = jnp.abs(histogram).sum(axis=-1, keepdims=True)", "targets"),
     "biased variance": ("localmim_jax/method/targets.py", "ddof=1", "ddof=0", "targets"),
     "row before column": ("localmim_jax/models/positions.py", "[np.sin(angles_x), np.cos(angles_x), np.sin(angles_y), np.cos(angles_y)]", "[np.sin(angles_y), np.cos(angles_y), np.sin(angles_x), np.cos(angles_x)]", "blocks localmim"),
-    "binary weight at the coarse scale": ("localmim_jax/method/masking.py", ".mean(axis + 1)", ".max(axis + 1)", "masking localmim"),
+    "binary weight at the coarse scale": ("localmim_jax/models/mask.py", ".mean(axis + 1)", ".max(axis + 1)", "masking localmim"),
     "largest noise kept": ("localmim_jax/method/masking.py", "jnp.argsort(noise, axis=1)", "jnp.argsort(-noise, axis=1)", "masking"),
     "loss over visible patches too": ("localmim_jax/method/losses.py", "(error * weight).sum()", "error.sum()", "losses localmim"),
     "norms decayed": ("localmim_jax/tasks/decay.py", '(r"(^|/)(bias|scale)$", False)', '(r"(^|/)(bias|scale)$", True)', "decay"),
