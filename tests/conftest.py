@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -36,3 +37,19 @@ def strict_dtypes():
 def goldens() -> Path:
     """Numbers of the authors' release on tiny models; see goldens/README.md."""
     return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def two_steps(tmp_path_factory) -> Path:
+    """A run directory with checkpoints 1 and 2, not to be changed."""
+    from tests.checkpoints import write_steps
+
+    run = tmp_path_factory.mktemp("run")
+    write_steps(run / "checkpoints", [1, 2])
+    return run
+
+
+@pytest.fixture
+def workdir(two_steps, tmp_path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(two_steps, tmp_path / "run")

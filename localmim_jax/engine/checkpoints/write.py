@@ -1,39 +1,30 @@
-"""Checkpoints that can be trusted: written in the background by orbax, counted only once their manifest exists, and
-verified byte for byte before use.
+"""Saves that can be trusted: orbax writes in the background, and a step counts only once its manifest exists.
 
-On disk a step is `checkpoints/<step>/`: orbax's files under `state/` and `manifest.json` (see `engine.manifest`).
-Orbax writes to a temporary name and renames; then the first process hashes the files and publishes the manifest; only
-then are older steps removed. Killed anywhere in between, the run resumes from the step before. Which steps are kept is
-decided here, by manifests, since orbax would count steps that were never published. A step without a manifest is
-ignored, and removed when the same step is saved again. Reading without a run: `engine.saved`.
+A step is the directory `checkpoints/<step>/` with orbax's files under `state/` and `manifest.json` (see `manifest`).
+Orbax writes to a temporary name and renames it. Then the first process hashes the files and publishes the manifest.
+Only then are older steps removed (`retention`). A run killed anywhere in between resumes from the step before
+(`restore`). A step without a manifest is ignored, and replaced when the same step is saved again.
 """
 
 import errno
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 
 from localmim_jax import faults
-from localmim_jax.engine.checkpoints import manifest, orbax_io
+from localmim_jax.engine.checkpoints import manifest, orbax_io, restore, retention
 from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import StorageError
 
-_TEMPORARY = ".orbax-checkpoint-tmp"
-_REMOVING = ".removing"
-_NONE, _ALL_BAD = -1, -2
-
 
 class Checkpointer:
-    """Saves, keeps and restores the steps of one run. One at a time may write to a directory (`engine.lock`).
+    """The checkpoints of one run. One run at a time may write to a directory (`lock`).
 
     With several processes all of them call `save`, `restore` and `restore_latest`, with the same steps.
 
@@ -42,13 +33,12 @@ class Checkpointer:
         settings: which steps are kept.
 
     Raises:
-        StorageError: the directory cannot be made or tidied.
+        StorageError: the directory cannot be made or read.
     """
 
     def __init__(self, directory: Path, settings: CheckpointSettings):
         self._directory = Path(directory).absolute()
         self._settings = settings
-        self._quarantine = self._directory.parent / "quarantine"
         self._several = jax.process_count() > 1
         self._writer = jax.process_index() == 0
         self._orbax = orbax_io.writer()
@@ -58,9 +48,9 @@ class Checkpointer:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             if self._writer:
-                self._remove_leftovers()
-                self._warn_of_strangers()
-            # Held open, so that it is known again: orbax would make a removed directory anew, with all above it.
+                retention.remove_leftovers(self._directory)
+                retention.warn_of_incomplete(self._directory)
+            # The open descriptor identifies the directory: if it is removed, orbax would create another one.
             self._opened = os.open(self._directory, os.O_RDONLY)
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be used: {error.strerror}") from error
@@ -69,10 +59,26 @@ class Checkpointer:
         """Steps with a manifest, ascending. Their files are not read."""
         return complete_steps(self._directory)
 
+    def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """The newest step that verifies, and its state; see `restore.restore_latest`."""
+        self._join()
+        found = restore.restore_latest(self._directory, abstract_state)
+        if found is not None:
+            self._saved.add(found[0])
+        return found
+
+    def restore(self, step: int, abstract_state: Any) -> Any:
+        """The state of one step; see `restore.restore`."""
+        self._join()
+        state = restore.restore(self._directory, step, abstract_state)
+        self._saved.add(step)
+        return state
+
     def save(self, step: int, state: Any, score: float | None = None) -> None:
         """Starts saving; the state may be donated to the next step as soon as this returns.
 
-        Waits for the save before it, if that is still under way. A step saved before by this object is not saved again.
+        Waits for the save before it, if that is still under way. A step that this object saved or restored before is
+        not saved again.
 
         Args:
             state: pytree of arrays.
@@ -100,7 +106,7 @@ class Checkpointer:
         self._thread.start()
 
     def check(self) -> None:
-        """Returns at once. Raises StorageError if a save has failed in the background since it was last asked."""
+        """Returns at once. Raises StorageError if a save has failed in the background since the last call."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -114,44 +120,10 @@ class Checkpointer:
             self._opened = -1
         self.check()
 
-    def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """The newest step that verifies, and its state; None if nothing was ever saved here.
-
-        A step that does not verify is moved to `quarantine/` and the next older one is tried.
-
-        Args:
-            abstract_state: pytree of `jax.ShapeDtypeStruct` with sharding, for any number of devices.
-
-        Raises:
-            StorageError: checkpoints exist, or did, but none is whole.
-            ConfigError: the checkpoint is of another model: paths, shapes or dtypes differ.
-        """
-        self._join()
-        problem: StorageError | None = None
-        step = _NONE
-        if self._writer:
-            try:
-                step = self._newest_good()
-            except StorageError as error:
-                step, problem = _ALL_BAD, error
-        if self._several:
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-        if step == _ALL_BAD:
-            raise problem or StorageError(f"no checkpoint in {self._directory} is whole; see the first process's log")
-        return None if step == _NONE else (step, self._restore(step, abstract_state))
-
-    def restore(self, step: int, abstract_state: Any) -> Any:
-        """The state of one step, verified. Raises as `restore_latest`, but moves nothing."""
-        self._join()
-        manifest.verify(self._directory / str(step))
-        return self._restore(step, abstract_state)
-
-    # Saving
-
     def _begin(self, step: int, state: Any) -> None:
         target = self._directory / str(step)
         if self._writer and target.exists():
-            _remove(target)
+            retention.remove(target)
         orbax_io.save(self._orbax, target, state)
 
     def _finish(self, step: int, state: Any, score: float | None) -> None:
@@ -160,15 +132,15 @@ class Checkpointer:
             if self._several:
                 self._commit(step, score)
             else:
-                self._write_twice_at_most(step, state, score)
+                self._write_with_one_retry(step, state, score)
             if self._writer:
-                self._remove_old()
+                retention.remove_old(self._directory, self._settings)
         except Exception as error:
             self._saved.discard(step)
             self._failure = self._explain(step, error)
             logging.error("%s", self._failure)
 
-    def _write_twice_at_most(self, step: int, state: Any, score: float | None) -> None:
+    def _write_with_one_retry(self, step: int, state: Any, score: float | None) -> None:
         for last in (False, True):
             try:
                 self._require_space(state)
@@ -178,13 +150,13 @@ class Checkpointer:
                 raise  # the directory is another one: nothing of ours is in it
             except Exception as error:
                 self._require_directory(step)
-                self._remove_leftovers()
+                retention.remove_leftovers(self._directory)
                 if last:
                     raise
                 logging.warning("saving step %d failed, trying once more: %s", step, orbax_io.reason(error))
 
     def _require_directory(self, step: int) -> None:
-        """Raises StorageError if the directory was removed, even if there is another of its name."""
+        """Raises StorageError if the directory was removed, even if another one has its name."""
         try:
             same = os.path.samestat(os.fstat(self._opened), os.stat(self._directory))
         except OSError:
@@ -217,86 +189,3 @@ class Checkpointer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-
-    # Keeping
-
-    def _remove_old(self) -> None:
-        steps = self.steps()
-        keep = set(steps[-self._settings.keep_last :])
-        if self._settings.keep_every_steps:
-            keep |= {step for step in steps if step % self._settings.keep_every_steps == 0}
-        scores = {step: score for step in steps if (score := self._score(step)) is not None}
-        if scores:
-            keep.add(max(scores, key=lambda step: (scores[step], step)))
-        for step in steps:
-            if step not in keep:
-                _remove(self._directory / str(step))
-
-    def _score(self, step: int) -> float | None:
-        try:
-            return manifest.read(self._directory / str(step)).score
-        except StorageError:
-            return None
-
-    def _remove_leftovers(self) -> None:
-        """Unfinished writes and removals of a run that died, or of an attempt that failed."""
-        for path in self._directory.iterdir():
-            if _TEMPORARY in path.name or path.name.endswith(_REMOVING):
-                logging.warning("removing %s, left by an unfinished save or removal", path)
-                shutil.rmtree(path, ignore_errors=True)
-
-    def _warn_of_strangers(self) -> None:
-        complete = set(map(str, self.steps()))
-        for path in sorted(self._directory.iterdir()):
-            if path.name not in complete:
-                logging.warning("%s has no manifest, so it is not a complete checkpoint: ignored", path)
-
-    # Restoring
-
-    def _newest_good(self) -> int:
-        damaged = []
-        for step in reversed(self.steps()):
-            try:
-                manifest.verify(self._directory / str(step))
-            except StorageError as error:
-                place = self._set_aside(step)
-                damaged.append(f"{step} ({error})")
-                logging.error("CHECKPOINT %d IS DAMAGED and now in %s: %s", step, place, error)
-                continue
-            if damaged:
-                logging.error("resuming from the older step %d", step)
-            return step
-        if damaged:
-            raise StorageError(f"every checkpoint is damaged: {'; '.join(damaged)}; they are now in {self._quarantine}")
-        if self._quarantine.is_dir() and any(self._quarantine.iterdir()):
-            raise StorageError(
-                f"no checkpoint is left in {self._directory}, only damaged ones in {self._quarantine}; repair one and "
-                "move it back, or remove that directory to start from step 0"
-            )
-        unpublished = [path.name for path in self._directory.iterdir() if (path / orbax_io.ITEM / "_METADATA").exists()]
-        if len(unpublished) > 1:  # one can be left by a crash during the first save, two cannot
-            names = ", ".join(sorted(unpublished))
-            raise StorageError(f"{self._directory} has checkpoints without a manifest ({names}); move them away first")
-        return _NONE
-
-    def _set_aside(self, step: int) -> Path:
-        place = self._quarantine / f"{step}-{time.strftime('%Y%m%d-%H%M%S')}"
-        try:
-            self._quarantine.mkdir(exist_ok=True)
-            os.rename(self._directory / str(step), place)
-        except OSError as error:
-            raise StorageError(f"damaged checkpoint {step} cannot be moved to {place}: {error.strerror}") from error
-        return place
-
-    def _restore(self, step: int, abstract_state: Any) -> Any:
-        state = orbax_io.restore(self._directory / str(step), abstract_state)
-        self._saved.add(step)
-        return state
-
-
-def _remove(step_directory: Path) -> None:
-    """Out of sight in one rename, so that a kill half-way leaves nothing that looks like a damaged checkpoint."""
-    hidden = step_directory.with_name(step_directory.name + _REMOVING)
-    shutil.rmtree(hidden, ignore_errors=True)
-    os.rename(step_directory, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
