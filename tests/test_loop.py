@@ -9,6 +9,7 @@ import pytest
 
 from localmim_jax.engine import loop
 from localmim_jax.engine.checkpoints.read import complete_steps
+from localmim_jax.engine.in_flight import RUN_AHEAD
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.prefetch import AHEAD
 from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
@@ -165,7 +166,7 @@ def test_divergence_is_found_without_a_log_or_a_save_and_the_host_stays_near_the
     settings = dataclasses.replace(QUIET, log=LogSettings(every_steps=100), checkpoint=CheckpointSettings())
     with pytest.raises(Diverged, match="the last being 10 with"):
         loop.run(dataclasses.replace(SHORT, num_steps=100, train_batches=train_batches), settings, tmp_path, CONFIG)
-    assert len(fetched) <= 10 + loop.RUN_AHEAD + AHEAD + 1
+    assert len(fetched) <= 10 + RUN_AHEAD + AHEAD + 1
     assert complete_steps(tmp_path / "checkpoints") == []
 
 
