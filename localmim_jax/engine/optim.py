@@ -1,8 +1,9 @@
-"""From gradients to updates: AdamW, LARS and momentum with weight decay and learning rates chosen by parameter path."""
+"""From gradients to updates: AdamW, LARS and momentum, with weight decay and learning rates by parameter path."""
 
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 
 from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
-from localmim_jax.params import Tree, map_with_path
+from localmim_jax.params import Tree, unflatten
 
 LARS_TRUST_COEFFICIENT = 0.001
 
@@ -20,50 +21,25 @@ class Optimizer:
     """Updates of a nested dict of parameters; its state is a pure dict of arrays.
 
     Attributes:
-        settings: the numbers.
+        transformation: optax chain, whose update takes a `learning_rate`. One of its parts has a state.
         decayed: by path, whether weight decay (and LARS's trust ratio) applies.
         lr_scale: by path, the factor on the learning rate.
     """
 
-    settings: OptimizerSettings
+    transformation: optax.GradientTransformationExtraArgs
     decayed: dict[str, bool]
     lr_scale: dict[str, float]
 
     def init(self, params: Tree) -> Tree:
-        if self.settings.name == "adamw":
-            return self._adam().init(params)._asdict()
-        return self._momentum().init(params)._asdict()
+        """The state of the chain's one part that has a state, {"count", "mu", "nu"} or {"trace"}."""
+        return _as_dict(self.transformation.init(params))
 
     def update(self, gradients: Tree, state: Tree, params: Tree, learning_rate: jax.Array) -> tuple[Tree, Tree]:
         """(updates to add to the parameters, new state)."""
-        if self.settings.name == "adamw":
-            direction, new_state = self._adam().update(gradients, optax.ScaleByAdamState(**state))
-            direction = self._with_decay(direction, params)
-        else:
-            gradients = self._with_decay(gradients, params)
-            if self.settings.name == "lars":
-                gradients = map_with_path(self._trust, gradients, params)
-            direction, new_state = self._momentum().update(gradients, optax.TraceState(**state))
-        updates = map_with_path(lambda path, d: -learning_rate * self.lr_scale[path] * d, direction)
-        return updates, new_state._asdict()
-
-    def _adam(self) -> optax.GradientTransformation:
-        return optax.scale_by_adam(self.settings.b1, self.settings.b2, self.settings.eps)
-
-    def _momentum(self) -> optax.GradientTransformation:
-        return optax.trace(self.settings.momentum)
-
-    def _with_decay(self, direction: Tree, params: Tree) -> Tree:
-        def add(path: str, d: jax.Array, p: jax.Array) -> jax.Array:
-            return d + self.settings.weight_decay * p if self.decayed[path] and self.settings.weight_decay else d
-
-        return map_with_path(add, direction, params)
-
-    def _trust(self, path: str, gradient: jax.Array, param: jax.Array) -> jax.Array:
-        if not self.decayed[path]:
-            return gradient
-        ratio = optax.scale_by_trust_ratio(trust_coefficient=LARS_TRUST_COEFFICIENT)
-        return ratio.update(gradient, ratio.init(param), param)[0]
+        empty = jax.eval_shape(self.transformation.init, params)
+        chain_state = tuple(part._replace(**state) if jax.tree.leaves(part) else part for part in empty)
+        updates, new_state = self.transformation.update(gradients, chain_state, params, learning_rate=learning_rate)
+        return updates, _as_dict(new_state)
 
 
 def make_optimizer(
@@ -83,13 +59,14 @@ def make_optimizer(
     """
     paths = tuple(paths)
     decayed = _decayed(paths, weight_decay_rules)
-    if settings.layer_decay is None:
-        return Optimizer(settings, decayed, dict.fromkeys(paths, 1.0))
-    if layer_of is None:
-        raise ConfigError("optimizer.layer_decay is set, but this task does not number its layers; leave it out")
-    layers = {path: layer_of(path) for path in paths}
-    top = max(layers.values())
-    return Optimizer(settings, decayed, {path: settings.layer_decay ** (top - layer) for path, layer in layers.items()})
+    lr_scale = dict.fromkeys(paths, 1.0)
+    if settings.layer_decay is not None:
+        if layer_of is None:
+            raise ConfigError("optimizer.layer_decay is set, but this task does not number its layers; leave it out")
+        layers = {path: layer_of(path) for path in paths}
+        top = max(layers.values())
+        lr_scale = {path: settings.layer_decay ** (top - layer) for path, layer in layers.items()}
+    return Optimizer(_chain(settings, unflatten(decayed), unflatten(lr_scale)), decayed, lr_scale)
 
 
 def global_norm(tree: Tree) -> jax.Array:
@@ -106,6 +83,33 @@ def clip_by_norm(gradients: Tree, norm: jax.Array, limit: float) -> Tree:
     """Gradients of global norm `norm` scaled down to norm `limit` where they exceed it, as torch's clip_grad_norm_."""
     factor = jnp.minimum(1.0, limit / (norm + 1e-6))
     return jax.tree.map(lambda g: g * factor, gradients)
+
+
+def _chain(settings: OptimizerSettings, decayed: Tree, lr_scale: Tree) -> optax.GradientTransformationExtraArgs:
+    weight_decay = optax.add_decayed_weights(settings.weight_decay, mask=decayed)
+    match settings.name:
+        case "adamw":
+            parts = [optax.scale_by_adam(settings.b1, settings.b2, settings.eps), weight_decay]
+        case "lars":
+            trust_ratio = optax.scale_by_trust_ratio(trust_coefficient=LARS_TRUST_COEFFICIENT)
+            parts = [weight_decay, optax.masked(trust_ratio, decayed), optax.trace(settings.momentum)]
+        case _:
+            parts = [weight_decay, optax.trace(settings.momentum)]
+    return optax.chain(*parts, _scale_by_learning_rate(lr_scale))
+
+
+def _scale_by_learning_rate(lr_scale: Tree) -> optax.GradientTransformationExtraArgs:
+    """Descends with a learning rate given at each update, times each parameter's own factor."""
+
+    def update(updates: Tree, state: optax.OptState, params: Tree | None = None, *, learning_rate: jax.Array, **_: Any):
+        return jax.tree.map(lambda scale, d: -learning_rate * scale * d, lr_scale, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _as_dict(chain_state: tuple) -> Tree:
+    (stateful,) = (part for part in chain_state if jax.tree.leaves(part))
+    return stateful._asdict()
 
 
 def _decayed(paths: tuple[str, ...], rules: tuple[tuple[str, bool], ...]) -> dict[str, bool]:
