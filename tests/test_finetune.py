@@ -144,7 +144,7 @@ def started(config):
 def test_fine_tuning_starts_from_the_averaged_encoder_of_a_run(pretrained):
     workdir, params = pretrained
     found = started(recipe(**{"checkpoint.init_from": str(workdir)}))
-    for path, value in flatten(params["encoder"], "encoder").items():
+    for path, value in flatten({"encoder": params["encoder"]}).items():
         np.testing.assert_array_equal(found[path], value + 1)
     positions = found["encoder/position_embedding"]
     np.testing.assert_array_equal(positions, position_table(ViTConfig((16, 16), 8, width=16, num_heads=2)))
@@ -183,7 +183,7 @@ def test_a_linear_probe_trains_the_head_and_nothing_else(pretrained, tmp_path):
     config.eval.split = "test"
     state = gather(train(config, tmp_path).state)
     found = flatten(state["params"])
-    for path, value in flatten(params["encoder"], "encoder").items():
+    for path, value in flatten({"encoder": params["encoder"]}).items():
         np.testing.assert_array_equal(found[path], value + 1)
     assert {path for path in found if np.ptp(found[path]) and not path.startswith("encoder/")} == {
         "head/kernel",
