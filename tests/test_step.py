@@ -1,11 +1,12 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.engine.mesh import place_batch
+from localmim_jax.engine.mesh import abstract_batch, place_batch
 from localmim_jax.engine.state import state_hash
 from localmim_jax.engine.step import LOSS_SCALE_GROWTH_INTERVAL, make_train_step
 from localmim_jax.errors import ConfigError
@@ -203,6 +204,13 @@ def test_float16_finds_its_loss_scale():
 
     state, history = train(spec, 1, state, poisoned({0}))  # a NaN loss is no matter of scale
     assert history[0]["skipped_in_a_row"] == 1
+
+
+def test_the_phases_of_a_step_can_be_read_in_the_compiled_program():
+    spec = spec_for(settings=optimizer_settings(clip_norm=1.0))
+    program = make_train_step(spec).lower(spec.abstract, abstract_batch(spec.mesh, next(batches(0)))).compile()
+    names = re.findall(r'op_name="jit\(train_step\)/(\w+)/', program.as_text())
+    assert {"gradients", "finite_check", "clipping", "optimizer", "ema", "metrics"} <= set(names)
 
 
 def test_batches_that_cannot_be_shared_are_refused():

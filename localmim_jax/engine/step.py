@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -39,18 +40,21 @@ def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
     def train_step(state: Tree, batch: Batch) -> tuple[Tree, Metrics]:
         key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
         trained, frozen = spec.partition(state["params"])
-        metrics, model_state, gradients = _gradients(spec, state, trained, frozen, batch, key)
-        # Without this each device could hold whole gradients where it holds a share of the parameters.
-        gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
-
-        norm = global_norm(gradients)
-        finite_loss = jnp.isfinite(metrics["loss"])
-        good = finite_loss & jnp.isfinite(norm)
+        with jax.named_scope("gradients"):
+            metrics, model_state, gradients = _gradients(spec, state, trained, frozen, batch, key)
+            # Without this each device could hold whole gradients, although it holds only a part of the parameters.
+            gradients = jax.lax.with_sharding_constraint(gradients, gradient_shardings)
+        with jax.named_scope("finite_check"):
+            norm = global_norm(gradients)
+            finite_loss = jnp.isfinite(metrics["loss"])
+            good = finite_loss & jnp.isfinite(norm)
         if settings.optimizer.clip_norm is not None:
-            gradients = clip_by_norm(gradients, norm, settings.optimizer.clip_norm)
-        learning_rate = schedule(state["step"])
-        updates, opt_state = optimizer.update(gradients, state["opt_state"], trained, learning_rate)
-        trained = jax.tree.map(jnp.add, trained, updates)
+            with jax.named_scope("clipping"):
+                gradients = clip_by_norm(gradients, norm, settings.optimizer.clip_norm)
+        with jax.named_scope("optimizer"):
+            learning_rate = schedule(state["step"])
+            updates, opt_state = optimizer.update(gradients, state["opt_state"], trained, learning_rate)
+            trained = optax.apply_updates(trained, updates)
         changed = {
             "params": join(trained, frozen),
             "model_state": model_state,
@@ -58,24 +62,26 @@ def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
             "ema": {},
         }
         if ema_decay is not None:
-            changed["ema"] = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, state["ema"], trained)
-        new_state = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old), changed, {name: state[name] for name in changed}
-        )
-        new_state |= _counters(state, good, finite_loss)
-        reported = {
-            **metrics,
-            "learning_rate": learning_rate,
-            "norm/gradient": norm,
-            "norm/parameters": global_norm(trained),
-            "norm/update": global_norm(updates),
-            "skipped": ~good,
-            "skipped_in_a_row": new_state["bad_steps"]["in_a_row"],
-            "skipped_steps": new_state["bad_steps"]["total"],
-        }
-        if "loss_scale" in state:
-            reported["loss_scale"] = state["loss_scale"]["scale"]
-        return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in reported.items()}
+            with jax.named_scope("ema"):
+                changed["ema"] = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, state["ema"], trained)
+        with jax.named_scope("finite_check"):
+            unchanged = {name: state[name] for name in changed}
+            new_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, unchanged)
+            new_state |= _counters(state, good, finite_loss)
+        with jax.named_scope("metrics"):
+            reported = {
+                **metrics,
+                "learning_rate": learning_rate,
+                "norm/gradient": norm,
+                "norm/parameters": global_norm(trained),
+                "norm/update": global_norm(updates),
+                "skipped": ~good,
+                "skipped_in_a_row": new_state["bad_steps"]["in_a_row"],
+                "skipped_steps": new_state["bad_steps"]["total"],
+            }
+            if "loss_scale" in state:
+                reported["loss_scale"] = state["loss_scale"]["scale"]
+            return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in reported.items()}
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(spec.shardings, meshes.replicated(spec.mesh)))
 
