@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = {
     "tanh GELU": ("localmim_jax/models/blocks.py", "0.5 * (1.0 + jax.lax.erf(x * 2**-0.5))", "0.5 * (1.0 + jnp.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))", "localmim"),
     "a GELU's slope without its second part": ("localmim_jax/models/blocks.py", "wide * jnp.exp(", "0 * wide * jnp.exp(", "blocks"),
-    "mask token at the visible places": ("localmim_jax/method/masking.py", "mask.dense.reshape(b, -1, 1, 1) > 0", "mask.dense.reshape(b, -1, 1, 1) < 1", "masking"),
+    "mask token at the visible places": ("localmim_jax/method/masking.py", "mask.masked.reshape(m, 1, -1, 1, 1) > 0", "mask.masked.reshape(m, 1, -1, 1, 1) < 1", "masking"),
     "tanh GELU in a decoder": ("localmim_jax/method/decoders.py", "blocks.gelu(self.upsample_norms[i](x))", "jax.nn.gelu(self.upsample_norms[i](x))", "localmim"),
     "layer-norm epsilon 1e-5": ("localmim_jax/models/vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", "localmim"),
     "tap 3 for tap 2": ("localmim_jax/models/vit.py", "features[number] = x", "features[number + 1] = x", "vit localmim"),

@@ -9,7 +9,8 @@ from flax import nnx
 
 from localmim_jax import params as trees
 from localmim_jax.convert import names
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
+from localmim_jax.method.config import LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.method.masking import mask_from_noise
 from localmim_jax.method.targets import TargetConfig
 from localmim_jax.models.vit import ViTConfig

@@ -12,7 +12,8 @@ from localmim_jax.convert import files, interpolate, load, names
 from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import About, Weights, describe
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
+from localmim_jax.method.config import LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.method.targets import TargetConfig
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.models.positions import sincos_2d

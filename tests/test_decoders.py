@@ -60,7 +60,7 @@ def test_masked_places_see_only_the_mask_token_and_their_position():
     mask = random_mask(jax.random.key(0), 2, (4, 8), 0.75)
     features = jax.random.normal(jax.random.key(1), (2, 1 + 8, 12))
     one, other = decoder(features, mask), decoder(features + 1.5 * features**2, mask)
-    hidden = np.asarray(mask.dense).reshape(2, -1) == 1
+    hidden = np.asarray(mask.masked).reshape(2, -1) == 1
     changed = np.abs(np.asarray(one - other)).max(axis=-1) > 1e-6
     assert not changed[hidden].any()
     assert changed[~hidden].all()

@@ -122,7 +122,7 @@ def test_loss_by_hand(run):
 
     total, pixels = 0.0, np.asarray(images, np.float64)
     side = pixels.shape[1]
-    masked = np.kron(np.asarray(mask.dense), np.ones((side // GRID, side // GRID)))
+    masked = np.kron(np.asarray(mask.masked), np.ones((side // GRID, side // GRID)))
     for grid in expected(run)[1]:
         cell, weights, errors = side // grid, [], []
         for image, dense in zip(pixels, masked, strict=True):

@@ -8,7 +8,8 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
+from localmim_jax.method.config import LocalMIMConfig, scale_names
+from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
 from localmim_jax.method.targets import TargetConfig, make_targets
 from localmim_jax.models.vit import ViTConfig
 from tests.oracle import PretrainOracle
@@ -40,9 +41,9 @@ def outputs(oracle):
 def test_masks(oracle):
     mask = oracle.mask(oracle.file["noise"])
     np.testing.assert_array_equal(mask.restore, oracle.file["ids_restore"])
-    np.testing.assert_array_equal(mask.dense.reshape(2, -1), oracle.file["mask"])
+    np.testing.assert_array_equal(mask.masked.reshape(2, -1), oracle.file["mask"])
     for i, decoder in enumerate(oracle.config.decoders()):
-        np.testing.assert_array_equal(mask.at(decoder.target_grid), oracle.file[f"loss_mask/{i}"])
+        np.testing.assert_array_equal(mask.resized_to(decoder.target_grid), oracle.file[f"loss_mask/{i}"])
 
 
 def test_targets(oracle):

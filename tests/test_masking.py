@@ -25,14 +25,14 @@ def test_a_mask_needs_something_seen_and_something_hidden(ratio):
 
 @settings(deadline=None, max_examples=20)
 @given(rows=st.integers(1, 5), columns=st.integers(2, 5), seed=st.integers(0, 1000), data=st.data())
-def test_keep_restore_and_dense_tell_the_same_story(rows, columns, seed, data):
+def test_keep_restore_and_masked_tell_the_same_story(rows, columns, seed, data):
     n = rows * columns
     keep = data.draw(st.integers(1, n - 1))
     noise = np.random.default_rng(seed).random((3, n), dtype=np.float32)
     mask = mask_from_noise(jnp.asarray(noise), (rows, columns), keep)
     assert mask.grid == (rows, columns)
     for i in range(3):
-        visible = np.flatnonzero(np.asarray(mask.dense[i]).reshape(-1) == 0)
+        visible = np.flatnonzero(np.asarray(mask.masked[i]).reshape(-1) == 0)
         np.testing.assert_array_equal(np.sort(mask.keep[i]), visible)
         np.testing.assert_array_equal(np.asarray(mask.keep[i]), np.argsort(noise[i])[:keep])
         np.testing.assert_array_equal(np.asarray(mask.restore[i])[np.asarray(mask.keep[i])], np.arange(keep))
@@ -43,24 +43,24 @@ def test_masks_differ_between_images_and_keys_but_not_between_calls():
     again = random_mask(jax.random.key(0), 4, (6, 6), 0.75)
     other = random_mask(jax.random.key(1), 4, (6, 6), 0.75)
     np.testing.assert_array_equal(first.keep, again.keep)
-    assert not np.array_equal(first.dense, other.dense)
-    assert len({row.tobytes() for row in np.asarray(first.dense)}) == 4
+    assert not np.array_equal(first.masked, other.masked)
+    assert len({row.tobytes() for row in np.asarray(first.masked)}) == 4
 
 
 def test_every_unit_is_masked_equally_often():
     mask = random_mask(jax.random.key(3), 4000, (4, 4), 0.75)
-    np.testing.assert_allclose(mask.dense.mean(axis=0), 0.75, atol=0.03)
+    np.testing.assert_allclose(mask.masked.mean(axis=0), 0.75, atol=0.03)
 
 
 def test_at_other_scales():
     noise = jnp.asarray([[0.1, 0.9, 0.8, 0.2, 0.7, 0.6, 0.3, 0.4]], jnp.float32)
     mask = mask_from_noise(noise, (2, 4), 3)  # keeps 0, 3, 6
-    np.testing.assert_array_equal(mask.at((2, 4))[0], [0, 1, 1, 0, 1, 1, 0, 1])
-    np.testing.assert_array_equal(mask.at((4, 8))[0].reshape(4, 8)[:2, ::2], [[0, 1, 1, 0], [0, 1, 1, 0]])
-    np.testing.assert_array_equal(mask.at((1, 2))[0], [0.75, 0.5])
-    np.testing.assert_array_equal(mask.at((1, 8))[0], [0.5, 0.5, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(mask.resized_to((2, 4))[0], [0, 1, 1, 0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(mask.resized_to((4, 8))[0].reshape(4, 8)[:2, ::2], [[0, 1, 1, 0], [0, 1, 1, 0]])
+    np.testing.assert_array_equal(mask.resized_to((1, 2))[0], [0.75, 0.5])
+    np.testing.assert_array_equal(mask.resized_to((1, 8))[0], [0.5, 0.5, 1, 1, 0.5, 0.5, 0.5, 0.5])
     with pytest.raises(ConfigError, match="neither divides"):
-        mask.at((3, 4))
+        mask.resized_to((3, 4))
 
 
 @pytest.mark.parametrize("side", [1, 2, 4])
@@ -75,7 +75,7 @@ def test_to_grid_puts_every_visible_token_back(side):
 
     restored = to_grid(jnp.asarray(tokens), mask, jnp.asarray(fill))
 
-    hidden = np.repeat(np.repeat(np.asarray(mask.dense), side, axis=1), side, axis=2)[..., None]
+    hidden = np.repeat(np.repeat(np.asarray(mask.masked), side, axis=1), side, axis=2)[..., None]
     np.testing.assert_array_equal(restored, np.where(hidden == 1, fill, picture))
 
 

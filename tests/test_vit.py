@@ -33,7 +33,7 @@ def test_masked_patches_do_not_matter():
     model = ViT(TINY, rngs=nnx.Rngs(0))
     mask = random_mask(jax.random.key(1), 2, TINY.grid, 0.5)
     images = jax.random.normal(jax.random.key(2), (2, 16, 24, 3))
-    hidden = jnp.repeat(jnp.repeat(mask.dense, 8, axis=1), 8, axis=2)[..., None]
+    hidden = jnp.repeat(jnp.repeat(mask.masked, 8, axis=1), 8, axis=2)[..., None]
     (one,) = model(images, mask, taps=(3,))
     (other,) = model(jnp.where(hidden == 1, 99.0, images), mask, taps=(3,))
     np.testing.assert_array_equal(one, other)
@@ -46,7 +46,7 @@ def test_a_mask_that_hides_nothing_is_no_mask():
     images = jax.random.normal(jax.random.key(2), (1, 16, 24, 3))
     order = jnp.asarray([[3, 1, 5, 0, 2, 4]], jnp.int32)
     mask = random_mask(jax.random.key(1), 1, TINY.grid, 0.5)
-    mask = type(mask)(keep=order, restore=jnp.argsort(order), dense=jnp.zeros((1, 2, 3)))
+    mask = type(mask)(keep=order, restore=jnp.argsort(order), masked=jnp.zeros((1, 2, 3)))
     plain = model(images, taps=(1, 3))
     shuffled = model(images, mask, taps=(1, 3))
     for a, b in zip(plain, shuffled, strict=True):

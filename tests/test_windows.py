@@ -197,7 +197,7 @@ class SeesAllAttendsVisible(Swin):
     """Processes every token of the grid, yet lets nobody attend to a masked one."""
 
     def __call__(self, images, mask=None, taps=(), key=None):
-        self.dense_mask = mask.dense[0]
+        self.dense_mask = mask.masked[0]
         return super().__call__(images, None, taps, key)
 
     def _layouts(self, index, grid, mask):

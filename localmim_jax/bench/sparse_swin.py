@@ -27,7 +27,8 @@ from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.config import LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
 from localmim_jax.method.masking import random_mask
 from localmim_jax.models.swin import Stage, Swin, SwinConfig
 from localmim_jax.models.windows import num_groups, sparse_windows

@@ -27,7 +27,8 @@ from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.config import LocalMIMConfig
+from localmim_jax.method.localmim import draw_mask, pretrain_loss
 from localmim_jax.method.targets import make_targets
 from localmim_jax.params import merge
 from localmim_jax.tasks.from_config import localmim_config
@@ -105,14 +106,13 @@ def measure_parts(
     mask = jax.jit(lambda key: draw_mask(key, config, images.shape[0]))(key)
     encode = jax.jit(lambda params: model(params).encoder(images, mask=mask, taps=config.taps))
     features = encode(params)
-    per_image = mask.per_image(images.shape[0])
     trained, _ = spec.partition(params)
     parts: dict[str, tuple[Callable[..., Any], tuple]] = {
         "masks": (lambda key: draw_mask(key, config, images.shape[0]), (key,)),
         "targets": (lambda images: make_targets(images, config.target), (images,)),
         "encoder forward": (lambda p: model(p).encoder(images, mask=mask, taps=config.taps), (params,)),
         "decoders forward": (
-            lambda p, f: [d(x, per_image) for d, x in zip(model(p).decoders, f, strict=True)],
+            lambda p, f: [d(x, mask) for d, x in zip(model(p).decoders, f, strict=True)],
             (params, features),
         ),
         "loss forward": (loss, (params, images, key)),

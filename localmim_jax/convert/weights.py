@@ -10,7 +10,7 @@ import numpy as np
 
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.errors import DataError
-from localmim_jax.method.localmim import LocalMIMConfig
+from localmim_jax.method.config import LocalMIMConfig
 from localmim_jax.models.classifier import BATCH_NORM_EPSILON, ClassifierConfig
 from localmim_jax.segmentation.upernet import SegmenterConfig
 

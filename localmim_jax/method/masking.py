@@ -38,11 +38,11 @@ def mask_from_noise(noise: jax.Array, grid: tuple[int, int], keep: int) -> Mask:
     """
     order = jnp.argsort(noise, axis=1)
     restore = jnp.argsort(order, axis=1)
-    dense = (restore >= keep).astype(jnp.float32)
+    masked = (restore >= keep).astype(jnp.float32)
     return Mask(
         keep=order[:, :keep].astype(jnp.int32),
         restore=restore.astype(jnp.int32),
-        dense=dense.reshape(-1, *grid),
+        masked=masked.reshape(-1, *grid),
     )
 
 
@@ -78,19 +78,19 @@ def to_grid(tokens: jax.Array, mask: Mask, fill: jax.Array) -> jax.Array:
     Args:
         tokens: [b, k * s * s, d]: the visible units in the order of `mask.keep`, each with its s x s tokens in
             row-major order (s is 1 for ViT, 32 px over the stage's stride for Swin).
-        mask: the masks the tokens were selected with, one an image.
+        mask: the m masks that the tokens were selected with; m divides b.
         fill: [d], the learned mask token.
 
     Returns:
         [b, gh * s, gw * s, d] in the dtype of tokens.
     """
     b, n, d = tokens.shape
-    (rows, columns), keep = mask.grid, mask.keep.shape[1]
+    (rows, columns), (m, keep) = mask.grid, mask.keep.shape
     s = round((n // keep) ** 0.5)
     # Not one gather of the visible and the filler: its gradient would add up the filler's in any order, atomically.
-    units = move(tokens.reshape(b, 1, keep, s * s * d), mask.restore, mask.keep)[:, 0]
-    units = units.reshape(b, rows * columns, s * s, d)
-    filler = jnp.broadcast_to(fill.reshape(1, 1, 1, d), units.shape).astype(tokens.dtype)
-    units = jnp.where(mask.dense.reshape(b, -1, 1, 1) > 0, filler, units)
+    units = move(tokens.reshape(m, b // m, keep, s * s * d), mask.restore, mask.keep)
+    units = units.reshape(m, b // m, rows * columns, s * s, d)
+    filler = jnp.broadcast_to(fill.reshape(1, 1, 1, 1, d), units.shape).astype(tokens.dtype)
+    units = jnp.where(mask.masked.reshape(m, 1, -1, 1, 1) > 0, filler, units)
     grid = units.reshape(b, rows, columns, s, s, d).transpose(0, 1, 3, 2, 4, 5)
     return grid.reshape(b, rows * s, columns * s, d)

@@ -16,24 +16,24 @@ class Mask:
     Attributes:
         keep: int32 [m, k], indices of the visible units (row-major on the unit grid), in the encoder's order.
         restore: int32 [m, n], position of each unit in the shuffled order; below k where the unit is visible.
-        dense: float32 [m, gh, gw], 1 where the unit is masked, 0 where it is visible.
+        masked: float32 [m, gh, gw], 1 where the unit is masked, 0 where it is visible.
     """
 
     keep: jax.Array
     restore: jax.Array
-    dense: jax.Array
+    masked: jax.Array
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the unit grid."""
-        return self.dense.shape[1], self.dense.shape[2]
+        return self.masked.shape[1], self.masked.shape[2]
 
     def per_image(self, batch: int) -> "Mask":
         """The same masks, one for each of `batch` images (a multiple of m)."""
         times = batch // self.keep.shape[0]
         return self if times == 1 else jax.tree.map(lambda array: jnp.repeat(array, times, axis=0), self)
 
-    def at(self, grid: tuple[int, int]) -> jax.Array:
+    def resized_to(self, grid: tuple[int, int]) -> jax.Array:
         """The masked fraction of every cell of another grid: float32 [b, rows * columns] in [0, 1].
 
         Finer grids repeat a unit's value, coarser ones average it (docs/method.md).
@@ -41,13 +41,13 @@ class Mask:
         Raises:
             ConfigError: neither grid divides the other.
         """
-        dense = self.dense
+        cells = self.masked
         for axis, (size, wanted) in enumerate(zip(self.grid, grid, strict=True), start=1):
             if wanted % size == 0:
-                dense = jnp.repeat(dense, wanted // size, axis=axis)
+                cells = jnp.repeat(cells, wanted // size, axis=axis)
             elif size % wanted == 0:
-                shape = (*dense.shape[:axis], wanted, size // wanted, *dense.shape[axis + 1 :])
-                dense = dense.reshape(shape).mean(axis + 1)
+                shape = (*cells.shape[:axis], wanted, size // wanted, *cells.shape[axis + 1 :])
+                cells = cells.reshape(shape).mean(axis + 1)
             else:
                 raise ConfigError(f"mask grid {self.grid} cannot be resized to {grid}: neither divides the other")
-        return dense.reshape(dense.shape[0], -1)
+        return cells.reshape(cells.shape[0], -1)

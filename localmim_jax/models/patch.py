@@ -20,12 +20,22 @@ class PatchEmbed(nnx.Module):
         self.bias = nnx.Param(blocks.uniform_fan_in(p * p * c)(rngs.params(), (d,)))
 
     def __call__(self, images: jax.Array, keep: jax.Array | None) -> jax.Array:
-        """[b, h, w, c] and int32 [b, k] indices of patches (None for all) -> [b, k, d]."""
+        """Embeds patches.
+
+        Args:
+            images: [b, h, w, c], both sides multiples of the patch.
+            keep: int32 [m, k], the patches to embed, list i for images i * b / m to (i + 1) * b / m; None for all.
+
+        Returns:
+            [b, k, d].
+        """
         p, _, c, d = self.kernel.shape
         b, h, w, _ = images.shape
         patches = images.astype(self.dtype).reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
         patches = patches.reshape(b, -1, p * p * c)
         if keep is not None:
-            patches = jnp.take_along_axis(patches, keep[:, :, None], axis=1)
+            m, k = keep.shape
+            patches = patches.reshape(m, b // m, -1, p * p * c)
+            patches = jnp.take_along_axis(patches, keep[:, None, :, None], axis=2).reshape(b, k, p * p * c)
         kernel = self.kernel[...].astype(self.dtype).reshape(p * p * c, d)
         return patches @ kernel + self.bias[...].astype(self.dtype).reshape(1, 1, d)

@@ -310,14 +310,14 @@ class Swin(nnx.Module):
         return results
 
     def _embed(self, images: jax.Array, mask: Mask | None) -> jax.Array:
-        (b, h, w, _), p = images.shape, self.config.patch_size
+        (_, h, w, _), p = images.shape, self.config.patch_size
         keep = None
         if mask is None:
             images = jnp.pad(images, ((0, 0), (0, -h % p), (0, -w % p), (0, 0)))
         else:
             columns = mask.grid[1]
             row, column = token_coordinates(mask.keep, columns, self._unit_side(0))
-            keep = jnp.repeat(row * (w // p) + column, b // row.shape[0], axis=0)
+            keep = row * (w // p) + column
         return self.patch_norm(self.patch_embed(images, keep))
 
     def _unit_side(self, index: int) -> int:

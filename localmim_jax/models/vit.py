@@ -207,11 +207,11 @@ class ViT(nnx.Module):
         config = self.config
         if mask is not None and config.relative_position_bias:
             raise ValueError("relative_position_bias is for whole images: leave the mask out")
-        keep = None if mask is None else mask.per_image(images.shape[0]).keep
+        keep = None if mask is None else mask.keep
         x = self.patch_embed(images, keep)
         learned = config.position == "learned"
         table = self.position_embedding[...] if learned else jnp.asarray(position_table(config))
         class_position, positions = table[0].astype(config.dtype), table[1:].astype(config.dtype)
-        x = x + (positions[None] if keep is None else positions[keep])
+        x = x + (positions[None] if keep is None else jnp.repeat(positions[keep], x.shape[0] // len(keep), axis=0))
         class_token = self.class_token[...].astype(config.dtype) + class_position
         return jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.engine import settings as engine
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIMConfig
+from localmim_jax.method.config import LocalMIMConfig
 from localmim_jax.method.targets import TargetConfig
 from localmim_jax.models import swin, vit
 from localmim_jax.models.classifier import ClassifierConfig

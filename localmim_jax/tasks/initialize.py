@@ -14,7 +14,7 @@ from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fo
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.engine.checkpoints.read import find_checkpoint, load_params
 from localmim_jax.errors import DataError
-from localmim_jax.method.localmim import LocalMIMConfig
+from localmim_jax.method.config import LocalMIMConfig
 from localmim_jax.models.classifier import ClassifierConfig
 from localmim_jax.models.vit import ViTConfig, position_table
 from localmim_jax.params import Tree, flatten, unflatten

@@ -13,7 +13,8 @@ from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
 from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.config import LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
 from localmim_jax.method.masking import check_num_masks
 from localmim_jax.method.targets import make_targets
 from localmim_jax.models.swin import SwinConfig
@@ -106,7 +107,7 @@ def reconstruct(model: LocalMIM, images: jax.Array, mask_seed: int = _PICTURE_MA
     """Mask, targets and predictions of normalized images, as `evals.reconstruction` draws them."""
     one_each = dataclasses.replace(model.config, num_masks=None)
     mask = draw_mask(jax.random.key(mask_seed), one_each, images.shape[0])
-    outputs = {"mask": mask.dense}
+    outputs = {"mask": mask.masked}
     targets = make_targets(images, model.config.target)
     for i, (target, prediction) in enumerate(zip(targets, model.predict(images, mask), strict=True)):
         outputs |= {f"target/{i}": target, f"prediction/{i}": prediction.astype(jnp.float32)}
