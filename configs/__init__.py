@@ -1,1 +1,1 @@
-"""Recipes: one file each, `get_config()` inside. They import ml_collections and one another, nothing else."""
+"""Recipes: a file a run, each an encoder plus a task (`parts/`). Installed as `localmim_jax.configs`."""

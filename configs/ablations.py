@@ -7,7 +7,7 @@ The second lists all runs with their fine-tuning. Published: nothing here, since
 main text with its ablations; the values below are ours. Everything else is as in vit_b_100ep.py.
 """
 
-from configs import vit_b_100ep
+from localmim_jax.configs import vit_b_100ep
 
 # axis: {value: overrides}. Each sweep has the paper's own setting in it.
 AXES = {

@@ -6,11 +6,11 @@ Published: nothing to compare accuracy with; read images/s and the share of time
 Try --config.batch_size=32, 48, 64, 128, 256 to find a device's best (the supplement's section B does so).
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, vit
 
 
 def get_config():
-    config = common.pretrain()
+    config = pretrain(vit("vit_b"))
     config.batch_size = 64
     config.num_steps = 100
     config.data.name = "fake"

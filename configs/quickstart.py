@@ -9,11 +9,17 @@ The images are 8 x 8 pixels, enlarged to 32 x 32, so the model sees a 4 x 4 grid
 cells of 2, 4, 8 and 16 pixels.
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, vit
+
+
+def encoder(**changes):
+    """The small ViT of the quickstarts."""
+    sizes = {"patch_size": 8, "width": 128, "depth": 6, "num_heads": 4}
+    return vit("vit_ti", dtype="float32", **sizes | changes)
 
 
 def get_config():
-    config = common.pretrain()
+    config = pretrain(encoder())
     config.image_size = (32, 32)
     config.batch_size = 32  # many small steps; 60 epochs of 128 took longer and ended at 0.84
     config.num_epochs = 30.0
@@ -25,9 +31,7 @@ def get_config():
     config.data.crop_scale = (0.5, 1.0)
     config.data.flip = False  # a mirrored digit is another sign
 
-    config.model.update({"variant": "vit_ti", "patch_size": 8, "width": 128, "depth": 6, "num_heads": 4})
     config.model.taps = (1, 2, 5, 6)  # ViT-B's 2, 4, 10, 12 at half the depth
-    config.model.dtype = "float32"
     config.model.decoder.update({"width": 64, "num_heads": 4})
 
     config.schedule.base_lr = 8e-3

@@ -8,11 +8,11 @@ The dataset is made on first use from photographs inside installed packages, in 
 images of 96 x 128 pixels to train on and 150 on other photographs to evaluate; five classes that differ in outline.
 """
 
-from configs import common
+from localmim_jax.configs.parts import detect, swin
 
 
 def get_config():
-    config = common.detect(common.swin("swin_t"))
+    config = detect(swin("swin_t"))
     config.image_size = (96, 128)
     config.batch_size = 8
     config.num_epochs = 20.0

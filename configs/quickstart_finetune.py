@@ -7,12 +7,14 @@ Published: nothing. What to look for: a far higher top-1 on the test split than 
 which is the same command without init_from (and another workdir). With seed 0 they were 0.906 and 0.697.
 """
 
-from configs import common, quickstart
+from localmim_jax.configs.parts import finetune
+
+from localmim_jax.configs import quickstart
 
 
 def get_config():
     pretraining = quickstart.get_config()
-    config = common.finetune(pretraining.model)
+    config = finetune(quickstart.encoder(drop_path=0.1))
     config.image_size = pretraining.image_size
     config.batch_size = 50
     config.num_epochs = 100.0
@@ -22,7 +24,6 @@ def get_config():
     config.augment.update({"randaugment": "", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0})
 
     config.model.num_classes = 10
-    config.model.drop_path = 0.1
     config.optimizer.layer_decay = 0.75
     config.schedule.peak_lr = 2e-3
     config.schedule.warmup_epochs = 10.0

@@ -7,21 +7,21 @@ that are not trained on: python -m localmim_jax.visualize) shows edges that cont
 Images of 64 px are cut into 8 x 8 patches of 8 px, and HOG has cells of 2, 4, 8 and 16 px.
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain
+
+from localmim_jax.configs import quickstart
 
 
 def get_config():
-    config = common.pretrain()
+    config = pretrain(quickstart.encoder())
     config.image_size = (64, 64)
     config.batch_size = 32
     config.num_epochs = 20.0
 
     config.data.name = "photos"
 
-    config.model.update({"variant": "vit_ti", "patch_size": 8, "width": 128, "depth": 6, "num_heads": 4})
     config.model.taps = (1, 2, 5, 6)  # ViT-B's 2, 4, 10, 12 at half the depth
     config.model.target.bins = 9
-    config.model.dtype = "float32"
     config.model.decoder.update({"width": 64, "num_heads": 4})
 
     config.schedule.base_lr = 8e-3

@@ -10,11 +10,13 @@ pixels to train on and 80 of other photographs to evaluate; seven classes of ton
 from the photographs.
 """
 
-from configs import common, quickstart_photos
+from localmim_jax.configs.parts import segment
+
+from localmim_jax.configs import quickstart
 
 
 def get_config():
-    config = common.segment(quickstart_photos.get_config().model)
+    config = segment(quickstart.encoder(drop_path=0.1))
     config.image_size = (64, 64)
     config.batch_size = 8
     config.num_steps = 600
@@ -22,7 +24,7 @@ def get_config():
     config.data.update({"name": "regions", "scale": (96, 96), "brightness": 8.0, "contrast": 0.1, "saturation": 0.1})
     config.data.hue = 6.0  # what the classes are told by may not change much
 
-    config.model.update({"drop_path": 0.1, "num_classes": 7, "channels": 32, "auxiliary_channels": 32})
+    config.model.update({"num_classes": 7, "channels": 32, "auxiliary_channels": 32})
     config.model.taps = (1, 2, 5, 6)
     config.optimizer.layer_decay = 0.75
     config.schedule.update({"peak_lr": 1e-3, "warmup_steps": 50})

@@ -7,7 +7,9 @@ Published: nothing. It proves that every path works, from pre-training through f
 it says nothing about which method is better.
 """
 
-from configs import common, quickstart, quickstart_swin
+from localmim_jax.configs.parts import reconstruct, reconstruction
+
+from localmim_jax.configs import quickstart, quickstart_swin
 
 METHODS = ("global_single", "global_multi", "local_single", "local_multi", "global_fusion")
 AXES = {
@@ -39,8 +41,30 @@ def ablations():
     return [f"{axis}={value}" for axis, values in AXES.items() for value in values]
 
 
+def encoder(backbone, **changes):
+    """The encoder of every run, "vit" or "swin"."""
+    if backbone == "vit":
+        return quickstart.encoder(width=64, depth=4, **changes)
+    return quickstart_swin.encoder(width=16, depths=(2, 1, 1), **changes)
+
+
 def get_config(run="vit_local_multi"):
     backbone, _, method = run.partition("_")
+    config = pretraining(backbone)
+    if backbone == "vit":
+        layers = {"taps": (1, 2, 3, 4), "cells": (2, 4, 8, 16), "native": 8}
+    else:
+        layers = {"taps": (1, 2, 3), "cells": (4, 8, 8), "native": 8}
+    if "=" not in method:
+        return reconstruct(config, method, **layers)
+    axis, _, value = method.partition("=")
+    reconstruct(config, "local_multi", **layers)
+    config.update_from_flattened_dict(AXES[axis][value])
+    return config
+
+
+def pretraining(backbone):
+    """What every run of a backbone has in common."""
     config = (quickstart if backbone == "vit" else quickstart_swin).get_config()
     config.batch_size = 50
     config.num_epochs = 24.0
@@ -51,18 +75,9 @@ def get_config(run="vit_local_multi"):
     config.log.every_steps = 60
     config.eval.knn.update({"raw_pixels": False, "every_epochs": 4.0, "max_train": 500})
     config.eval.reconstruction.num_images = 0
+    config.model = reconstruction(encoder(backbone))
     if backbone == "vit":
-        config.model.update({"width": 64, "depth": 4, "num_heads": 4})
-        config.model.decoder.width = 32
-        layers = {"taps": (1, 2, 3, 4), "cells": (2, 4, 8, 16), "native": 8}
+        config.model.decoder.update({"width": 32, "num_heads": 4})
     else:
-        config.model.update({"width": 16, "depths": (2, 1, 1), "num_heads": (2, 4, 8)})
-        config.model.decoder.width = None
-        config.model.num_masks = 10
-        layers = {"taps": (1, 2, 3), "cells": (4, 8, 8), "native": 8}
-    if "=" not in method:
-        return common.reconstruct(config, method, **layers)
-    axis, _, value = method.partition("=")
-    common.reconstruct(config, "local_multi", **layers)
-    config.update_from_flattened_dict(AXES[axis][value])
+        config.model.update({"mask_ratio": 0.5, "num_masks": 10})  # of 16 mask units
     return config

@@ -6,7 +6,9 @@
 Published: nothing. See small.py.
 """
 
-from configs import common, quickstart_finetune, small
+from localmim_jax.configs.parts import classifier
+
+from localmim_jax.configs import quickstart_finetune, small
 
 
 def sweep():
@@ -16,8 +18,8 @@ def sweep():
 
 def get_config(backbone="vit"):
     config = quickstart_finetune.get_config()
-    config.model = common.classifier(small.get_config(f"{backbone}_local_multi").model)
-    config.model.update({"num_classes": 10, "drop_path": 0.1})
+    config.model = classifier(small.encoder(backbone, drop_path=0.1))
+    config.model.num_classes = 10
     config.data.split = "train[:300]"
     config.num_epochs = 40.0
     config.schedule.warmup_epochs = 4.0

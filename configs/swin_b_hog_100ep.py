@@ -11,11 +11,11 @@ and in two defects that are not repeated here (docs/differences.md).
 The batch of 2048 is global. Where it does not fit: --config.accum_steps=8, or --config.model.remat=true.
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, swin
 
 
 def get_config():
-    config = common.pretrain_swin("swin_b")
+    config = pretrain(swin("swin_b"))
     config.num_epochs = 100.0
     config.schedule.warmup_epochs = 10.0
     return config

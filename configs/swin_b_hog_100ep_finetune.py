@@ -8,12 +8,11 @@ Settings are the supplement's (Table 4); rates are the release's choice among it
 The published number is the supplement's (Table 1b, "local" and "multi-scale").
 """
 
-from configs import common
+from localmim_jax.configs.parts import finetune, swin
 
 
 def get_config():
-    config = common.finetune(common.swin("swin_b"))
-    config.model.drop_path = 0.1
+    config = finetune(swin("swin_b", drop_path=0.1))
     config.optimizer.layer_decay = 0.9
     config.schedule.peak_lr = 5e-3
     config.schedule.min_lr = 2.5e-7

@@ -9,11 +9,11 @@ Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The au
 and in two defects that are not repeated here (docs/differences.md).
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, swin
 
 
 def get_config():
-    config = common.pretrain_swin("swin_b")
+    config = pretrain(swin("swin_b"))
     config.num_epochs = 400.0
     config.schedule.warmup_epochs = 40.0
     config.eval.reconstruction.every_epochs = 50.0

@@ -7,12 +7,11 @@ Published: nothing in the supplement, and the main text's numbers are not at han
 Settings are the supplement's ("Semantic segmentation on ADE20K", Swin's recipe).
 """
 
-from configs import common
+from localmim_jax.configs.parts import segment, swin
 
 
 def get_config():
-    config = common.segment(common.swin("swin_b"))
-    config.model.drop_path = 0.3
+    config = segment(swin("swin_b", drop_path=0.3))
     config.optimizer.weight_decay = 0.01
     config.schedule.peak_lr = 6e-5
     config.schedule.warmup_lr = 6e-11

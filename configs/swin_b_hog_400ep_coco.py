@@ -10,11 +10,8 @@ ours, since none is published. Two images take less than 32 GB (docs/detection.m
     --config.accum_steps=8
 """
 
-from configs import common
+from localmim_jax.configs.parts import detect, swin
 
 
 def get_config():
-    config = common.detect(common.swin("swin_b"))
-    config.model.drop_path = 0.3
-    config.model.remat = True
-    return config
+    return detect(swin("swin_b", drop_path=0.3, remat=True))

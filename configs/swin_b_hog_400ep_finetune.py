@@ -9,12 +9,11 @@ The release differs in:
     a batch of 2048 instead of 1024      --config.batch_size=2048
 """
 
-from configs import common
+from localmim_jax.configs.parts import finetune, swin
 
 
 def get_config():
-    config = common.finetune(common.swin("swin_b"))
-    config.model.drop_path = 0.1
+    config = finetune(swin("swin_b", drop_path=0.1))
     config.optimizer.layer_decay = 0.9
     config.schedule.peak_lr = 4e-3
     config.schedule.min_lr = 2.5e-7

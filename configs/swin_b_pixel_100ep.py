@@ -8,11 +8,11 @@ Batch, rates and warm-up are the supplement's (Table 3, section C). The authors'
 and in two defects that are not repeated here (docs/differences.md).
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, swin
 
 
 def get_config():
-    config = common.pretrain_swin("swin_b")
+    config = pretrain(swin("swin_b"))
     config.model.target.kind = "pixels"
     config.num_epochs = 100.0
     config.schedule.warmup_epochs = 10.0

@@ -9,12 +9,11 @@ Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The au
 and in two defects that are not repeated here (docs/differences.md).
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, swin
 
 
 def get_config():
-    config = common.pretrain_swin("swin_l")
-    config.model.window = 14
+    config = pretrain(swin("swin_l", window=14))
     config.batch_size = 4096
     config.num_epochs = 800.0
     config.schedule.warmup_epochs = 40.0

@@ -9,14 +9,12 @@ not hold the release's 2e-3, which is taken here. The release differs in:
     a batch of 2048 instead of 4096      --config.batch_size=2048
 """
 
-from configs import common
+from localmim_jax.configs.parts import finetune, swin
 
 
 def get_config():
-    config = common.finetune(common.swin("swin_l"))
+    config = finetune(swin("swin_l", window=14, drop_path=0.3))
     config.batch_size = 4096
-    config.model.window = 14
-    config.model.drop_path = 0.3
     config.optimizer.layer_decay = 0.8
     config.schedule.peak_lr = 2e-3
     config.schedule.min_lr = 2.5e-7

@@ -8,10 +8,8 @@ epochs, crops and flips only, a batch norm without scale and bias before the hea
 normalized tokens of the last stage; the encoder stays as it is.
 """
 
-from configs import common
+from localmim_jax.configs.parts import linear_probe, swin
 
 
 def get_config():
-    config = common.linear_probe(common.swin("swin_l"))
-    config.model.window = 14
-    return config
+    return linear_probe(swin("swin_l", window=14))

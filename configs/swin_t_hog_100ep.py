@@ -7,11 +7,11 @@ The batch of 2048 is global. Where it does not fit: --config.accum_steps=8, or -
 accum_steps micro-batches draws its own --config.model.num_masks masks.
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, swin
 
 
 def get_config():
-    config = common.pretrain_swin("swin_t")
+    config = pretrain(swin("swin_t"))
     config.num_epochs = 100.0
     config.schedule.warmup_epochs = 10.0
     return config

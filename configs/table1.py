@@ -16,7 +16,9 @@ for Figure 1, and the k-NN accuracy of every tenth, with a tenth of the training
 figure of convergence (--config.eval.knn.enabled=false does without).
 """
 
-from configs import common, swin_b_hog_100ep, vit_b_100ep
+from localmim_jax.configs.parts import reconstruct
+
+from localmim_jax.configs import swin_b_hog_100ep, vit_b_100ep
 
 MIDDLE = 31300  # step at the end of epoch 50 of 100; saves are 626 steps apart
 METHODS = ("global_single", "global_multi", "local_single", "local_multi")
@@ -35,10 +37,10 @@ def make(run):
     """The config of a backbone and method, fusion included, as in "swin_b_global_fusion"."""
     if run.startswith("vit_b_"):
         config = vit_b_100ep.get_config()
-        common.reconstruct(config, run.removeprefix("vit_b_"), taps=(2, 4, 10, 12), cells=(4, 8, 16, 32), native=16)
+        reconstruct(config, run.removeprefix("vit_b_"), taps=(2, 4, 10, 12), cells=(4, 8, 16, 32), native=16)
     else:
         config = swin_b_hog_100ep.get_config()
-        common.reconstruct(config, run.removeprefix("swin_b_"), taps=(1, 2, 3, 4), cells=(8, 16, 32, 32), native=32)
+        reconstruct(config, run.removeprefix("swin_b_"), taps=(1, 2, 3, 4), cells=(8, 16, 32, 32), native=32)
     config.checkpoint.keep_every_steps = MIDDLE
     config.eval.knn.update({"enabled": True, "every_epochs": 10.0, "max_train": 128117})
     return config

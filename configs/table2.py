@@ -12,7 +12,7 @@ The second lists all six runs with their fine-tuning. Published: ImageNet-1K top
 All but the two with fusion are runs of Table 1 too. The paper does not describe its fusion; heads/fusion.py has ours.
 """
 
-from configs import table1
+from localmim_jax.configs import table1
 
 METHODS = ("global_single", "global_fusion", "local_multi")
 

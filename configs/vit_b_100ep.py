@@ -9,11 +9,11 @@ Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The au
 The batch of 2048 is global. Where it does not fit: --config.accum_steps=8, or --config.model.remat=true.
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, vit
 
 
 def get_config():
-    config = common.pretrain()
+    config = pretrain(vit("vit_b"))
     config.num_epochs = 100.0
     config.schedule.warmup_epochs = 10.0
     return config

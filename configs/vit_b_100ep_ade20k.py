@@ -7,7 +7,7 @@ Published: nothing in the supplement, and the main text's numbers are not at han
 Settings are those of vit_b_1600ep_ade20k.py; the supplement has one set for ViT-B.
 """
 
-from configs import vit_b_1600ep_ade20k
+from localmim_jax.configs import vit_b_1600ep_ade20k
 
 
 def get_config():

@@ -10,12 +10,11 @@ The last blocks only: --config.model.trained_blocks=4
 A moving average of the parameters: --config.optimizer.ema_decay=0.9999
 """
 
-from configs import common
+from localmim_jax.configs.parts import finetune, vit
 
 
 def get_config():
-    config = common.finetune(common.vit("vit_b"))
-    config.model.drop_path = 0.1
+    config = finetune(vit("vit_b", drop_path=0.1))
     config.optimizer.layer_decay = 0.75
     config.schedule.peak_lr = 4e-3
     config.schedule.min_lr = 1e-6

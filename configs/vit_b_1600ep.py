@@ -8,11 +8,11 @@ Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The au
     a lowest learning rate of 1e-6        --config.schedule.min_lr=1e-6
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, vit
 
 
 def get_config():
-    config = common.pretrain()
+    config = pretrain(vit("vit_b"))
     config.num_epochs = 1600.0
     config.schedule.warmup_epochs = 40.0
     config.eval.reconstruction.every_epochs = 100.0

@@ -9,12 +9,11 @@ release's; a plain ViT is
     --config.model.relative_and_scale=false
 """
 
-from configs import common
+from localmim_jax.configs.parts import segment, vit
 
 
 def get_config():
-    config = common.segment(common.vit("vit_b"))
-    config.model.drop_path = 0.1
+    config = segment(vit("vit_b", drop_path=0.1))
     config.optimizer.layer_decay = 0.65
     config.schedule.peak_lr = 4e-4
     config.schedule.warmup_lr = 4e-10

@@ -7,12 +7,11 @@ Published: 84.0 % top-1.
 Settings are the supplement's (Table 4); rates are the release's choice among its sets.
 """
 
-from configs import common
+from localmim_jax.configs.parts import finetune, vit
 
 
 def get_config():
-    config = common.finetune(common.vit("vit_b"))
-    config.model.drop_path = 0.1
+    config = finetune(vit("vit_b", drop_path=0.1))
     config.optimizer.layer_decay = 0.65
     config.schedule.peak_lr = 2e-3
     config.schedule.min_lr = 1e-5

@@ -7,7 +7,7 @@ Published: nothing. Everything but the blocks trained is as in vit_b_1600ep_fine
 Another number of blocks: --config.model.trained_blocks=1; 0 trains the norm and the head alone.
 """
 
-from configs import vit_b_1600ep_finetune
+from localmim_jax.configs import vit_b_1600ep_finetune
 
 
 def get_config():

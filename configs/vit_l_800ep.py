@@ -9,12 +9,11 @@ Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The au
     a random frozen bias on the HOG gradients     --config.model.target.hog_bias=VALUES.npz (from its checkpoint)
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, vit
 
 
 def get_config():
-    config = common.pretrain()
-    config.model.variant = "vit_l"
+    config = pretrain(vit("vit_l"))
     config.batch_size = 4096
     config.num_epochs = 800.0
     config.schedule.warmup_epochs = 40.0

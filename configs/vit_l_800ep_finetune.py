@@ -8,14 +8,13 @@ Settings are the supplement's (Table 4); rates are the release's choice among it
     a batch of 1024 instead of 4096      --config.batch_size=1024
 """
 
-from configs import common
+from localmim_jax.configs.parts import finetune, vit
 
 
 def get_config():
-    config = common.finetune(common.vit("vit_l"))
+    config = finetune(vit("vit_l", drop_path=0.2))
     config.batch_size = 4096
     config.num_epochs = 50.0
-    config.model.drop_path = 0.2
     config.optimizer.layer_decay = 0.75
     config.schedule.peak_lr = 3e-3
     config.schedule.min_lr = 1e-6

@@ -8,8 +8,8 @@ epochs, crops and flips only, a batch norm without scale and bias before the hea
 mean of the normalized patch tokens; --config.model.pool=class takes the class token instead.
 """
 
-from configs import common
+from localmim_jax.configs.parts import linear_probe, vit
 
 
 def get_config():
-    return common.linear_probe(common.vit("vit_l"))
+    return linear_probe(vit("vit_l"))

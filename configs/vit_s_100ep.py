@@ -5,12 +5,11 @@
 Published: nothing. Neither the paper nor the release has a ViT-S, so batch and rates are ViT-B's.
 """
 
-from configs import common
+from localmim_jax.configs.parts import pretrain, vit
 
 
 def get_config():
-    config = common.pretrain()
-    config.model.variant = "vit_s"
+    config = pretrain(vit("vit_s"))
     config.num_epochs = 100.0
     config.schedule.warmup_epochs = 10.0
     return config

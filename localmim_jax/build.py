@@ -24,7 +24,7 @@ def build_task(config: ConfigDict, workdir: str) -> tuple[Task, RunSettings]:
     """The task of a config, and the engine's settings.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `configs/parts`.
         workdir: the run directory, where undecodable images are listed; "" for none.
 
     Raises:

@@ -11,20 +11,21 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from configs import common, quickstart
 from localmim_jax.analysis import attention, gradients, layers, shared
 from localmim_jax.build import build_task
+from localmim_jax.configs import quickstart
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.params import flatten, merge
 from localmim_jax.tasks import inputs
+from tests.shrink import shrink
 from tests.training import train
 
 
 def recipe():
     """Digits, two blocks, of which only the first is reconstructed from."""
-    config = common.shrink(quickstart.get_config())
+    config = shrink(quickstart.get_config())
     config.data.update({"name": "digits", "split": "train[:64]"})
     config.batch_size, config.num_steps = 8, 4
     config.model.update({"width": 16, "depth": 2, "num_heads": 2, "taps": (1,), "dtype": "float32"})

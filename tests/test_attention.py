@@ -7,11 +7,11 @@ import pytest
 from absl import flags
 from flax import nnx
 
-from configs import common
 from localmim_jax.analysis import layers, shared
 from localmim_jax.analysis.attention import statistics
 from localmim_jax.analysis.gradients import layer_norms
 from localmim_jax.analysis.layers import cka
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.models.swin import Swin, SwinConfig
 from localmim_jax.models.vit import ViT, ViTConfig
@@ -150,6 +150,6 @@ def test_analyses_refuse_before_they_compute(tmp_path):
     values(["command", "--runs=a", f"--output={tmp_path}/file/x"])
     with pytest.raises(StorageError, match=r"--output=.*/file/x: .*/file is a file; give another one"):
         shared.collect(values, lambda config, place: {})
-    finetune = common.finetune(common.vit("vit_b"))
+    finetune = parts.finetune(parts.vit("vit_b"))
     with pytest.raises(ConfigError, match=r"is of the task finetune, whose config has no eval\.knn"):
         layers.measure(finetune, tmp_path)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from configs import common
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
 from localmim_jax.tasks.from_config import encoder_config, localmim_config
 
 
 def config(attention, dtype="bfloat16"):
-    config = common.pretrain()
+    config = parts.pretrain(parts.vit("vit_b"))
     config.model.update({"attention": attention, "dtype": dtype})
     return config
 

@@ -114,8 +114,8 @@ def test_bad_command_line(arguments, expected):
         ("x = 1\n", "has no function get_config()"),
         ("def get_config():\n    return {}\n", "returned a dict, not a ConfigDict"),
         (
-            "from configs import common\ndef get_config():\n    c = common.pretrain().lock()\n    c.batch_sise = 1\n",
-            'Did you mean "batch_size"',
+            "from localmim_jax.configs import parts\ndef get_config():\n    parts.vit('vit_b').lock().widht = 1\n",
+            'Did you mean "width"',
         ),
     ],
 )

@@ -5,6 +5,9 @@ import importlib
 import inspect
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import jax
@@ -12,22 +15,23 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common
 from localmim_jax import params as trees
+from localmim_jax.configs import parts
 from localmim_jax.convert import files
 from localmim_jax.convert.weights import About, describe
 from localmim_jax.method.masking import check_num_masks
 from localmim_jax.models.classifier import Classifier
 from localmim_jax.tasks import from_config
+from tests.shrink import shrink
 from tests.training import train
 
-CONFIGS = Path(common.__file__).parent
-FILES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem not in ("__init__", "common"))
+CONFIGS = Path(parts.__file__).parents[1]
+FILES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem != "__init__")
 
 
 def runs_of(file: str) -> list[str]:
     """A recipe, or "file:argument" for every run of one that takes arguments."""
-    sweep = getattr(importlib.import_module(f"configs.{file}"), "sweep", None)
+    sweep = getattr(importlib.import_module(f"localmim_jax.configs.{file}"), "sweep", None)
     return [file] if sweep is None else [f"{file}:{argument}" for argument in sweep()]
 
 
@@ -37,14 +41,12 @@ RECIPES = [run for file in FILES for run in runs_of(file)]
 def schema(config: ConfigDict) -> ConfigDict:
     """What declares the keys of a recipe: its task, and the kind of its model."""
     is_swin = config.model.variant.startswith("swin")
-    if config.task == "pretrain":
-        return common.pretrain_swin("swin_b") if is_swin else common.pretrain()
-    return getattr(common, config.task)(common.swin("swin_b") if is_swin else common.vit("vit_b"))
+    return getattr(parts, config.task)(parts.swin("swin_b") if is_swin else parts.vit("vit_b"))
 
 
 def recipe(name: str) -> ConfigDict:
     file, _, argument = name.partition(":")
-    get_config = importlib.import_module(f"configs.{file}").get_config
+    get_config = importlib.import_module(f"localmim_jax.configs.{file}").get_config
     return get_config(argument) if argument else get_config()
 
 
@@ -80,8 +82,8 @@ def test_recipe_builds_and_is_complete(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_recipe_header_has_its_command_and_its_result(name):
-    header = inspect.getdoc(importlib.import_module(f"configs.{name}"))
-    if hasattr(importlib.import_module(f"configs.{name}"), "sweep"):
+    header = inspect.getdoc(importlib.import_module(f"localmim_jax.configs.{name}"))
+    if hasattr(importlib.import_module(f"localmim_jax.configs.{name}"), "sweep"):
         argument = re.search(rf"python main.py --config=configs/{name}.py:(\S+) --workdir=runs/\S+", header)[1]
         assert f"{name}:{argument}" in RECIPES
     else:
@@ -91,7 +93,7 @@ def test_recipe_header_has_its_command_and_its_result(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_overrides_named_in_a_header_exist(name):
-    header = inspect.getdoc(importlib.import_module(f"configs.{name}"))
+    header = inspect.getdoc(importlib.import_module(f"localmim_jax.configs.{name}"))
     named = {word.removeprefix("--config.").split("=")[0] for word in header.split() if word.startswith("--config.")}
     assert named <= keys(recipe(name))
 
@@ -100,7 +102,7 @@ def test_overrides_named_in_a_header_exist(name):
 def test_shrunken_recipe_keeps_the_rules(name):
     config = recipe(name)
     config.lock()
-    small = common.shrink(config)
+    small = shrink(config)
     assert keys(small) == keys(schema(small))
     assert small.num_steps <= 3
     assert small.data.name == "fake"
@@ -203,15 +205,39 @@ def test_two_configs_share_nothing():
     assert second.schedule.base_lr == 2e-4
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda path: path.stem)
 def test_configs_import_only_ml_collections_and_one_another(path):
     imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            imported.add(node.module.split(".")[0])
-    assert imported <= {"ml_collections", "configs"}
+            imported.add(node.module)
+    ours = {name for name in imported if name.startswith("localmim_jax.configs")}
+    assert imported - ours <= {"ml_collections", "ml_collections.config_dict", "typing"}
+
+
+def test_recipes_load_without_an_accelerator_library():
+    """In a process of its own, since this one has them all."""
+    program = "import sys, localmim_jax.configs.table1 as t; t.get_config(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=CONFIGS.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"jax", "flax", "numpy", "tensorflow"} & set(done.stdout.split())
+
+
+def test_an_encoder_refuses_an_unknown_key():
+    with pytest.raises(KeyError, match="depht"):
+        parts.vit("vit_b", depht=3)
+
+
+def test_the_wheel_has_every_package():
+    """`localmim_jax.configs` is a directory of the top level, so packages are listed and not searched for."""
+    root = CONFIGS.parent
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [path.parent.relative_to(root) for path in (root / "localmim_jax").rglob("__init__.py")]
+    folders += ["localmim_jax" / path.parent.relative_to(root) for path in CONFIGS.rglob("__init__.py")]
+    assert sorted(listed["packages"]) == sorted(".".join(folder.parts) for folder in folders)
+    assert listed["package-dir"] == {"localmim_jax.configs": CONFIGS.name}
 
 
 def encoder_file(config: ConfigDict, path: Path) -> str:
@@ -232,7 +258,7 @@ def encoder_file(config: ConfigDict, path: Path) -> str:
 @pytest.mark.parametrize("name", RECIPES)
 def test_shrunken_recipe_runs(name, tmp_path):
     """Three steps, on one device."""
-    config = common.shrink(recipe(name).lock())
+    config = shrink(recipe(name).lock())
     if config.task == "linear_probe":
         config.checkpoint.init_from = encoder_file(config, tmp_path / "encoder.npz")
     summary = train(config, tmp_path)

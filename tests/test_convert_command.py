@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from localmim_jax import params as trees
 from localmim_jax.build import build_task
 from localmim_jax.cli import convert as command
 from localmim_jax.cli import program
 from localmim_jax.cli.convert import convert
+from localmim_jax.configs import parts
 from localmim_jax.convert import files
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
@@ -22,6 +22,7 @@ from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.models.classifier import Classifier
 from localmim_jax.recipes.override import record
 from localmim_jax.tasks import from_config, initialize
+from tests.shrink import shrink
 
 ROOT = initialize.__file__.rsplit("/localmim_jax/", 1)[0]
 
@@ -44,7 +45,7 @@ def save_run(directory, config, model, **state):
 def pretrained(tmp_path_factory):
     """A run with HOG targets of 18 bins and the release's frozen biases."""
     directory = tmp_path_factory.mktemp("pretrained")
-    config = common.shrink(common.pretrain())
+    config = shrink(parts.pretrain(parts.vit("vit_b")))
     bias = directory / "bias.npz"
     np.savez(bias, **{f"hog_enc.{k}.conv.bias": np.float32([k, -0.25]) for k in range(4)})
     config.model.target.hog_bias = str(bias)
@@ -75,7 +76,7 @@ def test_a_pretraining_run_goes_round(pretrained, tmp_path):
 
 def test_pretraining_can_start_from_a_file(pretrained, tmp_path):
     convert(str(pretrained), str(tmp_path / "x.npz"))
-    config = common.shrink(common.pretrain())
+    config = shrink(parts.pretrain(parts.vit("vit_b")))
     config.checkpoint.init_from = str(tmp_path / "x.npz")
     task, _ = build_task(config, "")
     _, abstract, _ = trees.split(task.make_model)
@@ -99,7 +100,7 @@ def test_weights_that_were_never_trained_are_remarked_upon(goldens, tmp_path, ca
 
 
 def test_the_moving_average_is_what_is_exported(pretrained, tmp_path):
-    config = common.shrink(common.pretrain())
+    config = shrink(parts.pretrain(parts.vit("vit_b")))
     model = from_config.localmim_config(config)
     average = {"encoder": {"class_token": np.full(32, 0.5, np.float32)}}
     save_run(tmp_path / "run", config, lambda rngs: LocalMIM(model, rngs=rngs), ema=average)
@@ -111,7 +112,7 @@ def test_the_moving_average_is_what_is_exported(pretrained, tmp_path):
 
 
 def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
-    config = common.shrink(common.linear_probe(common.vit("vit_b")))
+    config = shrink(parts.linear_probe(parts.vit("vit_b")))
     config.model.dtype = "float32"
     config.model.update({"num_classes": 5, "depth": 1})
     model = from_config.classifier_config(config)
@@ -162,7 +163,7 @@ def test_a_directory_for_transformers(pretrained, tmp_path):
     assert json.loads((tmp_path / "x" / "config.json").read_text())["image_size"] == 32
     pixels = json.loads((tmp_path / "x" / "preprocessor_config.json").read_text())
     assert pixels["size"] == {"shortest_edge": 37}  # 256 for 224
-    assert pixels["image_mean"] == list(common.IMAGENET_MEAN)
+    assert pixels["image_mean"] == list(parts.IMAGENET_MEAN)
     lines = convert(str(pretrained), str(tmp_path / "y"), names="transformers", part="encoder")
     assert lines[-1].startswith("note     no norm follows the encoder")
     with pytest.raises(DataError, match=r"config\.json is of no run of ours"):

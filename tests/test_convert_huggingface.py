@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from localmim_jax import params as trees
+from localmim_jax.configs import parts
 from localmim_jax.convert import huggingface
 from localmim_jax.convert.export import only_encoder
 from localmim_jax.convert.weights import POSITIONS, Weights, describe
@@ -22,7 +22,7 @@ from tests import torchvision
 
 VIT = ViTConfig(width=64, depth=6, num_heads=4, position="learned")
 SWIN = SwinConfig(width=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
-IMAGENET = huggingface.Pixels(common.IMAGENET_MEAN, common.IMAGENET_STD, 256)
+IMAGENET = huggingface.Pixels(parts.IMAGENET_MEAN, parts.IMAGENET_STD, 256)
 
 
 def random_model(model, config):
@@ -71,7 +71,7 @@ def test_what_the_config_says(tmp_path):
 
 
 def test_files_of_others_are_normalized_as_recipes_normalize():
-    assert (huggingface.IMAGENET_MEAN, huggingface.IMAGENET_STD) == (common.IMAGENET_MEAN, common.IMAGENET_STD)
+    assert (huggingface.IMAGENET_MEAN, huggingface.IMAGENET_STD) == (parts.IMAGENET_MEAN, parts.IMAGENET_STD)
 
 
 def test_the_config_of_a_swin():

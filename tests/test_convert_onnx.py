@@ -5,20 +5,21 @@ import sys
 import numpy as np
 import pytest
 
-from configs import common
 from localmim_jax.api import load_model
 from localmim_jax.cli.convert import convert
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.models.classifier import Classifier
 from localmim_jax.params import merge
 from localmim_jax.tasks import from_config
+from tests.shrink import shrink
 from tests.test_convert_command import save_run
 
 RECIPES = {
-    "vit": lambda: common.shrink(common.pretrain()),
-    "swin": lambda: common.shrink(common.pretrain_swin("swin_b")),
-    "classifier": lambda: common.shrink(common.finetune(common.vit("vit_b"))),
+    "vit": lambda: shrink(parts.pretrain(parts.vit("vit_b"))),
+    "swin": lambda: shrink(parts.pretrain(parts.swin("swin_b"))),
+    "classifier": lambda: shrink(parts.finetune(parts.vit("vit_b"))),
 }
 
 
@@ -41,7 +42,7 @@ def photo():
     from skimage import data
 
     picture = data.astronaut()[:64, 200:296] / np.float32(255)
-    return ((picture - np.float32(common.IMAGENET_MEAN)) / np.float32(common.IMAGENET_STD)).astype(np.float32)[None]
+    return ((picture - np.float32(parts.IMAGENET_MEAN)) / np.float32(parts.IMAGENET_STD)).astype(np.float32)[None]
 
 
 @pytest.mark.torch

@@ -13,18 +13,19 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from configs import common, quickstart_detect
 from localmim_jax import params as trees
 from localmim_jax.api import fill_model
 from localmim_jax.build import build_task
 from localmim_jax.cli import detect as command
 from localmim_jax.cli import program
+from localmim_jax.configs import parts, quickstart_detect
 from localmim_jax.convert.weights import Weights, describe
 from localmim_jax.data.builders.photos import photographs
 from localmim_jax.detection import task
 from localmim_jax.detection.mask_rcnn import MaskRCNN
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.tasks import from_config
+from tests.shrink import shrink
 from tests.test_convert_command import save_run
 from tests.training import train
 
@@ -70,7 +71,7 @@ def write_split(root, split, images):
 
 
 def config_for(root):
-    config = common.shrink(common.detect(common.swin("swin_t")))
+    config = shrink(parts.detect(parts.swin("swin_t")))
     config.image_size = (64, 64)
     config.batch_size = 4
     config.model.dtype = "float32"
@@ -237,7 +238,7 @@ def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):
     ],
 )
 def test_impossible_settings_are_refused(changes, message):
-    config = common.shrink(common.detect(common.swin("swin_t")))
+    config = shrink(parts.detect(parts.swin("swin_t")))
     for key, value in changes.items():
         holder, _, name = key.rpartition(".")
         (config[holder] if holder else config)[name] = value
@@ -266,7 +267,7 @@ def test_padding_is_zero_after_normalizing():
 
 
 def test_the_recipe_is_swins_3x():
-    config = common.detect(common.swin("swin_b"))
+    config = parts.detect(parts.swin("swin_b"))
     assert (config.num_epochs, config.batch_size, tuple(config.schedule.milestone_epochs)) == (36, 16, (27, 33))
     assert (config.schedule.peak_lr, config.schedule.warmup_steps, config.optimizer.weight_decay) == (1e-4, 1000, 0.05)
     model = from_config.detector_config(config)
@@ -284,7 +285,7 @@ def test_the_recipe_is_swins_3x():
 
 
 def test_a_vits_batch_norms_come_with_its_checkpoint():
-    config = common.shrink(common.detect(common.vit("vit_b")))
+    config = shrink(parts.detect(parts.vit("vit_b")))
     config.model.depth = 8
     model = from_config.detector_config(config)
     params, statistics = trees.initialize(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))

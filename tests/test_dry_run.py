@@ -9,18 +9,19 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs import common, vit_b_100ep
 from localmim_jax.cli import dry_run
+from localmim_jax.configs import parts, vit_b_100ep
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.settings import MeshSettings
 from localmim_jax.errors import ConfigError
+from tests.shrink import shrink
 from tests.test_configs import RECIPES, recipe
 
 ROOT = Path(__file__).parents[1]
 
 
 def small():
-    config = common.shrink(common.pretrain())
+    config = shrink(parts.pretrain(parts.vit("vit_b")))
     config.eval.reconstruction.num_images = 0
     return config
 
@@ -94,7 +95,7 @@ def test_what_could_not_run_is_refused():
 
 
 def test_more_masks_than_images_are_built_to_see_a_batch():
-    config = common.shrink(common.pretrain_swin("swin_t"))
+    config = shrink(parts.pretrain(parts.swin("swin_t")))
     config.batch_size = config.model.num_masks = 16
     assert "memory" in report(config)
 
@@ -124,7 +125,7 @@ def test_a_recipe_with_an_argument_from_the_shell():
 
 
 def test_a_detectors_batches_have_two_shapes():
-    config = common.shrink(common.detect(common.swin("swin_t")))
+    config = shrink(parts.detect(parts.swin("swin_t")))
     examples = dry_run._batch_shapes(config)
     assert [example["image"].shape for example in examples] == [(64, 96, 3), (96, 64, 3)]
     assert len(dry_run._batch_shapes(small())) == 1
@@ -132,7 +133,7 @@ def test_a_detectors_batches_have_two_shapes():
 
 @pytest.mark.slow
 def test_a_detectors_two_shapes_are_both_traced():
-    config = common.shrink(common.detect(common.swin("swin_t")))
+    config = shrink(parts.detect(parts.swin("swin_t")))
     lines = dry_run.report(config)
     for what in ("work", "memory"):
         shapes = [line.split(maxsplit=1)[1].split(":")[0] for line in lines if line.startswith(what)]

@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
 from localmim_jax import params as trees
 from localmim_jax.api import load_model
 from localmim_jax.cli import features, program
 from localmim_jax.cli.convert import convert
+from localmim_jax.configs import parts
 from localmim_jax.convert import files
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.tasks import from_config
+from tests.shrink import shrink
 from tests.test_convert_command import save_run
 
 NAMES = ["cats/a.png", "cats/b.jpg", "dogs/c.png"]
@@ -32,7 +33,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config():
-    config = common.shrink(common.pretrain())
+    config = shrink(parts.pretrain(parts.vit("vit_b")))
     config.model.dtype = "float32"
     config.model.update({"depth": 2, "taps": (1, 2)})
     config.model.target.cells = (8, 16)

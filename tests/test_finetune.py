@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common, quickstart, quickstart_finetune
 from localmim_jax.build import build_task
 from localmim_jax.cli.evaluate import evaluate
+from localmim_jax.configs import parts, quickstart, quickstart_finetune
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.sources import FakeSource
 from localmim_jax.engine.checkpoints.write import Checkpointer
@@ -28,22 +28,22 @@ from localmim_jax.models.vit import ViTConfig, position_table
 from localmim_jax.params import flatten, merge, split, unflatten
 from localmim_jax.recipes.override import record
 from localmim_jax.tasks import finetune, from_config, inputs
+from tests.shrink import shrink
+from tests.test_configs import CONFIGS
 from tests.training import train
 
-RECIPES = sorted(
-    path.stem for path in Path(common.__file__).parent.glob("*.py") if path.stem.endswith(("_finetune", "_linear"))
-)
+RECIPES = sorted(path.stem for path in CONFIGS.glob("*.py") if path.stem.endswith(("_finetune", "_linear")))
 STEPS = 6
 
 
 def recipe(**changes):
     """Two blocks of width 16 on 16 px digits, with everything that fine-tuning can do turned on."""
-    config = common.shrink(quickstart_finetune.get_config())
+    config = shrink(quickstart_finetune.get_config())
     config.data.update({"name": "digits", "split": "train[:100]"})
     config.batch_size = 32
     config.num_steps = STEPS
     config.model.update({"width": 16, "depth": 2, "num_heads": 2, "num_classes": 10, "drop_path": 0.2})
-    config.augment = common.augmentation()
+    config.augment = parts.finetune(parts.vit("vit_b")).augment
     config.optimizer.ema_decay = 0.9
     config.checkpoint.update({"every_steps": 3, "keep_last": 5})
     config.eval.every_epochs = 1.0
@@ -117,7 +117,7 @@ def test_evaluation_equals_a_plain_loop(whole_run, devices):
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """A pre-training run directory with the parameters of its first and its averaged model, as the loop leaves it."""
-    config = common.shrink(quickstart.get_config())
+    config = shrink(quickstart.get_config())
     config.model.update({"width": 16, "depth": 2, "num_heads": 2, "taps": (1, 2), "drop_path": 0.0})
     config.model.target.cells = (4, 8)
     model = from_config.localmim_config(config)
@@ -174,7 +174,7 @@ def test_an_encoder_of_another_size_is_refused_with_every_reason(pretrained):
 
 def test_a_linear_probe_trains_the_head_and_nothing_else(pretrained, tmp_path):
     workdir, params = pretrained
-    config = common.shrink(common.linear_probe(quickstart.get_config().model))
+    config = shrink(parts.linear_probe(quickstart.encoder()))
     config.data = recipe().data
     config.model.update({"width": 16, "depth": 2, "num_heads": 2, "num_classes": 10, "dtype": "float32"})
     config.update({"image_size": (16, 16), "batch_size": 32, "num_steps": 4})
@@ -222,7 +222,7 @@ def test_each_kind_of_chance_is_drawn_from_the_steps_key(only):
 
 def test_the_rate_of_fine_tuning_is_the_releases_at_every_step(goldens):
     expected = json.loads((goldens / "schedules.json").read_text())["vit_b_finetune"]["lr"]
-    config = importlib.import_module("configs.vit_b_100ep_finetune").get_config()
+    config = importlib.import_module("localmim_jax.configs.vit_b_100ep_finetune").get_config()
     schedule = make_schedule(from_config.run_settings(config).schedule, config.batch_size, len(expected), 2.0)
     assert config.num_epochs * 2 == len(expected)
     np.testing.assert_allclose(schedule(jnp.arange(len(expected))), expected, rtol=1e-5, atol=1e-12)
@@ -230,7 +230,7 @@ def test_the_rate_of_fine_tuning_is_the_releases_at_every_step(goldens):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_build_with_a_group_for_every_parameter(name):
-    config = common.shrink(importlib.import_module(f"configs.{name}").get_config())
+    config = shrink(importlib.import_module(f"localmim_jax.configs.{name}").get_config())
     if config.task == "linear_probe":
         with pytest.raises(ConfigError, match=r"checkpoint\.init_from"):
             build_task(config, "")

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from jax.extend.core import Literal
 
-from configs import common, table1, table2
 from localmim_jax import params as trees
+from localmim_jax.configs import table1, table2
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.fusion import Fusion
 from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
@@ -16,6 +16,7 @@ from localmim_jax.method.targets import make_targets
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 from localmim_jax.tasks import from_config, layers
+from tests.shrink import shrink
 
 RUNS = sorted({*table1.sweep(), *table2.sweep()})
 BATCH = 2
@@ -23,7 +24,7 @@ GRID, TOP_CELL = 2, {"vit": 16, "swin": 32}
 
 
 def model_config(run: str, **changes):
-    config = common.shrink(table1.make(run))
+    config = shrink(table1.make(run))
     config.update_from_flattened_dict({"model.dtype": "float32", "model.target.bins": 4} | changes)
     if "swin" in run:
         config.model.num_masks = BATCH

@@ -6,8 +6,8 @@ import shutil
 import jax
 import pytest
 
-from configs import common
 from localmim_jax.build import build_task
+from localmim_jax.configs import parts
 from localmim_jax.engine.checkpoints import manifest
 from localmim_jax.engine.checkpoints.read import load_params
 from localmim_jax.engine.checkpoints.write import Checkpointer
@@ -26,7 +26,7 @@ def run(goldens, tmp_path):
 
 def config_of(run):
     """Today's recipe with the recorded values; keys that came later keep their defaults."""
-    config = common.pretrain()
+    config = parts.pretrain(parts.vit("vit_b"))
 
     def overlay(section, recorded):
         for key, value in recorded.items():

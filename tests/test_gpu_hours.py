@@ -1,9 +1,10 @@
 import pytest
 from absl import flags
 
-from configs import common
 from localmim_jax.bench import gpu_hours
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
+from tests.shrink import shrink
 
 
 def options(config, *arguments):
@@ -22,9 +23,9 @@ def test_hours():
 @pytest.mark.parametrize(
     ("config", "arguments", "message"),
     [
-        (common.detect(common.swin("swin_t")), (), "this recipe's task is detect"),
-        (common.pretrain(), ("--batch_sizes=32,many",), "--batch_sizes=32,many: whole numbers"),
-        (common.pretrain(), (), "8 devices: hours are of one"),
+        (parts.detect(parts.swin("swin_t")), (), "this recipe's task is detect"),
+        (parts.pretrain(parts.vit("vit_b")), ("--batch_sizes=32,many",), "--batch_sizes=32,many: whole numbers"),
+        (parts.pretrain(parts.vit("vit_b")), (), "8 devices: hours are of one"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(config, arguments, message):
@@ -34,7 +35,7 @@ def test_what_cannot_be_timed_is_refused(config, arguments, message):
 
 @pytest.mark.slow
 def test_a_real_step_is_timed_at_its_batch_size():
-    config = common.shrink(common.pretrain_swin("swin_t"))
+    config = shrink(parts.pretrain(parts.swin("swin_t")))
     config.num_steps = 6
     rate, gib = gpu_hours.measure_batch(config, 16, steps=1, rounds=1)
     assert rate > 0

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
 from localmim_jax.build import build_task
+from localmim_jax.configs import parts
 from localmim_jax.engine import loop
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.recipes.override import record
+from tests.shrink import shrink
 from tests.training import first_devices
 
 STEPS = 6
@@ -39,7 +40,7 @@ def photographs(tmp_path_factory) -> Path:
 
 
 def recipe(photographs, **changes):
-    config = common.shrink(common.pretrain())
+    config = shrink(parts.pretrain(parts.vit("vit_b")))
     config.data.name = f"folder:{photographs}"
     config.num_steps = STEPS
     config.model.dtype = "float32"

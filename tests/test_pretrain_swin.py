@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import common
 from localmim_jax.build import build_task
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
+from tests.shrink import shrink
 from tests.training import train
 
 
 def recipe(**changes):
     """Two stages of 8 px mask units, four micro-batched steps with two masks a micro-batch."""
-    config = common.shrink(common.pretrain_swin("swin_t"))
+    config = shrink(parts.pretrain(parts.swin("swin_t")))
     config.image_size = (32, 32)
     config.batch_size, config.accum_steps, config.num_steps = 16, 2, 4
     config.model.update({"depths": (2, 1), "num_heads": (1, 2), "window": 3, "dtype": "float32", "num_masks": 2})

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common, quickstart_segment, swin_b_hog_400ep_ade20k, vit_b_1600ep_ade20k
 from localmim_jax import params as trees
 from localmim_jax.build import build_task
 from localmim_jax.cli.evaluate import evaluate
+from localmim_jax.configs import quickstart_segment, swin_b_hog_400ep_ade20k, vit_b_1600ep_ade20k
 from localmim_jax.convert.interpolate import resize_positions
 from localmim_jax.convert.load import check
 from localmim_jax.convert.weights import About, Weights
@@ -30,13 +30,14 @@ from localmim_jax.recipes.override import record
 from localmim_jax.segmentation import regions
 from localmim_jax.segmentation.upernet import Segmenter
 from localmim_jax.tasks import from_config, initialize
+from tests.shrink import shrink
 from tests.test_masks import write
 
 ROOT = Path(__file__).parents[1]
 
 
 def tiny(name="masks:nowhere", classes=3):
-    config = common.shrink(quickstart_segment.get_config().lock())
+    config = shrink(quickstart_segment.get_config().lock())
     config.image_size = (32, 32)
     config.data.update({"name": name, "split": "training", "max_bad_fraction": 0.0})
     config.data.scale = config.eval.scale = (32, 32)

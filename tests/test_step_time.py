@@ -1,13 +1,14 @@
 import pytest
 from absl import flags
 
-from configs import common
 from localmim_jax.bench import step_time
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
+from tests.shrink import shrink
 
 
 def test_a_detectors_step_is_timed_lying_and_standing():
-    config = common.shrink(common.detect(common.swin("swin_t")))
+    config = shrink(parts.detect(parts.swin("swin_t")))
     config.num_steps = 6
     spec, shapes = step_time.prepare_shapes(config)
     assert spec.task.name == "detect"
@@ -19,9 +20,9 @@ def test_a_detectors_step_is_timed_lying_and_standing():
 
 
 def test_other_steps_have_one_shape():
-    _, shapes = step_time.prepare_shapes(common.shrink(common.pretrain()))
+    _, shapes = step_time.prepare_shapes(shrink(parts.pretrain(parts.vit("vit_b"))))
     assert [[batch["image"].shape for batch in batches] for batches in shapes] == [[(8, 32, 32, 3)] * 2]
-    _, batches = step_time.prepare(common.shrink(common.pretrain()))
+    _, batches = step_time.prepare(shrink(parts.pretrain(parts.vit("vit_b"))))
     assert [batch["image"].shape for batch in batches] == [(8, 32, 32, 3)] * 2
 
 
@@ -29,6 +30,6 @@ def test_parts_of_a_detectors_step_are_refused():
     values = flags.FlagValues()
     step_time.define_flags(values)
     values(["bench", "--parts"])
-    values["config"].value = common.shrink(common.detect(common.swin("swin_t")))
+    values["config"].value = shrink(parts.detect(parts.swin("swin_t")))
     with pytest.raises(ConfigError, match="this task is detect"):
         step_time.main(values)

@@ -1,9 +1,10 @@
 import pytest
 from absl import flags
 
-from configs import common
 from localmim_jax.bench import peak, variants
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
+from tests.shrink import shrink
 
 
 def options(*settings):
@@ -11,7 +12,7 @@ def options(*settings):
     variants.define_flags(values)
     values(["bench", "--steps=1"])
     values["settings"].value = list(settings)
-    values["config"].value = common.shrink(common.pretrain()).lock()
+    values["config"].value = shrink(parts.pretrain(parts.vit("vit_b"))).lock()
     return values
 
 

@@ -5,12 +5,13 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from configs import common
 from localmim_jax.cli import program, visualize
 from localmim_jax.cli.convert import convert
+from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.tasks import from_config
+from tests.shrink import shrink
 from tests.test_convert_command import save_run
 
 
@@ -26,7 +27,7 @@ def photos(tmp_path_factory):
 
 
 def tiny(swin: bool, kind: str):
-    config = common.shrink(common.pretrain_swin("swin_t") if swin else common.pretrain())
+    config = shrink(parts.pretrain(parts.swin("swin_t")) if swin else parts.pretrain(parts.vit("vit_b")))
     config.model.dtype = "float32"
     config.model.target.kind = kind
     if not swin:
@@ -102,7 +103,7 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
         next(visualize.visualize(str(tmp_path / "encoder.npz"), photos))
     with pytest.raises(ConfigError, match=r"holds no decoders \(encoder\)"):
         next(visualize.visualize(str(tmp_path / "encoder.npz"), photos, tiny(False, "hog")))
-    finetune = common.finetune(common.vit("vit_b"))
+    finetune = parts.finetune(parts.vit("vit_b"))
     with pytest.raises(ConfigError, match="is a finetune model, which reconstructs nothing"):
         next(visualize.visualize(vit, photos, finetune))
 

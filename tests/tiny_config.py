@@ -1,10 +1,10 @@
 """Pre-training in which everything is as small as it gets, for tests that run `main.py` as a process."""
 
-from configs import common
+from localmim_jax.configs import parts
 
 
 def get_config():
-    config = common.pretrain()
+    config = parts.pretrain(parts.vit("vit_b"))
     config.image_size = (16, 16)
     config.batch_size = 8
     config.num_steps = 12

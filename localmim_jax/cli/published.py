@@ -19,7 +19,7 @@ class Row:
     Attributes:
         label: its cells before the numbers.
         backbone: "vit" or "swin".
-        method: as in `configs.common.reconstruct`, or "axis=value" of an ablation.
+        method: as in `configs.parts.reconstruct`, or "axis=value" of an ablation.
         published: top-1 in %; None where nothing is published.
     """
 

@@ -30,7 +30,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """The detection task of a config.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `configs/parts`.
         workdir: where unusable images are listed and results are written; "" for neither.
 
     Raises:

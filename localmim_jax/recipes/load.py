@@ -1,6 +1,5 @@
 """A recipe's file becomes a config."""
 
-import importlib.util
 import re
 import runpy
 import traceback
@@ -9,22 +8,25 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from localmim_jax import configs
 from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import hints
 
+_PACKAGED = Path(configs.__path__[0])
+
 
 def load_config(path: str) -> ConfigDict:
-    """What `get_config()` of a Python file returns, locked. `file.py:argument` calls `get_config("argument")`.
+    """What `get_config()` of a recipe returns, locked. A config is code: run only your own.
 
-    `configs/<recipe>.py` is found in any directory: without such a file, it is the one that came with the package.
-    A config is code: run only your own.
+    Args:
+        path: a Python file, or else the name of a recipe of this package, with or without `configs/` and `.py`. What
+            follows a colon is the argument of `get_config`, as in "table1:vit_b_local_multi".
+
+    Raises:
+        ConfigError: there is no such file or recipe, or it does not return a config.
     """
-    file, *argument = path.split(":", 1)
-    if not Path(file).is_file():
-        packaged = _packaged() / Path(file).name
-        if Path(file).parent != Path("configs") or not packaged.is_file():
-            raise ConfigError(f"config file {file} not found{hints.did_you_mean(file, recipe_files())}")
-        file = str(packaged)
+    name, *argument = path.split(":", 1)
+    file = find(name)
     content: dict[str, Any] = {}
     try:
         content = runpy.run_path(file)
@@ -48,14 +50,31 @@ def load_config(path: str) -> ConfigDict:
     return config.lock()
 
 
-def _packaged() -> Path:
-    """The directory of the recipes that come with the package."""
-    spec = importlib.util.find_spec("configs")
-    return Path(spec.origin).parent if spec is not None and spec.origin else Path("configs")
+def find(name: str) -> str:
+    """The file of a recipe: `name` itself where it is a file, else the one of that name in this package.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if Path(name).is_file():
+        return name
+    stem = name.removeprefix("configs/").removesuffix(".py")
+    if stem in {path.stem for path in _recipes(_PACKAGED)}:
+        return str(_PACKAGED / f"{stem}.py")
+    known = recipe_files()
+    if "/" not in name:  # a bare name is answered with bare ones
+        known = [file.removeprefix("configs/") for file in known]
+    if not name.endswith(".py"):
+        known = [file.removesuffix(".py") for file in known]
+    kind = "config file" if name.endswith(".py") or "/" in name else "recipe"
+    raise ConfigError(f"{kind} {name} not found{hints.did_you_mean(name, known)}")
 
 
 def recipe_files() -> list[str]:
     """Every recipe, as --config names it, the quickstart's first."""
-    files = {f"configs/{path.name}" for place in (Path("configs"), _packaged()) for path in place.glob("*.py")}
-    found = sorted(files - {"configs/__init__.py", "configs/common.py"})
-    return sorted(found, key=lambda path: "quickstart" not in path) or ["configs/quickstart.py"]
+    found = {f"configs/{path.name}" for place in (Path("configs"), _PACKAGED) for path in _recipes(place)}
+    return sorted(found, key=lambda path: ("quickstart" not in path, path))
+
+
+def _recipes(place: Path) -> list[Path]:
+    return [path for path in place.glob("*.py") if path.stem != "__init__"]

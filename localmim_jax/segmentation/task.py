@@ -32,7 +32,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """The segmentation task of a config.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `configs/parts`.
         workdir: where unusable images are listed and predictions are written; "" for neither.
 
     Raises:

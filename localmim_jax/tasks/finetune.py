@@ -31,7 +31,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """The fine-tuning task of a config.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `configs/parts`.
         workdir: where unreadable images are listed.
 
     Raises:

@@ -65,7 +65,7 @@ class TrainInput:
     """The training set of a run: its source, and this host's part of its batches.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `configs/parts`.
         workdir: where undecodable images are listed; "" lists them nowhere.
         transform: see `data.pipeline.train_batches`.
     """

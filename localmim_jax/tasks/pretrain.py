@@ -29,7 +29,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """The pre-training task of a config.
 
     Args:
-        config: see `configs/common.py`.
+        config: see `configs/parts`.
         workdir: where unreadable images are listed.
 
     Raises:
