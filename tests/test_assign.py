@@ -33,7 +33,7 @@ def draw(assigned, config, usable=None, seed=0):
     [(40, 100, (8, 8)), (3, 100, (3, 13)), (40, 5, (8, 5)), (0, 100, (0, 16)), (0, 0, (0, 0))],
 )
 def test_samples_are_positives_first_up_to_their_share(positives, negatives, expected):
-    config = AssignConfig(0.7, 0.3, 0.3, samples=16, positive_share=0.5)
+    config = AssignConfig(0.7, 0.3, 0.3, num_samples=16, positive_fraction=0.5)
     assigned = np.random.default_rng(1).permutation([5] * positives + [NEGATIVE] * negatives + [IGNORED] * 20)
     index, valid = draw(assigned, config)
     assert len(index) == 16
@@ -45,7 +45,7 @@ def test_samples_are_positives_first_up_to_their_share(positives, negatives, exp
 
 
 def test_every_box_is_drawn_sometimes_and_unusable_ones_never():
-    config = AssignConfig(0.7, 0.3, 0.3, samples=8, positive_share=0.5)
+    config = AssignConfig(0.7, 0.3, 0.3, num_samples=8, positive_fraction=0.5)
     assigned, usable = np.array([1] * 10 + [NEGATIVE] * 10), np.arange(20) % 5 > 0
     drawn = {int(i) for seed in range(40) for i in np.concatenate([draw(assigned, config, usable, seed)[0]])}
     assert drawn == set(np.flatnonzero(usable))

@@ -27,7 +27,7 @@ def source(tmp_path_factory):
 
 
 def truth_of(source, batch):
-    """The truth in pixels of the batch's images: boxes, labels and masks, with empty places at the end."""
+    """The ground truth in pixels of the batch's images: boxes, labels and masks, with empty places at the end."""
     b = len(batch["id"])
     boxes, labels = np.zeros((b, SLOTS, 4), np.float32), np.full((b, SLOTS), -1)
     masks = np.zeros((b, SLOTS, 112, 112), np.float32)

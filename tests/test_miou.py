@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from localmim_jax.errors import DataError, StorageError
-from localmim_jax.evals.overlay import colors
 from localmim_jax.segmentation.miou import MeanIoU, confusion, scores, write_mask
+from localmim_jax.segmentation.overlay import colors
 
 NAMES = ("wall", "sky, blue", "tree", "never")
 

@@ -17,7 +17,7 @@ def test_samples_include_the_truth_itself_and_say_what_they_matched():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 60, (1, 30, 2))
     proposals = np.concatenate([corner, corner + rng.uniform(5, 30, corner.shape)], axis=-1).astype(np.float32)
-    config = AssignConfig(0.5, 0.5, 0.5, samples=16, positive_share=0.25)
+    config = AssignConfig(0.5, 0.5, 0.5, num_samples=16, positive_fraction=0.25)
     draw = jax.jit(lambda *arrays: roi.sample_rois(jax.random.key(0), *arrays, config))
     rois, matched, valid = draw(proposals, np.ones((1, 30), bool), TRUTH, VALID)
     assert rois.shape == (1, 16, 4)
@@ -45,7 +45,10 @@ def test_box_loss_equals_a_plain_loop():
     soft = np.log(np.exp(logits[0]).sum(axis=1))
     entropy = sum(soft[i] - logits[0, i, target] for i, target in enumerate(targets)) / 3
     distance = sum(
-        np.abs(deltas[0, i, targets[i]] - np.asarray(encode(rois[0, i], TRUTH[0, i], ROI_STDS))).sum() for i in (0, 1)
+        np.abs(
+            deltas[0, i, targets[i]] - np.asarray(encode(*map(jnp.asarray, (rois[0, i], TRUTH[0, i])), ROI_STDS))
+        ).sum()
+        for i in (0, 1)
     )
     right = np.mean([logits[0, i].argmax() == target for i, target in enumerate(targets)])
     np.testing.assert_allclose(found, [entropy, distance / 3, right], rtol=1e-5)
@@ -116,7 +119,7 @@ def test_the_mask_of_the_asked_class_comes_out():
 
     @jax.jit
     def predict():
-        head = roi.MaskHead(4, 3, num_convs=1, sampling=0, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+        head = roi.MaskHead(4, 3, num_convs=1, sampling_ratio=0, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
         head.predict.bias[...] = jnp.asarray([0.0, 100.0, -100.0])
         return head(levels, rois, jnp.asarray([[2, 0, 1]]))
 

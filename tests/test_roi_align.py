@@ -16,14 +16,14 @@ def golden(goldens):
     return file, jnp.asarray(features), places
 
 
-@pytest.mark.parametrize(("bins", "sampling"), [(7, 0), (14, 0), (7, 2)])
-def test_roi_align_equals_the_reference(golden, bins, sampling):
+@pytest.mark.parametrize(("bins", "sampling_ratio"), [(7, 0), (14, 0), (7, 2)])
+def test_roi_align_equals_the_reference(golden, bins, sampling_ratio):
     file, features, places = golden
     scale = float(file["roi_align/spatial_scale"])
-    crop = jax.jit(lambda features, rois: roi_align(features, rois, scale, bins, sampling))
+    crop = jax.jit(lambda features, rois: roi_align(features, rois, scale, bins, sampling_ratio))
     for image, rows in enumerate(places):
         found = crop(features[image : image + 1], jnp.asarray(file["roi_align/rois"][rows])[None])[0]
-        expected = file[f"roi_align/out_{bins}_sampling{sampling}"][rows].transpose(0, 2, 3, 1)
+        expected = file[f"roi_align/out_{bins}_sampling{sampling_ratio}"][rows].transpose(0, 2, 3, 1)
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
@@ -48,13 +48,13 @@ def plain_roi_align(feature, box, scale, bins, samples):
 
 def test_each_box_is_read_from_its_level_and_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
-    features = tuple(rng.normal(size=(1, 64 // 2**i, 48 // 2**i, 3)).astype(np.float32) for i in range(4))
+    features = tuple(jnp.asarray(rng.normal(size=(1, 64 // 2**i, 48 // 2**i, 3)), jnp.float32) for i in range(4))
     sides = np.array([20.0, 111.0, 113.0, 180.0, 230.0, 5.0])
     left = rng.uniform(-20, 60, (6, 2))
-    boxes = np.concatenate([left, left + sides[:, None]], axis=1).astype(np.float32)
+    boxes = jnp.asarray(np.concatenate([left, left + sides[:, None]], axis=1), jnp.float32)
     levels = np.asarray(roi_level(boxes))
     np.testing.assert_array_equal(levels, [0, 0, 1, 1, 2, 0])
-    found = pyramid_roi_align(features, boxes[None], (4, 8, 16, 32), 3, sampling=2)[0]
+    found = pyramid_roi_align(features, boxes[None], (4, 8, 16, 32), 3, sampling_ratio=2)[0]
     for box, level, crop in zip(boxes, levels, found, strict=True):
         expected = plain_roi_align(features[level][0], box, 1 / (4 * 2**level), 3, 2)
         np.testing.assert_allclose(crop, expected, atol=2e-5)
@@ -64,7 +64,7 @@ def test_each_box_is_read_from_its_level_and_chunks_change_nothing(monkeypatch):
 
 def test_levels_at_the_published_sizes_and_beyond():
     sides = np.array([0.0, 56.0, 111.9, 112.0, 224.0, 448.0, 2000.0], np.float32)
-    boxes = np.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
+    boxes = jnp.stack([0 * sides, 0 * sides, sides, sides], axis=-1)
     np.testing.assert_array_equal(roi_level(boxes), [0, 0, 0, 1, 2, 3, 3])
 
 

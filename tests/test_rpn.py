@@ -12,7 +12,7 @@ from tests.test_boxes import plain_iou
 from tests.test_nms import greedy
 
 GRIDS = ((6, 8), (3, 4))
-EVERYTHING = AssignConfig(0.5, 0.3, 0.3, samples=1000, positive_share=0.5)  # more than there are anchors
+EVERYTHING = AssignConfig(0.5, 0.3, 0.3, num_samples=1000, positive_fraction=0.5)  # more than there are anchors
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,9 @@ def given():
 
 def test_proposals_equal_a_plain_loop(given):
     prior, logits, deltas, sizes = given
-    boxes, valid = jax.jit(lambda *a: propose(*a, candidates=20, number=12))(list(map(jnp.asarray, prior)), *given[1:])
+    boxes, valid = jax.jit(lambda *a: propose(*a, pre_nms_top_n=20, post_nms_top_n=12))(
+        list(map(jnp.asarray, prior)), *given[1:]
+    )
     for image in range(2):
         found = []
         for p, logit, delta in zip(prior, logits, deltas, strict=True):
@@ -64,7 +66,9 @@ def test_the_loss_equals_a_plain_loop(given):
             best_of = [t for t in range(len(real)) if row[t] == overlap[:, t].max() and row[t] >= 0.3]
             if row.max() >= 0.5 or best_of:
                 target = real[best_of[-1] if best_of else row.argmax()]
-                goal = encode(jnp.asarray(prior[0 if i < len(prior[0]) else 1][i % len(prior[0])]), target, RPN_STDS)
+                goal = encode(
+                    jnp.asarray(prior[0 if i < len(prior[0]) else 1][i % len(prior[0])]), jnp.asarray(target), RPN_STDS
+                )
                 entropy += np.log1p(np.exp(-logit[i]))
                 distance += np.abs(delta[i] - np.asarray(goal)).sum()
                 positives += 1

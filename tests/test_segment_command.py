@@ -10,8 +10,8 @@ from localmim_jax.cli import program, segment
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError, StorageError
-from localmim_jax.evals.overlay import colors
 from localmim_jax.recipes.override import record
+from localmim_jax.segmentation.overlay import colors
 from localmim_jax.segmentation.task import RESULTS
 from localmim_jax.tasks import from_config
 from tests.test_segment import drawn, tiny

@@ -84,7 +84,7 @@ def test_scales_and_mirror_images_are_averaged():
 
 
 def test_labels_of_images_of_any_size(monkeypatch):
-    monkeypatch.setattr("localmim_jax.segmentation.sliding._AT_A_TIME", 2 * 30 * 3 * 4)  # strips of four rows
+    monkeypatch.setattr("localmim_jax.segmentation.sliding._MAX_SCORES", 2 * 30 * 3 * 4)  # strips of four rows
     values = np.random.default_rng(3).normal(size=(2, 7, 9, 3)).astype(np.float32)
     sizes = np.array([[13, 30], [22, 5]], np.int32)
     found = np.asarray(jax.jit(lambda x, s: labels_at(x, s, (22, 30)))(values, sizes))

@@ -42,8 +42,7 @@ def main(options: flags.FlagValues) -> None:
     if not options.images:
         raise ConfigError("no image given; for example: python -m localmim_jax.segment --checkpoint=... photo.jpg")
     program.hide_accelerators_from_tensorflow()
-    from localmim_jax.evals import overlay
-    from localmim_jax.segmentation import miou
+    from localmim_jax.segmentation import miou, overlay
     from localmim_jax.segmentation.sources import stored
 
     config = _config(options)

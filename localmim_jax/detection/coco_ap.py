@@ -114,12 +114,12 @@ def average_precision(
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it is about to return
-        truth = COCO()
-        truth.dataset = {"info": {}, **dataset}
-        truth.createIndex()
+        ground_truth = COCO()
+        ground_truth.dataset = {"info": {}, **dataset}
+        ground_truth.createIndex()
         # Copies: pycocotools writes areas and ids into what it is given.
-        found = truth.loadRes([dict(entry) for entry in results]) if results else COCO()
-        evaluation = COCOeval(truth, found, kind)
+        found = ground_truth.loadRes([dict(entry) for entry in results]) if results else COCO()
+        evaluation = COCOeval(ground_truth, found, kind)
         evaluation.params.imgIds = sorted(image_ids)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -1,7 +1,7 @@
-"""Mask R-CNN on a pyramid of backbone features: its losses for training, and its detections.
+"""Mask R-CNN on a feature pyramid: losses for training, and detections.
 
-Supplement, "Object detection and segmentation on COCO". Every image of a batch is padded to the batch's shape, and
-every list of boxes to a fixed length.
+Supplement, "Object detection and segmentation on COCO". The images of a batch are padded to one shape, and every list
+of boxes to a fixed length.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray, Real
 
 from localmim_jax.detection import assign, roi, rpn
 from localmim_jax.detection.anchors import SCALE, anchor_centers
@@ -20,26 +21,30 @@ from localmim_jax.models.pyramid import PyramidBackbone, dense_encoder, pyramid_
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 
-Truth = Mapping[str, jax.Array]
+Levels = tuple[Float[Array, "b _h _w d"], ...]
+Losses = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskRCNNConfig:
-    """A detector. The defaults are mmdetection's Mask R-CNN, which the paper trains.
+    """Settings of the detector. The defaults are those of mmdetection's Mask R-CNN, which the paper trains.
 
     Attributes:
-        encoder: the backbone, as `heads.pyramid.dense_encoder` gives it.
-        num_classes: without the background.
-        channels: of the pyramid's levels and of the convolutions on them.
-        box_head_width: width of the box head's two layers.
-        mask_convs: 3x3 convolutions of the mask head.
-        anchor_scale: side of the square anchor in strides of its level.
-        rpn_samples, roi_samples: anchors and regions of an image that the losses look at.
+        encoder: backbone, as returned by `models.pyramid.dense_encoder`.
+        num_classes: number of classes without the background.
+        channels: channels of the pyramid's levels and of the convolutions on them.
+        box_head_width: width of the box head's two hidden layers.
+        mask_convs: number of 3x3 convolutions in the mask head.
+        anchor_scale: side of a square anchor, in strides of its level.
+        rpn_samples, roi_samples: number of anchors and of RoIs per image in the losses.
         pre_nms_top_n, pre_nms_top_n_test: maximum number of proposals per level before NMS, in training and at test.
         post_nms_top_n: maximum number of proposals per image after NMS.
         sampling_ratio: RoIAlign samples along a side of a bin; 0 for the adaptive rule.
-        score_threshold: least probability of a detection.
-        detections: of an image, at most.
+        score_threshold: minimum probability of a detection.
+        detections: maximum number of detections per image.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     encoder: ViTConfig | SwinConfig
@@ -74,104 +79,118 @@ class MaskRCNNConfig:
 
 
 class MaskRCNN(PyramidBackbone):
-    """images -> losses, or detections."""
+    """Images -> losses, or detections."""
 
     def __init__(self, config: MaskRCNNConfig, *, rngs: nnx.Rngs):
         encoder = dense_encoder(config.encoder)
         super().__init__(encoder, rngs=rngs)
         self.config = config
         channels, dtype = config.channels, encoder.dtype
-        shared = {"sampling": config.sampling_ratio, "dtype": dtype, "rngs": rngs}
+        shared = {"sampling_ratio": config.sampling_ratio, "dtype": dtype, "rngs": rngs}
         widths = tuple(encoder.feature_width(tap) for tap in pyramid_taps(encoder))
         self.fpn = FPN(widths, channels, dtype=dtype, rngs=rngs)
         self.rpn = rpn.RPN(channels, anchor_scale=config.anchor_scale, dtype=dtype, rngs=rngs)
         self.box_head = roi.BoxHead(channels, config.box_head_width, config.num_classes, **shared)
         self.mask_head = roi.MaskHead(channels, config.num_classes, num_convs=config.mask_convs, **shared)
 
-    def levels(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """The five maps of normalized images [b, h, w, c]; h and w are multiples of the coarsest backbone stride."""
+    def levels(self, images: Float[Array, "b h w c"], key: PRNGKeyArray | None = None) -> Levels:
+        """The five levels of normalized images whose sides are multiples of the backbone's coarsest stride."""
         return self.fpn(self.feature_maps(images, key))
 
-    def losses(self, images: jax.Array, truth: Truth, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def losses(
+        self, images: Float[Array, "b h w c"], batch: Mapping[str, jax.Array], key: PRNGKeyArray
+    ) -> tuple[Float32[Array, ""], Losses]:
         """The training loss.
 
         Args:
-            images: [b, h, w, c], normalized, padded at the bottom and right.
-            truth: "size" [b, 2], (h, w) of each image without its padding; "boxes" [b, m, 4] in pixels, "labels" int32
-                [b, m], -1 for padding; "masks" [b, m, s, s], each over its own box, 0 or 1.
-            key: of the samplings and the drop path.
+            images: normalized images, padded at the bottom and right.
+            batch: ground truth. "size" [b, 2], (h, w) of each image without its padding; "boxes" [b, m, 4] in pixels;
+                "labels" int32 [b, m], -1 for padding; "masks" [b, m, s, s], each over its own box, 0 or 1.
+            key: key of drop path and of the samples.
 
         Returns:
-            (scalar float32, metrics): five losses by name with equal weights, and "count/..." of an image's mean number
-            of objects, proposals and positives.
+            (loss, metrics). The metrics hold the five losses, which have equal weights, the box head's accuracy, and
+            "count/...", the mean numbers of objects, proposals and positives per image.
         """
-        config = self.config
         drop_key, rpn_key, roi_key = jax.random.split(key, 3)
-        sizes, boxes = truth["size"].astype(jnp.float32), truth["boxes"].astype(jnp.float32)
-        labels, real = jnp.maximum(truth["labels"], 0), truth["labels"] >= 0
+        sizes, gt_boxes = batch["size"].astype(jnp.float32), batch["boxes"].astype(jnp.float32)
+        labels, gt_valid = jnp.maximum(batch["labels"], 0), batch["labels"] >= 0
         levels = self.levels(images, drop_key)
+        metrics, rois, valid = self._rpn_losses(rpn_key, levels, sizes, gt_boxes, gt_valid)
+
+        config = dataclasses.replace(assign.ROI, num_samples=self.config.roi_samples)
+        rois, matched, drawn = roi.sample_rois(roi_key, rois, valid, gt_boxes, gt_valid, config)
+        predicted = self.box_head(levels[:4], rois)
+        metrics["box_class"], metrics["box_box"], accuracy = roi.box_loss(
+            *predicted, rois, matched, drawn, gt_boxes, labels
+        )
+        max_positives = min(config.max_positives, rois.shape[1])  # positives come first
+        rois, matched = rois[:, :max_positives], matched[:, :max_positives]
+        metrics["mask"] = self._mask_loss(levels, rois, matched, gt_boxes, labels, batch["masks"])
+
+        losses = ("rpn_class", "rpn_box", "box_class", "box_box", "mask")
+        total = sum((metrics[name] for name in losses), jnp.float32(0))
+        count = jnp.float32(len(images))
+        return total, metrics | {
+            "count/objects": gt_valid.sum() / count,
+            "count/proposals": valid.sum() / count,
+            "count/roi_positives": (matched >= 0).sum() / count,
+            "box_head/accuracy": accuracy,
+        }
+
+    def _rpn_losses(
+        self,
+        key: PRNGKeyArray,
+        levels: Levels,
+        sizes: Float32[Array, "b 2"],
+        gt_boxes: Float32[Array, "b m 4"],
+        gt_valid: Bool[Array, "b m"],
+    ) -> tuple[Losses, Float32[Array, "b r 4"], Bool[Array, "b r"]]:
+        """(losses of the region proposal network, its proposals, whether each is valid)."""
+        config = self.config
         anchors, (logits, deltas) = self.rpn.anchors(levels), self.rpn(levels)
         centers = np.concatenate(
             [anchor_centers((x.shape[1], x.shape[2]), stride) for x, stride in zip(levels, STRIDES, strict=True)]
         )
-        rpn_class, rpn_box, rpn_positives = rpn.rpn_loss(
-            rpn_key,
-            anchors,
-            logits,
-            deltas,
-            sizes,
-            jnp.asarray(centers),
-            boxes,
-            real,
-            dataclasses.replace(assign.RPN, samples=config.rpn_samples),
+        assignment = dataclasses.replace(assign.RPN, num_samples=config.rpn_samples)
+        rpn_class, rpn_box, positives = rpn.rpn_loss(
+            key, anchors, logits, deltas, sizes, jnp.asarray(centers), gt_boxes, gt_valid, assignment
         )
-        proposals, valid = rpn.propose(anchors, logits, deltas, sizes, config.pre_nms_top_n, config.post_nms_top_n)
-        sampling = dataclasses.replace(assign.ROI, samples=config.roi_samples)
-        rois, matched, drawn = roi.sample_rois(roi_key, proposals, valid, boxes, real, sampling)
-        predicted = self.box_head(levels[:4], rois)
-        box_class, box_box, accuracy = roi.box_loss(*predicted, rois, matched, drawn, boxes, labels)
+        rois, valid = rpn.propose(anchors, logits, deltas, sizes, config.pre_nms_top_n, config.post_nms_top_n)
+        return {"rpn_class": rpn_class, "rpn_box": rpn_box, "count/rpn_positives": positives}, rois, valid
 
-        most = min(sampling.max_positives, rois.shape[1])  # positives come first
-        rois, matched = rois[:, :most], matched[:, :most]
-        positive, of = matched >= 0, jnp.maximum(matched, 0)
-        mask_logits = self.mask_head(levels[:4], rois, jnp.take_along_axis(labels, of, axis=1))
-        own_masks = jnp.take_along_axis(truth["masks"], of[..., None, None], axis=1)
-        targets = roi.mask_targets(own_masks, jnp.take_along_axis(boxes, of[..., None], axis=1), rois)
-        metrics = {
-            "rpn_class": rpn_class,
-            "rpn_box": rpn_box,
-            "box_class": box_class,
-            "box_box": box_box,
-            "mask": roi.mask_loss(mask_logits, targets, positive),
-        }
-        total = sum(metrics.values(), jnp.float32(0))
-        count = jnp.float32(len(images))
-        return total, metrics | {
-            "count/objects": real.sum() / count,
-            "count/proposals": valid.sum() / count,
-            "count/rpn_positives": rpn_positives,
-            "count/roi_positives": positive.sum() / count,
-            "box_head/accuracy": accuracy,
-        }
+    def _mask_loss(
+        self,
+        levels: Levels,
+        rois: Float32[Array, "b r 4"],
+        matched: Int[Array, "b r"],
+        gt_boxes: Float32[Array, "b m 4"],
+        labels: Int[Array, "b m"],
+        gt_masks: Real[Array, "b m s s"],
+    ) -> Float32[Array, ""]:
+        """The mask head's loss on RoIs matched to ground truth; those with `matched` -1 do not count."""
+        positive, matched = matched >= 0, jnp.maximum(matched, 0)
+        logits = self.mask_head(levels[:4], rois, jnp.take_along_axis(labels, matched, axis=1))
+        own_masks = jnp.take_along_axis(gt_masks, matched[..., None, None], axis=1)
+        own_boxes = jnp.take_along_axis(gt_boxes, matched[..., None], axis=1)
+        return roi.mask_loss(logits, roi.mask_targets(own_masks, own_boxes, rois), positive)
 
-    def detect(self, images: jax.Array, sizes: jax.Array) -> dict[str, jax.Array]:
-        """Detections of normalized images.
+    def detect(self, images: Float[Array, "b h w c"], sizes: Real[Array, "b 2"]) -> dict[str, jax.Array]:
+        """Detections on normalized images.
 
         Args:
-            images: [b, h, w, c], padded at the bottom and right.
-            sizes: [b, 2], (h, w) of each image without its padding.
+            images: images padded at the bottom and right.
+            sizes: (h, w) of each image without its padding.
 
         Returns:
-            What `heads.roi.select` gives, boxes in pixels of the images as given, and "masks" float32 [b, k, 28, 28]:
-            the probability of the object over each box.
+            The result of `roi.select`, boxes in pixels of the given images, and "masks" float32 [b, k, 28, 28], the
+            probability of the object over each box.
         """
         config, sizes = self.config, sizes.astype(jnp.float32)
         levels = self.levels(images)
-        found = rpn.propose(
-            self.rpn.anchors(levels), *self.rpn(levels), sizes, config.pre_nms_top_n_test, config.post_nms_top_n
-        )
-        detections = roi.select(
-            *self.box_head(levels[:4], found[0]), *found, sizes, config.score_threshold, config.detections
-        )
-        logits = self.mask_head(levels[:4], detections["boxes"], detections["labels"])
-        return detections | {"masks": jax.nn.sigmoid(logits)}
+        anchors, (logits, deltas) = self.rpn.anchors(levels), self.rpn(levels)
+        rois, valid = rpn.propose(anchors, logits, deltas, sizes, config.pre_nms_top_n_test, config.post_nms_top_n)
+        class_logits, box_deltas = self.box_head(levels[:4], rois)
+        detections = roi.select(class_logits, box_deltas, rois, valid, sizes, config.score_threshold, config.detections)
+        mask_logits = self.mask_head(levels[:4], detections["boxes"], detections["labels"])
+        return detections | {"masks": jax.nn.sigmoid(mask_logits)}

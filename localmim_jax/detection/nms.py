@@ -1,26 +1,27 @@
-"""Non-maximum suppression in static shapes, exactly what the greedy loop over boxes gives."""
+"""Non-maximum suppression with static shapes. It gives exactly the result of the greedy loop over boxes."""
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from localmim_jax.detection.boxes import iou
 
 
-def nms(boxes: jax.Array, scores: jax.Array, valid: jax.Array, threshold: float) -> jax.Array:
-    """Which boxes survive: each, best first, unless it overlaps a better survivor by more than `threshold`.
+@jax.named_scope("nms")
+def nms(
+    boxes: Float[Array, "n 4"], scores: Float[Array, " n"], valid: Bool[Array, " n"], threshold: float
+) -> Bool[Array, " n"]:
+    """The boxes that survive: a box is dropped where its IoU with a better survivor is above `threshold`.
 
-    Sorted by score, a box's fate depends on the better ones alone. Starting from "all survive", the rule is applied to
-    all boxes at once until nothing changes: after i rounds the first i fates are right, so it ends with the greedy
-    answer, and in practice after a handful of rounds, where the greedy loop needs one for each survivor.
+    Whether a box survives depends only on the boxes with higher scores. The rule is applied to all boxes at once,
+    starting from "all survive", until nothing changes. After i rounds the i best boxes are decided, so the result is
+    the greedy one. In practice a few rounds suffice, where the greedy loop needs one per survivor.
 
     Args:
-        boxes: [n, 4], pixels. Add an offset to separate groups, or `jax.vmap` over them.
-        scores: [n]; of equal scores the earlier box counts as better.
-        valid: bool [n]; the others neither survive nor suppress.
-        threshold: intersection over union.
-
-    Returns:
-        bool [n].
+        boxes: boxes in pixels. Use `jax.vmap` for several groups.
+        scores: higher is better; of equal scores the first box is the better one.
+        valid: False for boxes that neither survive nor suppress others.
+        threshold: maximum IoU of two survivors.
     """
     order = jnp.argsort(jnp.where(valid, -scores.astype(jnp.float32), jnp.inf), stable=True)
     boxes, valid = boxes[order], valid[order]
@@ -28,7 +29,7 @@ def nms(boxes: jax.Array, scores: jax.Array, valid: jax.Array, threshold: float)
     better = jnp.arange(count)[:, None] < jnp.arange(count)[None, :]
     suppresses = (iou(boxes, boxes) > threshold) & better  # row over column
 
-    def again(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def changed(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
         return carry[1]
 
     def apply(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -36,5 +37,5 @@ def nms(boxes: jax.Array, scores: jax.Array, valid: jax.Array, threshold: float)
         new = valid & ~(suppresses & keep[:, None]).any(axis=0)
         return new, (new != keep).any()
 
-    keep, _ = jax.lax.while_loop(again, apply, (valid, jnp.asarray(True)))
+    keep, _ = jax.lax.while_loop(changed, apply, (valid, jnp.asarray(True)))
     return jnp.zeros(count, bool).at[order].set(keep, unique_indices=True)

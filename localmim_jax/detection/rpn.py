@@ -1,10 +1,12 @@
-"""The region proposal network: which anchors hold an object, and how to move them onto it (Ren et al., 2015)."""
+"""The region proposal network: scores anchors and moves them onto objects (Ren et al., 2015)."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from localmim_jax.detection import anchors as anchor_boxes
 from localmim_jax.detection import boxes as box_ops
@@ -17,7 +19,13 @@ _normal = nnx.initializers.normal(0.01)
 
 
 class RPN(nnx.Module):
-    """A 3x3 convolution and two 1x1 predictions, the same for every level. Predictions are float32."""
+    """A 3x3 convolution and two 1x1 predictors, shared by all levels. Predictions are float32.
+
+    Args:
+        channels: channels of the levels.
+        anchor_scale: side of a square anchor, in strides of its level.
+        dtype: compute dtype of the 3x3 convolution.
+    """
 
     def __init__(self, channels: int, *, anchor_scale: float, dtype: Any, rngs: nnx.Rngs):
         self.anchor_scale = anchor_scale
@@ -26,101 +34,106 @@ class RPN(nnx.Module):
         self.objectness = nnx.Conv(channels, ratios, (1, 1), dtype=jnp.float32, kernel_init=_normal, rngs=rngs)
         self.deltas = nnx.Conv(channels, 4 * ratios, (1, 1), dtype=jnp.float32, kernel_init=_normal, rngs=rngs)
 
-    def __call__(self, levels: tuple[jax.Array, ...]) -> tuple[list[jax.Array], list[jax.Array]]:
-        """([b, n] logits, [b, n, 4] deltas) of each level, in the order of `anchors`."""
+    @jax.named_scope("rpn")
+    def __call__(
+        self, levels: tuple[Float[Array, "b _h _w c"], ...]
+    ) -> tuple[list[Float32[Array, "b _n"]], list[Float32[Array, "b _n 4"]]]:
+        """(objectness logits, deltas) of every anchor of each level, in the order of `anchors`."""
         logits, deltas = [], []
         for x in levels:
             x = jax.nn.relu(self.conv(x))
-            logits.append(self.objectness(x).reshape(len(x), -1))
-            deltas.append(self.deltas(x).reshape(len(x), -1, 4))
+            logits.append(rearrange(self.objectness(x), "b h w ratio -> b (h w ratio)"))
+            deltas.append(rearrange(self.deltas(x), "b h w (ratio delta) -> b (h w ratio) delta", delta=4))
         return logits, deltas
 
-    def anchors(self, levels: tuple[jax.Array, ...]) -> list[jax.Array]:
-        """float32 [n, 4] of each level, pixels."""
+    def anchors(self, levels: tuple[Float[Array, "b _h _w c"], ...]) -> list[Float32[Array, "_n 4"]]:
+        """Anchors of each level, in pixels."""
         return [
-            jnp.asarray(anchor_boxes.anchors(x.shape[1:3], stride, self.anchor_scale))
+            jnp.asarray(anchor_boxes.anchors((x.shape[1], x.shape[2]), stride, self.anchor_scale))
             for x, stride in zip(levels, STRIDES, strict=True)
         ]
 
 
+@jax.named_scope("proposals")
 def propose(
-    anchors: list[jax.Array],
-    logits: list[jax.Array],
-    deltas: list[jax.Array],
-    sizes: jax.Array,
-    candidates: int,
-    number: int,
-) -> tuple[jax.Array, jax.Array]:
-    """The best regions of every image, without a gradient.
+    anchors: list[Float32[Array, "_n 4"]],
+    logits: list[Float[Array, "b _n"]],
+    deltas: list[Float[Array, "b _n 4"]],
+    sizes: Float32[Array, "b 2"],
+    pre_nms_top_n: int,
+    post_nms_top_n: int,
+) -> tuple[Float32[Array, "b r 4"], Bool[Array, "b r"]]:
+    """The best regions of every image, best first. They get no gradient.
 
-    Each level's best candidates are moved, cut to the image and thinned by `nms`; of all levels' survivors the best
-    remain.
+    On each level, the anchors with the highest scores are moved, clipped to the image and filtered by `nms`. The best
+    survivors of all levels are returned.
 
     Args:
-        anchors, logits, deltas: of each level.
-        sizes: float32 [b, 2], (h, w) of the images within the padded batch.
-        candidates: of each level, at most.
-        number: of regions in all, at most.
+        anchors, logits, deltas: one array per level.
+        sizes: (h, w) of each image without its padding.
+        pre_nms_top_n: maximum number of anchors per level before NMS.
+        post_nms_top_n: maximum number of regions per image after NMS.
 
     Returns:
-        (boxes float32 [b, r, 4], valid bool [b, r]), best first.
+        (boxes in pixels, valid).
     """
     boxes, scores = [], []
-    for prior, logit, delta in zip(anchors, logits, deltas, strict=True):
+    for anchor, logit, delta in zip(anchors, logits, deltas, strict=True):
         logit, delta = jax.lax.stop_gradient((logit.astype(jnp.float32), delta))
-        score, index = jax.lax.top_k(logit, min(candidates, logit.shape[1]))
-        moved = box_ops.decode(prior[index], jnp.take_along_axis(delta, index[..., None], axis=1), box_ops.RPN_STDS)
+        score, index = jax.lax.top_k(logit, min(pre_nms_top_n, logit.shape[1]))
+        moved = box_ops.decode(anchor[index], jnp.take_along_axis(delta, index[..., None], axis=1), box_ops.RPN_STDS)
         moved = box_ops.clip(moved, sizes)
         has_area = (moved[..., 2] > moved[..., 0]) & (moved[..., 3] > moved[..., 1])
         keep = jax.vmap(lambda b, s, v: nms(b, s, v, NMS_THRESHOLD))(moved, score, has_area)
         boxes.append(moved)
         scores.append(jnp.where(keep, score, -jnp.inf))
-    score, index = jax.lax.top_k(jnp.concatenate(scores, axis=1), min(number, sum(s.shape[1] for s in scores)))
+    score, index = jax.lax.top_k(jnp.concatenate(scores, axis=1), min(post_nms_top_n, sum(s.shape[1] for s in scores)))
     chosen = jnp.take_along_axis(jnp.concatenate(boxes, axis=1), index[..., None], axis=1)
     return chosen, score > -jnp.inf
 
 
+@jax.named_scope("rpn_loss")
 def rpn_loss(
-    key: jax.Array,
-    anchors: list[jax.Array],
-    logits: list[jax.Array],
-    deltas: list[jax.Array],
-    sizes: jax.Array,
-    centers: jax.Array,
-    truth: jax.Array,
-    truth_valid: jax.Array,
+    key: PRNGKeyArray,
+    anchors: list[Float32[Array, "_n 4"]],
+    logits: list[Float[Array, "b _n"]],
+    deltas: list[Float[Array, "b _n 4"]],
+    sizes: Float32[Array, "b 2"],
+    centers: Float32[Array, "n 2"],
+    gt_boxes: Float32[Array, "b m 4"],
+    gt_valid: Bool[Array, "b m"],
     config: AssignConfig,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Float32[Array, ""], Float32[Array, ""], Float32[Array, ""]]:
     """Binary cross-entropy of objectness and L1 of the positives' deltas, over the sampled anchors of all images.
 
     Args:
-        key: of the sampling.
-        anchors, logits, deltas: of each level.
-        sizes: float32 [b, 2]; anchors centered beyond them are in the padding, and not used.
-        centers: float32 [n, 2], (y, x) of all anchors.
-        truth: float32 [b, m, 4], pixels.
-        truth_valid: bool [b, m].
+        key: key of the sampling.
+        anchors, logits, deltas: one array per level.
+        sizes: (h, w) of each image. Anchors centered outside are in the padding and are not used.
+        centers: (y, x) of all anchors, in pixels.
+        gt_boxes: ground-truth boxes, in pixels.
+        gt_valid: False for padding.
         config: thresholds and number of samples.
 
     Returns:
-        (classification, regression, positives), float32 scalars; both losses are divided by the number of samples,
-        `positives` is the mean number of an image's sampled positives.
+        (classification, regression, positives). Both losses are divided by the number of samples; `positives` is the
+        mean number of sampled positives per image.
     """
-    prior = jnp.concatenate(anchors)
+    anchor = jnp.concatenate(anchors)
     logit, delta = jnp.concatenate(logits, axis=1), jnp.concatenate(deltas, axis=1)
     usable = (centers[None] < sizes[:, None]).all(axis=-1)
 
-    def choose(key: jax.Array, truth: jax.Array, valid: jax.Array, usable: jax.Array):
-        assigned = assign(prior, truth, valid, config)
+    def choose(key: jax.Array, gt_boxes: jax.Array, gt_valid: jax.Array, usable: jax.Array):
+        assigned = assign(anchor, gt_boxes, gt_valid, config)
         index, drawn = sample(key, assigned, usable, config)
         assigned = assigned[index]
-        matched = truth[jnp.maximum(assigned - 1, 0)]
+        matched = gt_boxes[jnp.maximum(assigned - 1, 0)]
         positive = (assigned > 0) & drawn
-        # Where there is no target, the anchor's own place is a finite one.
-        target = box_ops.encode(prior[index], jnp.where(positive[:, None], matched, prior[index]), box_ops.RPN_STDS)
+        # Without a ground-truth box, the anchor is its own target: its deltas are finite.
+        target = box_ops.encode(anchor[index], jnp.where(positive[:, None], matched, anchor[index]), box_ops.RPN_STDS)
         return index, drawn, positive, target
 
-    index, drawn, positive, target = jax.vmap(choose)(jax.random.split(key, len(sizes)), truth, truth_valid, usable)
+    index, drawn, positive, target = jax.vmap(choose)(jax.random.split(key, len(sizes)), gt_boxes, gt_valid, usable)
     logit = jnp.take_along_axis(logit, index, axis=1)
     delta = jnp.take_along_axis(delta, index[..., None], axis=1)
     count = jnp.maximum(drawn.sum(), 1).astype(jnp.float32)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from localmim_jax.engine.task import Batch
 from localmim_jax.errors import DataError, StorageError
-from localmim_jax.evals import overlay
+from localmim_jax.segmentation import overlay
 
 _PICTURE = 256  # pixels of a drawn image's long side
 

@@ -1,33 +1,38 @@
-"""Cross-entropy of every labeled pixel, of scores on a coarser grid than the labels'."""
+"""Cross-entropy of every labeled pixel, from scores on a coarser grid than the labels."""
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, Integer
 
 from localmim_jax.ops.resize import apply_weights, bilinear_weights
 
-ROWS = 32  # of pixels whose scores exist at a time
+ROWS = 32  # rows of pixels whose scores exist at a time
 
 
-def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean cross-entropy over labeled pixels, of scores interpolated to the labels' size (bilinearly).
+@jax.named_scope("pixel_cross_entropy")
+def pixel_cross_entropy(
+    logits: Float[Array, "b h w k"], labels: Integer[Array, "b height width"]
+) -> tuple[Float32[Array, ""], Float32[Array, ""]]:
+    """Mean cross-entropy over labeled pixels, of scores interpolated bilinearly to the size of the labels.
 
-    Scores at full size are never kept: strips of rows are interpolated one after the other, and again in the backward
-    pass. OpenMMLab divides by the number of all pixels instead, so that an image with few labels counts for less.
+    Scores at full size are never kept: strips of rows are interpolated one after another, and again in the backward
+    pass. OpenMMLab instead divides by the number of all pixels, which gives less weight to images with few labels.
 
     Args:
-        logits: [b, h, w, c].
-        labels: integers [b, H, W]; those outside 0 to c - 1 are not labeled.
+        logits: class scores.
+        labels: class of each pixel; values outside 0 to k - 1 are unlabeled.
 
     Returns:
-        (loss, share of labeled pixels whose class has the highest score), float32 scalars; both 0 without any label.
+        (loss, fraction of labeled pixels whose class has the highest score); both are 0 if no pixel is labeled.
     """
     _, h, w, classes = logits.shape
-    b, height, width = labels.shape
-    strips = -(-height // ROWS)
-    missing = strips * ROWS - height
+    _, height, width = labels.shape
+    missing = -height % ROWS
     labels = jnp.pad(labels.astype(jnp.int32), ((0, 0), (0, missing), (0, 0)), constant_values=-1)
-    labels = labels.reshape(b, strips, ROWS, width).swapaxes(0, 1)
-    rows = jnp.pad(bilinear_weights(height, h, height, h), ((0, missing), (0, 0))).reshape(strips, ROWS, h)
+    labels = rearrange(labels, "b (strips rows) width -> strips b rows width", rows=ROWS)
+    rows = jnp.pad(bilinear_weights(height, h, height, h), ((0, missing), (0, 0)))
+    rows = rearrange(rows, "(strips rows) h -> strips rows h", rows=ROWS)
     columns = bilinear_weights(width, w, width, w)
     logits = logits.astype(jnp.float32)
 

@@ -1,6 +1,6 @@
-"""Class scores of whole images: from overlapping windows or in one piece, at the image's size or any other.
+"""Class scores of whole images, in one piece or from overlapping windows, at any size.
 
-A score function maps images [b, h, w, c] to scores on a coarser grid [b, h', w', k].
+A score function maps images [b, h, w, c] to class scores [b, h', w', k] on a coarser grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,32 +8,34 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, Int64, Integer, UInt8
 
 from localmim_jax.ops.resize import apply_weights, bilinear_weights, resize_bilinear
 
 Scores = Callable[[jax.Array], jax.Array]
-_AT_A_TIME = 2**26  # scores that exist at their final size
+_MAX_SCORES = 2**26  # number of scores at their final size that exist at a time
 
 
-def whole_image(scores: Scores, images: jax.Array) -> jax.Array:
-    """Scores of whole images at their own size, [b, h, w, c] -> float32 [b, h, w, k]."""
+def whole_image(scores: Scores, images: Float[Array, "b h w c"]) -> Float32[Array, "b h w k"]:
+    """Scores of whole images at their own size."""
     _, h, w, _ = images.shape
     return resize_bilinear(scores(images).astype(jnp.float32), (h, w))
 
 
-def sliding_window(scores: Scores, images: jax.Array, window: int, stride: int) -> jax.Array:
-    """The mean score over all windows that hold a pixel.
+@jax.named_scope("sliding_window")
+def sliding_window(
+    scores: Scores, images: Float[Array, "b h w c"], window: int, stride: int
+) -> Float32[Array, "b h w k"]:
+    """The mean score over all windows that contain a pixel.
 
-    Windows start every `stride` pixels; the last one of a row or column is moved back to end with the image
-    (OpenMMLab's rule). An image smaller than the window is padded with zeros at the bottom and right.
+    A window starts every `stride` pixels. The last window of a row or column is moved back to end with the image, as in
+    OpenMMLab. An image smaller than the window is padded with zeros at the bottom and right.
 
     Args:
         scores: called with [b, window, window, c].
-        images: [b, h, w, c], normalized.
-        window, stride: in pixels, stride at most window.
-
-    Returns:
-        float32 [b, h, w, k].
+        images: normalized images.
+        window, stride: sizes in pixels; the stride is at most the window.
     """
     b, h, w, _ = images.shape
     images = jnp.pad(images, ((0, 0), (0, max(0, window - h)), (0, max(0, window - w)), (0, 0)))
@@ -42,14 +44,14 @@ def sliding_window(scores: Scores, images: jax.Array, window: int, stride: int) 
     corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
     def of_window(corner: jax.Array) -> jax.Array:
-        piece = jax.lax.dynamic_slice(images, (0, *corner, 0), (b, window, window, images.shape[-1]))
-        return whole_image(scores, piece)
+        crop = jax.lax.dynamic_slice(images, (0, *corner, 0), (b, window, window, images.shape[-1]))
+        return whole_image(scores, crop)
 
     def add(total: jax.Array, corner: jax.Array) -> tuple[jax.Array, None]:
         place = (0, *corner, 0)
-        found = of_window(corner)
-        old = jax.lax.dynamic_slice(total, place, found.shape)
-        return jax.lax.dynamic_update_slice(total, old + found, place), None
+        new = of_window(corner)
+        old = jax.lax.dynamic_slice(total, place, new.shape)
+        return jax.lax.dynamic_update_slice(total, old + new, place), None
 
     classes = jax.eval_shape(of_window, jax.ShapeDtypeStruct((2,), jnp.int32)).shape[-1]
     empty = jnp.zeros((b, height, width, classes), jnp.float32)
@@ -60,19 +62,19 @@ def sliding_window(scores: Scores, images: jax.Array, window: int, stride: int) 
     return (total / times[None])[:, :h, :w]
 
 
-def starts(side: int, window: int, stride: int) -> np.ndarray:
-    """Where windows begin along a side of at least `window` pixels: int64, increasing."""
+def starts(side: int, window: int, stride: int) -> Int64[np.ndarray, " n"]:
+    """The first pixel of each window along a side of at least `window` pixels, increasing."""
     count = -(-(side - window) // stride) + 1
     return np.minimum(np.arange(count) * stride, side - window)
 
 
-def average(of_scale: Callable[[jax.Array], jax.Array], scales: Sequence[jax.Array], flip: bool) -> jax.Array:
-    """The mean of the scores of one image at several scales, and of its mirror image, at the first scale's size.
+def average(of_scale: Scores, scales: Sequence[Float[Array, "b _h _w c"]], flip: bool) -> Float[Array, "b h w k"]:
+    """The mean score over several scales of one image, and over its mirror image, at the size of the first scale.
 
     Args:
-        of_scale: images [b, h, w, c] -> scores [b, h, w, k].
-        scales: images, alike but for their size.
-        flip: whether to look at mirror images too.
+        of_scale: images -> scores of the same size.
+        scales: the image at each scale.
+        flip: whether to include mirror images.
     """
     _, h, w, _ = scales[0].shape
     found = []
@@ -83,32 +85,34 @@ def average(of_scale: Callable[[jax.Array], jax.Array], scales: Sequence[jax.Arr
     return sum(found[1:], start=found[0]) / len(found)
 
 
-def labels_at(scores: jax.Array, sizes: jax.Array, canvas: tuple[int, int]) -> jax.Array:
-    """The class with the highest score at every pixel of images of other sizes, by bilinear interpolation.
+@jax.named_scope("labels")
+def labels_at(
+    scores: Float[Array, "b h w k"], sizes: Integer[Array, "b 2"], canvas: tuple[int, int]
+) -> UInt8[Array, "b {canvas[0]} {canvas[1]}"]:
+    """The class with the highest score at every pixel, bilinearly interpolated to a size of each image's own.
 
     Args:
-        scores: [b, h, w, k], k at most 256.
-        sizes: int32 [b, 2], (h, w) wanted for each image.
-        canvas: (H, W), at least the largest of them.
+        scores: class scores of at most 256 classes.
+        sizes: (h, w) of each image.
+        canvas: (h, w) that holds the largest of them.
 
     Returns:
-        uint8 [b, H, W], each image in the top left; what lies beyond it means nothing.
+        Labels of each image in the top left corner. Those outside the image are undefined.
     """
     b, h, w, classes = scores.shape
     height, width = canvas
-    strip = max(1, min(height, _AT_A_TIME // (b * width * classes)))
+    strip = max(1, min(height, _MAX_SCORES // (b * width * classes)))
     strips = -(-height // strip)
     lengths = sizes.astype(jnp.float32)
 
     def matrices(out: int, size: int, axis: int) -> jax.Array:
         return jax.vmap(lambda length: bilinear_weights(out, size, length, size))(lengths[:, axis])
 
-    rows = matrices(strips * strip, h, 0).reshape(b, strips, strip, h).swapaxes(0, 1)
+    rows = rearrange(matrices(strips * strip, h, 0), "b (strips y) h -> strips b y h", y=strip)
     columns = matrices(width, w, 1)
 
     def of_strip(rows: jax.Array) -> jax.Array:
         resized = jax.vmap(lambda x, r, c: apply_weights(x[None], r, c)[0])(scores, rows, columns)
         return jnp.argmax(resized, axis=-1).astype(jnp.uint8)
 
-    found = jax.lax.map(of_strip, rows)
-    return found.swapaxes(0, 1).reshape(b, strips * strip, width)[:, :height]
+    return rearrange(jax.lax.map(of_strip, rows), "strips b y x -> b (strips y) x")[:, :height]

@@ -1,8 +1,8 @@
-"""Semantic segmentation: the UperNet head on four feature maps, an auxiliary FCN head, and the whole model.
+"""The segmentation model: the UperNet head on four feature maps, and an auxiliary FCN head.
 
-UperNet (Xiao et al., 2018) pools the coarsest map at several scales, adds it to the finer ones from the top down, and
-classifies all of them together at the finest map's resolution. Numbers: supplement, "Semantic segmentation on ADE20K",
-and docs/method.md.
+UperNet (Xiao et al., 2018) pools the coarsest map at several scales, adds it to the finer maps from the top down, and
+classifies their concatenation at the resolution of the finest map. For the settings see the supplement, "Semantic
+segmentation on ADE20K", and docs/method.md.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.conv_norm import ConvNorm
@@ -19,29 +20,26 @@ from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 from localmim_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
-
-def _size(x: jax.Array) -> tuple[int, int]:
-    """(rows, columns) of [b, rows, columns, d]."""
-    return x.shape[1], x.shape[2]
-
-
-MAX_CLASSES = 254  # an 8-bit mask names one more value, "ignored"
+MAX_CLASSES = 254  # the values of an 8-bit mask, less "no class" (0 and 255)
 _CLASSIFIER_STD = 0.01  # OpenMMLab's
-_AUXILIARY_MAP = 2  # stride 16
+_AUXILIARY_MAP = 2  # index of the map of stride 16
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmenterConfig:
-    """A segmentation model.
+    """Settings of the segmentation model.
 
     Attributes:
-        encoder: the backbone, as `pyramid.dense_encoder` gives it.
-        num_classes: 2 to 254.
-        taps: layers to read, counted from 1; None for the paper's.
-        channels: of the UperNet head.
-        auxiliary_channels: of the FCN head; 0 leaves it out.
+        encoder: backbone, as returned by `models.pyramid.dense_encoder`.
+        num_classes: number of classes, 2 to 254.
+        taps: tapped layers, counted from 1; None for the paper's.
+        channels: channels of the UperNet head.
+        auxiliary_channels: channels of the FCN head; 0 leaves it out.
         pool_scales: sides of the pooled maps.
         dropout: probability that a channel is dropped before each classifier.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     encoder: ViTConfig | SwinConfig
@@ -68,7 +66,7 @@ class SegmenterConfig:
 
 
 class Segmenter(PyramidBackbone):
-    """Images -> class scores at a quarter of the resolution, and the auxiliary head's at a sixteenth."""
+    """Images -> class scores of stride 4, and those of the auxiliary head, of stride 16."""
 
     def __init__(self, config: SegmenterConfig, *, rngs: nnx.Rngs):
         super().__init__(config.encoder, config.taps, rngs=rngs)
@@ -79,16 +77,17 @@ class Segmenter(PyramidBackbone):
             width = widths[_AUXILIARY_MAP]
             self.auxiliary_head = FCNHead(config, width, dtype=config.encoder.dtype, rngs=rngs)
 
-    def __call__(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, jax.Array | None]:
+    def __call__(
+        self, images: Float[Array, "b h w c"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float32[Array, "b h4 w4 k"], Float32[Array, "b h16 w16 k"] | None]:
         """Class scores.
 
         Args:
-            images: [b, h, w, c], normalized; any size for Swin, the config's for ViT.
-            key: draws drop path and dropout and makes batch norms use the batch's statistics; None evaluates.
+            images: normalized images; any size for Swin, the config's for ViT.
+            key: key of drop path and dropout; batch norms then use the statistics of the batch. None is deterministic.
 
         Returns:
-            (logits [b, h / 4, w / 4, num_classes], the auxiliary head's [b, h / 16, w / 16, num_classes]), float32. The
-            second is None without that head.
+            (logits of stride 4, those of the auxiliary head, of stride 16). The second is None without that head.
         """
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
         maps = self.feature_maps(images, keys[0])
@@ -99,7 +98,7 @@ class Segmenter(PyramidBackbone):
 
 
 class UPerHead(nnx.Module):
-    """Four maps -> logits at the finest one's resolution."""
+    """Four maps -> logits at the resolution of the finest map."""
 
     def __init__(self, config: SegmenterConfig, widths: tuple[int, ...], *, dtype: Any, rngs: nnx.Rngs):
         channels, scales = config.channels, config.pool_scales
@@ -115,20 +114,28 @@ class UPerHead(nnx.Module):
         self.fpn_bottleneck = conv(len(widths) * channels, 3)
         self.classifier = PixelClassifier(channels, config.num_classes, config.dropout, rngs=rngs)
 
-    def __call__(self, maps: tuple[jax.Array, ...], key: jax.Array | None = None) -> jax.Array:
-        """Maps [b, h_i, w_i, d_i], finest first -> float32 [b, h_0, w_0, num_classes]; see `Segmenter` for the key."""
+    @jax.named_scope("uper_head")
+    def __call__(
+        self, maps: tuple[Float[Array, "b _h _w _d"], ...], key: PRNGKeyArray | None = None
+    ) -> Float32[Array, "b h w k"]:
+        """Logits from maps given finest first. For the key see `Segmenter`."""
         train = key is not None
-        levels = [lateral(x, train) for lateral, x in zip(self.laterals, maps, strict=False)]
+        with jax.named_scope("lateral"):
+            levels = [lateral(x, train) for lateral, x in zip(self.laterals, maps, strict=False)]
         levels.append(self._pool(maps[-1], train))
-        for i in range(len(levels) - 2, -1, -1):
-            levels[i] = levels[i] + resize_bilinear(levels[i + 1], _size(levels[i]))
-        levels = [conv(x, train) for conv, x in zip(self.fpn, levels, strict=False)] + levels[-1:]
-        finest = _size(levels[0])
-        x = jnp.concatenate([resize_bilinear(level, finest) for level in levels], axis=-1)
-        return self.classifier(self.fpn_bottleneck(x, train), key)
+        with jax.named_scope("fpn"):
+            for i in range(len(levels) - 2, -1, -1):
+                levels[i] = levels[i] + resize_bilinear(levels[i + 1], _size(levels[i]))
+            levels = [conv(x, train) for conv, x in zip(self.fpn, levels, strict=False)] + levels[-1:]
+        with jax.named_scope("fuse"):
+            finest = _size(levels[0])
+            x = jnp.concatenate([resize_bilinear(level, finest) for level in levels], axis=-1)
+            x = self.fpn_bottleneck(x, train)
+        return self.classifier(x, key)
 
-    def _pool(self, x: jax.Array, train: bool) -> jax.Array:
-        """The pyramid pooling module: [b, h, w, d] -> [b, h, w, channels]."""
+    @jax.named_scope("psp")
+    def _pool(self, x: Float[Array, "b h w d"], train: bool) -> Float[Array, "b h w channels"]:
+        """The pyramid pooling module."""
         parts = [x]
         for scale, conv in zip(self.pool_scales, self.pooled, strict=True):
             parts.append(resize_bilinear(conv(adaptive_average_pool(x, scale), train), _size(x)))
@@ -142,21 +149,27 @@ class FCNHead(nnx.Module):
         self.conv = ConvNorm(width, config.auxiliary_channels, 3, dtype=dtype, rngs=rngs)
         self.classifier = PixelClassifier(config.auxiliary_channels, config.num_classes, config.dropout, rngs=rngs)
 
-    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[b, h, w, width] -> float32 [b, h, w, num_classes]."""
+    @jax.named_scope("auxiliary_head")
+    def __call__(self, x: Float[Array, "b h w d"], key: PRNGKeyArray | None = None) -> Float32[Array, "b h w k"]:
+        """Logits. For the key see `Segmenter`."""
         return self.classifier(self.conv(x, key is not None), key)
 
 
 class PixelClassifier(nnx.Module):
-    """Dropout of whole channels, then one linear layer for every place, in float32."""
+    """Dropout of whole channels, then a linear layer at every position, in float32."""
 
     def __init__(self, channels: int, num_classes: int, dropout: float, *, rngs: nnx.Rngs):
         self.dropout = dropout
         self.linear = nnx.Linear(channels, num_classes, kernel_init=nnx.initializers.normal(_CLASSIFIER_STD), rngs=rngs)
 
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    @jax.named_scope("classifier")
+    def __call__(self, x: Float[Array, "b h w d"], key: PRNGKeyArray | None) -> Float32[Array, "b h w k"]:
         x = x.astype(jnp.float32)
         if key is not None and self.dropout:
             keep = jax.random.bernoulli(key, 1 - self.dropout, (x.shape[0], 1, 1, x.shape[-1]))
             x = jnp.where(keep, x / (1 - self.dropout), 0.0)
         return self.linear(x)
+
+
+def _size(x: Float[Array, "_b _h _w _d"]) -> tuple[int, int]:
+    return x.shape[1], x.shape[2]

@@ -1,6 +1,6 @@
 import numpy as np
 
-from localmim_jax.evals.overlay import colors, comparison, legend, paint, with_legend
+from localmim_jax.segmentation.overlay import colors, comparison, legend, paint, with_legend
 
 NAMES = ("wall", "sky, blue", "tree")
 
