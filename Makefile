@@ -27,7 +27,7 @@ quickstart: $(VENV)/.installed-demo
 	$(BIN)/python main.py --config=configs/quickstart_finetune.py --workdir=runs/quickstart_finetune \
 	    --config.checkpoint.init_from=runs/quickstart
 	$(BIN)/python main.py --config=configs/quickstart_finetune.py --workdir=runs/quickstart_scratch
-	$(BIN)/python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+	$(BIN)/localmim compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
@@ -47,10 +47,10 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy localmim_jax main.py
 
 bench: $(VENV)/.installed-demo
-	$(BIN)/python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py \
+	$(BIN)/localmim bench step_time --config=configs/fake_data_benchmark.py \
 	    --config.batch_size=$(BATCH) --steps=10 --parts
-	$(BIN)/python -m localmim_jax.bench.hog
-	$(BIN)/python -m localmim_jax.bench.input_speed
+	$(BIN)/localmim bench hog
+	$(BIN)/localmim bench input_speed
 
 # The suffix is the extra of pyproject.toml.
 $(VENV)/.installed-%: $(BIN)/python pyproject.toml $(CONSTRAINTS)

@@ -1,7 +1,7 @@
 """The axes along which the method was designed, each with a sweep: ViT-B, 100 epochs of ImageNet-1K.
 
     python main.py --config=configs/ablations.py:mask_ratio=0.6 --workdir=runs/ablations/mask_ratio=0.6
-    python -m localmim_jax.tables ablations
+    localmim tables ablations
 
 The second lists all runs with their fine-tuning. Published: nothing here, since only the supplement is at hand, not the
 main text with its ablations; the values below are ours. Everything else is as in vit_b_100ep.py.

@@ -3,7 +3,7 @@
     python main.py --config=configs/quickstart_photos.py --workdir=runs/quickstart_photos
 
 Published: nothing. What to look for: the loss of every scale falls, and the picture of reconstructions (of photographs
-that are not trained on: python -m localmim_jax.visualize) shows edges that continue into the masked patches.
+that are not trained on: localmim visualize) shows edges that continue into the masked patches.
 Images of 64 px are cut into 8 x 8 patches of 8 px, and HOG has cells of 2, 4, 8 and 16 px.
 """
 

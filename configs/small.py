@@ -1,7 +1,7 @@
 """Every method of Tables 1 and 2 and every axis of ablations.py, in minutes on two CPU cores: small models, digits.
 
     python main.py --config=configs/small.py:vit_global_multi --workdir=runs/small/vit_global_multi
-    python -m localmim_jax.tables table1 --scale=small --run
+    localmim tables table1 --scale=small --run
 
 Published: nothing. It proves that every path works, from pre-training through fine-tuning to the tables and figures;
 it says nothing about which method is better.

@@ -1,7 +1,7 @@
 """Table 1 of the supplement: {global, local} x {single-scale, multi-scale}, ViT-B and Swin-B, 100 epochs, ImageNet-1K.
 
     python main.py --config=configs/table1.py:vit_b_global_multi --workdir=runs/table1/vit_b_global_multi
-    python -m localmim_jax.tables table1
+    localmim tables table1
 
 The second lists all eight runs with their fine-tuning. Published: ImageNet-1K top-1 after fine-tuning, in %,
 

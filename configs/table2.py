@@ -1,7 +1,7 @@
 """Table 2 of the supplement: global reconstruction, with feature fusion, and local; ViT-B and Swin-B, 100 epochs.
 
     python main.py --config=configs/table2.py:vit_b_global_fusion --workdir=runs/table2/vit_b_global_fusion
-    python -m localmim_jax.tables table2
+    localmim tables table2
 
 The second lists all six runs with their fine-tuning. Published: ImageNet-1K top-1 after fine-tuning, in %,
 

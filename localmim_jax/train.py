@@ -1,6 +1,8 @@
-"""python -m localmim_jax.train: see `localmim_jax.cli.train`."""
+"""python -m localmim_jax.train: the same as `localmim train`."""
+
+import sys
 
 from localmim_jax.cli import program, train
 
 if __name__ == "__main__":
-    program.run(train.main, train.define_flags, usage=train.__doc__ or "")
+    program.run(train, "localmim train", sys.argv[1:])

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import main
-from localmim_jax.cli import program
+from localmim_jax.cli import program, train
 from localmim_jax.errors import ConfigError, Diverged, Interrupted, Preempted, StorageError
 from localmim_jax.recipes import hints
 
@@ -23,7 +22,7 @@ def _in_the_repository(monkeypatch):
 
 
 def parse(*arguments: str) -> flags.FlagValues:
-    return program.parse(arguments, main.define_flags)
+    return program.parse(arguments, train.define_flags)
 
 
 def refusal(*arguments: str) -> str:
@@ -137,7 +136,7 @@ def test_an_unknown_run_of_a_recipe_with_several_is_told_the_known_ones():
 
 def test_help_names_every_flag():
     assert parse("--help") is None
-    text = program.help_text(main.define_flags, main.__doc__)
+    text = program.help_text(train.define_flags, train.__doc__)
     for flag in ("--config", "--workdir", "--dry_run", "--coordinator_address", "--num_processes", "--process_id"):
         assert f"\n  {flag} " in text
     assert len(text.splitlines()) < 30
@@ -168,20 +167,20 @@ def test_user_errors_end_in_one_line_and_their_status(error, status, monkeypatch
     def fail(options):
         raise error
 
-    monkeypatch.setattr(sys, "argv", ["dir/main.py", QUICKSTART])
+    monkeypatch.setattr(train, "main", fail)
     with pytest.raises(SystemExit) as caught:
-        program.run(fail, main.define_flags, "usage")
+        program.run(train, "localmim train", [QUICKSTART])
     assert caught.value.code == status
-    assert capsys.readouterr().err == "main.py: a b\n"
+    assert capsys.readouterr().err == "localmim train: a b\n"
 
 
 def test_unexpected_errors_keep_their_traceback(monkeypatch):
     def fail(options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys, "argv", ["main.py", QUICKSTART])
+    monkeypatch.setattr(train, "main", fail)
     with pytest.raises(ZeroDivisionError):
-        program.run(fail, main.define_flags, "usage")
+        program.run(train, "localmim train", [QUICKSTART])
 
 
 @pytest.mark.parametrize(
@@ -229,39 +228,17 @@ def test_a_value_out_of_range_is_told_the_range():
             program.parse([f"--k={value}"], define)
 
 
-def test_every_command_is_listed():
-    from localmim_jax import __main__ as package
-
-    places = Path(package.__file__).parent.glob("*.py")
-    commands = {path.stem for path in places if "program.run(" in path.read_text()} | {"convert"}
-    assert set(package.COMMANDS) == commands
-    assert all(f"localmim_jax.{name} " in package.listing() for name in commands)
-    for room, names in (("analysis", package.ANALYSES), ("bench", package.BENCHES)):
-        files = (Path(package.__file__).parent / room).glob("*.py")
-        assert set(names) == {path.stem for path in files if "program.run(" in path.read_text()}
-        assert all(name in package.listing() for name in names)
-
-
-def test_a_command_stands_behind_a_dot(capsys):
-    from localmim_jax import __main__ as package
-
-    for argument, hint in (("trian", "did you mean python -m localmim_jax.train?"), ("x", "lists the commands")):
-        with pytest.raises(SystemExit) as ended:
-            package.main([argument])
-        assert ended.value.code == 2
-        assert hint in capsys.readouterr().err
-    package.main(["--help"])
-    assert "localmim_jax.train " in capsys.readouterr().out
-
-
 def test_recipes_are_found_outside_the_repository(tmp_path):
     """As after installing a wheel: the commands and the recipes, in a directory that has neither."""
     program = [sys.executable, "-m", "localmim_jax.train"]
     environment = os.environ | {"PYTHONPATH": ROOT}
     for config, expected in (
-        ("configs/quickstart.py", "train.py: no --workdir given"),
-        ("configs/quickstrat.py", "train.py: config file configs/quickstrat.py not found; did you mean configs/quicks"),
-        ("other/quickstart.py", "train.py: config file other/quickstart.py not found"),
+        ("configs/quickstart.py", "localmim train: no --workdir given"),
+        (
+            "configs/quickstrat.py",
+            "localmim train: config file configs/quickstrat.py not found; did you mean configs/qui",
+        ),
+        ("other/quickstart.py", "localmim train: config file other/quickstart.py not found"),
     ):
         command = [*program, f"--config={config}"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

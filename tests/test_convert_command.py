@@ -1,4 +1,4 @@
-"""`python -m localmim_jax.convert` from a run of ours, through files, and back."""
+"""`localmim convert` from a run of ours, through files, and back."""
 
 import json
 import subprocess
@@ -197,7 +197,7 @@ def test_pytorch_files_need_torch(pretrained, tmp_path, monkeypatch):
 
 
 def test_from_the_command_line(goldens, tmp_path):
-    program = [sys.executable, "-m", "localmim_jax.convert"]
+    program = [sys.executable, "-m", "localmim_jax", "convert"]
     source = goldens / "vit_classifier.npz"
     done = subprocess.run(
         [*program, f"--source={source}", f"--target={tmp_path / 'x.npz'}"], cwd=ROOT, capture_output=True, text=True
@@ -206,7 +206,10 @@ def test_from_the_command_line(goldens, tmp_path):
     assert "written" in done.stdout
     assert "sha256" in done.stderr
     done = subprocess.run([*program, "--source=x.npz"], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "convert: no --target given; for example --target=vit_b.npz\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "localmim convert: no --target given; for example --target=vit_b.npz\n",
+    )
 
 
 @pytest.mark.parametrize(

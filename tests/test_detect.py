@@ -1,4 +1,4 @@
-"""Detection end to end: a run on annotations as odd as they come, and `python -m localmim_jax.detect` on its model."""
+"""Detection end to end: a run on annotations as odd as they come, and `localmim detect` on its model."""
 
 import json
 from pathlib import Path

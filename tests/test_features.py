@@ -1,4 +1,4 @@
-"""`python -m localmim_jax.features`: what it writes is what the model computes for those images."""
+"""`localmim features`: what it writes is what the model computes for those images."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""`python -m localmim_jax.knn` on a run of ours."""
+"""`localmim knn` on a run of ours."""
 
 import jax
 import jax.numpy as jnp

@@ -10,9 +10,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from localmim_jax.cli import prepare, program
-from localmim_jax.cli.prepare import Converter
+from localmim_jax.data.builders.reencode import Converter
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.decode import DecodeError, decode, to_array
 from localmim_jax.data.pipeline import train_batches
 from localmim_jax.data.sources import open_source
 from localmim_jax.errors import ConfigError, DataError
@@ -154,45 +153,11 @@ def test_what_tfds_stores_without_random_access_is_converted_byte_for_byte(tmp_p
     assert copy.class_names == ("a", "b")
 
 
-def test_arrays_are_stored_as_png_unless_told_otherwise(tmp_path):
-    array = RNG.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(to_array(decode(Converter()(array), 3)), array)
-    assert Image.open(io.BytesIO(Converter()(array))).format == "PNG"
-    assert Image.open(io.BytesIO(Converter(encoding="jpeg")(array))).format == "JPEG"
-
-
-def test_the_converter_is_upright_gray_where_wanted_and_never_enlarges():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    image = Image.open(io.BytesIO(Converter(30, "raw", channels=1)(jpeg(60, 90, exif=exif))))
-    assert (image.mode, image.size) == ("L", (30, 45))
-    small = jpeg(20, 30)
-    assert Converter(64)(small) == small
-    assert Image.open(io.BytesIO(Converter(64, "raw")(small))).size == (30, 20)
-    with pytest.raises(DecodeError):
-        Converter()(small[:-50])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"encoding": "webp"}, "--encoding=webp: it must be one of keep, jpeg, raw"),
-        ({"encoding": "keep", "short_side": 3}, "--encoding=keep cannot shrink"),
-        ({"short_side": -1}, "--short_side must be at least 0"),
-        ({"quality": 0}, "--quality 1 to 100"),
-        ({"channels": 4}, "--channels 1 or 3"),
-    ],
-)
-def test_converters_that_cannot_be(arguments, words):
-    with pytest.raises(ConfigError, match=words):
-        Converter(**arguments)
-
-
 def test_the_command_ends_in_one_line_and_the_right_status():
-    command = [sys.executable, "-m", "localmim_jax.prepare", "--name=digits"]
+    command = [sys.executable, "-m", "localmim_jax", "prepare", "--name=digits"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith("prepare.py: digits needs no preparation")
+    assert result.stderr.startswith("localmim prepare: digits needs no preparation")
     assert result.stderr.count("\n") == 1
 
 

@@ -99,7 +99,7 @@ def test_a_run_that_somebody_else_starts_after_the_look_is_left_alone(tmp_path, 
 def test_the_command_for_a_shell_is_the_run():
     run = Run("configs/small.py:vit_local_multi", "runs/with space", ("seed=1", "checkpoint.init_from=a b"))
     assert shlex.split(run.command()) == [
-        *("python", "-m", "localmim_jax.train", "--config=configs/small.py:vit_local_multi"),
+        *("localmim", "train", "--config=configs/small.py:vit_local_multi"),
         *("--workdir=runs/with space", "--config.seed=1", "--config.checkpoint.init_from=a b"),
     ]
     assert Run(run.config, "x", ("seed=1",)).load().seed == 1

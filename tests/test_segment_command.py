@@ -1,4 +1,4 @@
-"""`python -m localmim_jax.segment`: a mask and a picture an image, at its own size."""
+"""`localmim segment`: a mask and a picture an image, at its own size."""
 
 import json
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from localmim_jax.cli.prepare import Converter, copy
+from localmim_jax.cli.prepare import copy
+from localmim_jax.data.builders.reencode import Converter
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.segmentation.sources import MaskFolder, open_masks
 from tests.test_masks import CLASSES, write

@@ -150,7 +150,7 @@ def test_a_dataset_in_the_catalog_that_is_not_prepared(tmp_path):
         open_source("tfds:imagenet2012", "train", str(tmp_path))
     assert str(caught.value) == (
         f"tfds:imagenet2012 is not prepared in {tmp_path}: "
-        f"run python -m localmim_jax.prepare --name=tfds:imagenet2012 --data_dir={tmp_path}"
+        f"run localmim prepare --name=tfds:imagenet2012 --data_dir={tmp_path}"
     )
 
 

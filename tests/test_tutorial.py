@@ -13,17 +13,18 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
+STARTS = ("python ", "localmim ")
 
 
 def commands() -> list[str]:
     """Its blocks that are commands, without installation and without what needs other data and an accelerator."""
     text = (ROOT / "docs" / "tutorial.md").read_text()
     part = text[text.index("## 2.") : text.index("## With photographs")]
-    return [block for block in re.findall(r"```\n(.*?)```", part, flags=re.DOTALL) if block.startswith("python ")]
+    return [block for block in re.findall(r"```\n(.*?)```", part, flags=re.DOTALL) if block.startswith(STARTS)]
 
 
 def test_it_has_every_step():
-    steps = [re.match(r"python (?:-m localmim_jax\.)?(\S+)", block)[1] for block in commands()]
+    steps = [re.match(r"(?:python|localmim) (\S+)", block)[1] for block in commands()]
     assert steps == ["-", "train", "train", "visualize", "train", "convert"]
 
 

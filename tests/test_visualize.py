@@ -1,4 +1,4 @@
-"""`python -m localmim_jax.visualize`: one picture an image, under the mask that was asked for."""
+"""`localmim visualize`: one picture an image, under the mask that was asked for."""
 
 import numpy as np
 import pytest

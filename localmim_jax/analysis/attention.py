@@ -1,6 +1,6 @@
-"""How much attention depends on the query (supplement, A.3 and Figure 2), per layer, for several runs in one plot.
+"""Plot how much attention depends on the query, per layer (supplement, A.3).
 
-    python -m localmim_jax.analysis.attention --runs=runs/global,runs/local --labels=Global,Local --output=figure2
+    localmim analysis attention --runs=runs/global,runs/local --labels=Global,Local --output=figure2
 
 For whole images, without the class token and padding, rows renormalized: the Kullback-Leibler divergence between the
 attention distributions of different query patches (mean over ordered pairs of two queries of one window, then heads and
@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from localmim_jax.analysis import plots, shared
 from localmim_jax.analysis.shared import Values
-from localmim_jax.cli import program
 from localmim_jax.params import merge
 
 _TINY = 1e-30  # below it, a probability counts as this much in a logarithm
@@ -108,10 +107,5 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    program.hide_accelerators_from_tensorflow()
     series = shared.collect(options, lambda config, place: measure(config, place, options.images, options.split))
     print("\n".join(plots.lines(Path(options.output), series, LABELS, "layer")))
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

@@ -1,6 +1,6 @@
-"""Gradient norm of every layer's parameters (supplement, A.2 and Figure 1), for several runs in one plot.
+"""Plot the gradient norm of every layer of several runs (supplement, A.2).
 
-    python -m localmim_jax.analysis.gradients --runs=runs/global,runs/fusion,runs/local --labels=Global,Fusion,Local \\
+    localmim analysis gradients --runs=runs/global,runs/fusion,runs/local --labels=Global,Fusion,Local \\
         --output=figure1
 
 For each block of the encoder: the L2 norm of the gradient of all its parameters together, for one batch of the run's
@@ -21,7 +21,6 @@ from ml_collections import ConfigDict
 from localmim_jax.analysis import plots, shared
 from localmim_jax.analysis.shared import Values
 from localmim_jax.build import build_task
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree, flatten, merge
 from localmim_jax.tasks import initialize
@@ -77,10 +76,5 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    program.hide_accelerators_from_tensorflow()
     series = shared.collect(options, lambda config, place: measure(config, place, options.batches))
     print("\n".join(plots.lines(Path(options.output), series, LABELS, "layer")))
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

@@ -1,6 +1,6 @@
-"""What each layer knows (k-NN accuracy), and how alike the layers of two runs are (linear CKA).
+"""Plot the k-NN accuracy of every layer and the CKA between two runs' layers.
 
-    python -m localmim_jax.analysis.layers --runs=runs/global,runs/local --labels=Global,Local --output=layers
+    localmim analysis layers --runs=runs/global,runs/local --labels=Global,Local --output=layers
 
 The feature of a layer is the mean of its patch tokens, each normalized (layer norm without scale and bias), of whole
 images. Layers are a ViT's blocks and a Swin's stages. k-NN reads the labeled splits that the runs name in
@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from localmim_jax.analysis import plots, shared
 from localmim_jax.analysis.shared import Values
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import knn_accuracy
 from localmim_jax.params import merge
@@ -116,7 +115,6 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
-    program.hide_accelerators_from_tensorflow()
     looked_at = []
 
     def knn(config: ConfigDict, checkpoint: Path) -> Values:
@@ -130,7 +128,3 @@ def main(options: flags.FlagValues) -> None:
         names = [*(options.labels or [Path(run).name for run in options.runs])][:2]
         written += plots.grid(Path(f"{options.output}_cka"), grid, names, "linear CKA")
     print("\n".join(written))
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

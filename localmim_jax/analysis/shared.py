@@ -14,6 +14,7 @@ from localmim_jax.api import load_model
 from localmim_jax.engine.checkpoints.read import complete_steps, find_checkpoint
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.files import write_json
+from localmim_jax.recipes import common_flags
 from localmim_jax.tasks import initialize, inputs
 
 Values = dict[str, np.ndarray]  # one number a layer, by name
@@ -22,12 +23,12 @@ Series = dict[str, list[Values]]  # of every run, by the name under which it is 
 
 def define_flags(values: flags.FlagValues, at: str, output: str) -> None:
     """The flags of an analysis of several runs."""
-    flags.DEFINE_list("runs", [], "run directories, separated by commas", flag_values=values)
+    common_flags.define_runs(values)
     flags.DEFINE_list("labels", [], "of the runs, in order; runs with one label are averaged", flag_values=values)
     flags.DEFINE_string("at", at, "which checkpoint: last, middle (of the schedule) or a step", flag_values=values)
     flags.DEFINE_string("output", output, "where to write, without .png, .pdf, .csv", flag_values=values)
-    flags.DEFINE_integer("batch_size", 0, "images at a time; 0: the run's", flag_values=values, lower_bound=0)
-    flags.DEFINE_string("data_dir", "", "where TFDS keeps its datasets; empty: the run's", flag_values=values)
+    common_flags.define_batch_size(values, 0)
+    common_flags.define_data_dir(values, "the run's")
 
 
 def collect(options: flags.FlagValues, compute: Callable[[ConfigDict, Path], Values]) -> Series:
@@ -37,8 +38,7 @@ def collect(options: flags.FlagValues, compute: Callable[[ConfigDict, Path], Val
         ConfigError: no runs, or another number of labels.
         StorageError, DataError: a run cannot be read, or --output lies in a file.
     """
-    if not options.runs:
-        raise ConfigError("no --runs given; for example --runs=runs/first,runs/second")
+    common_flags.require(options, runs="runs/first,runs/second")
     labels = options.labels or [Path(run).name for run in options.runs]
     if len(labels) != len(options.runs):
         raise ConfigError(f"--labels has {len(labels)} names for {len(options.runs)} runs: one each")
@@ -116,7 +116,7 @@ def remembered(
 
 
 def model_of(config: ConfigDict, checkpoint: Path) -> tuple[Any, Any, Any]:
-    """(graph definition, parameters, model state) of a run's model at a checkpoint, see `commands.features`."""
+    """(graph definition, parameters, model state) of a run's model at a checkpoint, see `api.load_model`."""
     return load_model(config, str(checkpoint))
 
 

@@ -1,9 +1,10 @@
-"""Attention as XLA compiles it against cuDNN's fused kernel, at the shapes of the models: speed, and difference.
+"""Compare XLA's attention with cuDNN's fused kernel: speed and difference.
 
-    python -m localmim_jax.bench.attention [--batch=256] [--rounds=10]
+    localmim bench attention [--batch=256] [--rounds=10]
 
-Forward and backward, bfloat16. The difference is of outputs and gradients against the same in float32, relative to
-their norm: both ways should show the rounding of bfloat16, about 0.003 to 0.006. Needs an NVIDIA GPU.
+Shapes are those of the models; forward and backward, bfloat16. The difference is of outputs and gradients against the
+same in float32, relative to their norm: both ways should show the rounding of bfloat16, about 0.003 to 0.006. Needs an
+NVIDIA GPU.
 """
 
 import jax
@@ -11,7 +12,6 @@ import jax.numpy as jnp
 from absl import flags
 
 from localmim_jax.bench.step_time import median_seconds
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.blocks import attend
 
@@ -68,7 +68,3 @@ def main(options: flags.FlagValues) -> None:
 def _difference(found, exact) -> float:
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
     return max(float(jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel())) for a, b in pairs)
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

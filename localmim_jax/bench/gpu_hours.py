@@ -1,12 +1,13 @@
-"""Device hours of pre-training, as the supplement's section B reports them (there: of one Tesla V100).
+"""Estimate the device hours of pre-training (supplement, B).
 
-    python -m localmim_jax.bench.gpu_hours --config=configs/vit_b_1600ep.py [--batch_sizes=32,48,64,128,256]
+    localmim bench gpu_hours --config=configs/vit_b_1600ep.py [--batch_sizes=32,48,64,128,256]
         [--examples=1281167] [--steps=20] [--rounds=3]
 
-For every batch size the recipe's real training step is compiled and timed on one device with generated images, which
-lie on the device already; the fastest counts. Printed are device hours for an epoch of `examples` images and for the
-recipe's whole length. Not included: reading and augmenting images, compilation, evaluation, checkpoints, and
-communication, since one device works alone; the supplement times whole epochs of the PyTorch release, reading included.
+The supplement reports hours of one Tesla V100. For every batch size the recipe's real training step is compiled and
+timed on one device with generated images, which lie on the device already; the fastest counts. Printed are device hours
+for an epoch of `examples` images and for the recipe's whole length. Not included: reading and augmenting images,
+compilation, evaluation, checkpoints, and communication, since one device works alone; the supplement times whole epochs
+of the PyTorch release, reading included.
 """
 
 import gc
@@ -17,16 +18,15 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
-from localmim_jax.recipes import hints
+from localmim_jax.recipes import common_flags, hints
 
 IMAGENET_EXAMPLES = 1_281_167
 BATCH_SIZES = ("32", "48", "64", "128", "256")  # the supplement's
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("config", None, "recipe; --config.a.b=value changes a key", flag_values=values)
+    common_flags.define_recipe(values)
     flags.DEFINE_list("batch_sizes", list(BATCH_SIZES), "images a step on the device", flag_values=values)
     flags.DEFINE_integer("examples", IMAGENET_EXAMPLES, "images an epoch", flag_values=values, lower_bound=1)
     flags.DEFINE_integer("steps", 20, "timed steps a round", flag_values=values, lower_bound=1)
@@ -88,7 +88,3 @@ def main(options: flags.FlagValues) -> None:
     best = max(rates, key=lambda size: rates[size])
     print(f"best: batch {best}, {hours(rates[best], options.examples):.4g} device hours an epoch")
     print("without reading images, compilation, evaluation, checkpoints and communication")
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

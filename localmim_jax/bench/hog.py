@@ -1,9 +1,9 @@
-"""How fast the HOG targets of all four scales are made, against the straightforward way: every scale on its own.
+"""Time the HOG targets of all scales against one scale at a time.
 
-    python -m localmim_jax.bench.hog [--batch=16] [--size=224] [--bins=18]
+    localmim bench hog [--batch=16] [--size=224] [--bins=18]
 
-The straightforward way convolves, bins and scatters its votes into cells once a scale. Both are compiled; the times are
-medians of alternating runs in one process, so that their ratio holds on a noisy machine.
+One scale at a time, the straightforward way convolves, bins and scatters its votes into cells once a scale. Both are
+compiled; the times are medians of alternating runs in one process, so that their ratio holds on a noisy machine.
 """
 
 import statistics
@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.targets import hog_pyramid
 
@@ -70,7 +69,3 @@ def main(options: flags.FlagValues) -> None:
     )
     print(f"pyramid        {1000 * ours:8.1f} ms")
     print(f"scale by scale {1000 * theirs:8.1f} ms   {theirs / ours:.1f}x")
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

@@ -1,6 +1,6 @@
-"""Images per second of the input pipeline against a plain loop over files in one thread.
+"""Measure images per second of the input pipeline against a plain loop.
 
-    python -m localmim_jax.bench.input_speed
+    localmim bench input_speed
 
 Makes its own JPEGs of about 500 x 375 pixels (--width), ImageNet's usual size, from the photographs inside installed
 packages, and reads each into a random 224 x 224 crop: by a loop that ends with normalized float32 pixels, by one that
@@ -22,8 +22,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from localmim_jax.cli import prepare, program
 from localmim_jax.data.augment import TrainTransform, random_resized_crop
+from localmim_jax.data.builders.reencode import Converter
+from localmim_jax.data.builders.write import write_copy
 from localmim_jax.data.config import DataConfig, available_cores
 from localmim_jax.data.pipeline import train_batches
 from localmim_jax.data.sources import Source, open_source
@@ -70,7 +71,7 @@ def make_ways(folder: Path, num_files: int, width: int) -> tuple[list[Path], dic
     }
     for encoding in ("jpeg", "raw"):
         with contextlib.redirect_stdout(None), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            prepare.copy(name, str(folder), f"copy_{encoding}", prepare.Converter(short_side=256, encoding=encoding))
+            write_copy(name, str(folder), f"copy_{encoding}", Converter(short_side=256, encoding=encoding))
         copy = open_source(f"tfds:copy_{encoding}", data_dir=str(folder))
         ways[f"pipeline, copy of short side 256, {encoding}"] = _pipeline(copy)
     return files, ways
@@ -153,7 +154,3 @@ def fast_decode_difference(images: list[bytes]) -> tuple[float, int]:
         for seed, image in enumerate(images)
     ]
     return float(np.mean(gaps)), int(np.max(gaps))
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

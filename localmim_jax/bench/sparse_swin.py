@@ -1,11 +1,12 @@
-"""What processing only visible tokens saves a Swin: each stage's attention packed and plain, the step sparse and dense.
+"""Measure what processing only visible tokens saves a Swin.
 
-    python -m localmim_jax.bench.sparse_swin --config=configs/swin_b_hog_100ep.py --config.batch_size=16 [--rounds=7]
+    localmim bench sparse_swin --config=configs/swin_b_hog_100ep.py --config.batch_size=16 [--rounds=7]
         [--only=stages,encoder,masks] [--config.a.b=v]
 
-Every comparison alternates its candidates in one process and gives ratios of medians, which a noisy machine leaves
-standing. Steps are the engine's own: forward, backward, AdamW. "encoder" steps have no head; their loss is the mean
-square of the last stage. Memory is XLA's own account of the compiled program.
+Compared are each stage's attention, packed and plain, and the step, sparse and dense. Every comparison alternates its
+candidates in one process and gives ratios of medians, which a noisy machine leaves standing. Steps are the engine's
+own: forward, backward, AdamW. "encoder" steps have no head; their loss is the mean square of the last stage. Memory is
+XLA's own account of the compiled program.
 """
 
 import dataclasses
@@ -21,7 +22,6 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
@@ -33,6 +33,7 @@ from localmim_jax.method.masking import random_mask
 from localmim_jax.models.swin import Stage, Swin, SwinConfig
 from localmim_jax.models.windows import num_groups, sparse_windows
 from localmim_jax.params import initialize, merge, model_state_of, split
+from localmim_jax.recipes import common_flags
 from localmim_jax.tasks import decay
 from localmim_jax.tasks.from_config import localmim_config, run_settings
 
@@ -41,7 +42,7 @@ PARTS = ("stages", "encoder", "masks")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("config", None, "a Swin's recipe; --config.a.b=value changes a key", flag_values=values)
+    common_flags.define_recipe(values, "a Swin's recipe")
     flags.DEFINE_integer("rounds", 7, "timed rounds, after one that is not", flag_values=values, lower_bound=1)
     flags.DEFINE_list("only", list(PARTS), f"which comparisons, of {', '.join(PARTS)}", flag_values=values)
 
@@ -242,7 +243,3 @@ def main(options: flags.FlagValues) -> None:
         encoders(config, model, options.rounds)
     if "masks" in options.only:
         masks(config, model, options.rounds)
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

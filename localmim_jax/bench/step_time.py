@@ -1,11 +1,12 @@
-"""Times the real training step of a config on generated images: compile time, step time, images/s, FLOP/s, memory.
+"""Time the training step of a config on generated images.
 
-    python -m localmim_jax.bench.step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
+    localmim bench step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
 
-The step is the one that trains: forward, backward, optimizer, all metrics. Batches lie on the device already, so that
-nothing but the step is timed; `localmim_jax.bench.input_speed` times the other half. A detector's step is timed for
-each shape of its batches, lying and standing. `--parts` also times what a pre-training step is made of, each part
-compiled on its own (their sum is not the step, which is fused as a whole).
+Printed are compile time, step time, images/s, FLOP/s and memory. The step is the one that trains: forward, backward,
+optimizer, all metrics. Batches lie on the device already, so that nothing but the step is timed; `localmim bench
+input_speed` times the input pipeline. A detector's step is timed for each shape of its batches, lying and standing.
+`--parts` also times what a pre-training step is made of, each part compiled on its own (their sum is not the step,
+which is fused as a whole).
 """
 
 import itertools
@@ -21,7 +22,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.build import build_task
-from localmim_jax.cli import program
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
@@ -31,11 +31,12 @@ from localmim_jax.method.config import LocalMIMConfig
 from localmim_jax.method.localmim import draw_mask, pretrain_loss
 from localmim_jax.method.targets import make_targets
 from localmim_jax.params import merge
+from localmim_jax.recipes import common_flags
 from localmim_jax.tasks.from_config import localmim_config
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("config", None, "recipe; --config.a.b=value changes a key", flag_values=values)
+    common_flags.define_recipe(values)
     flags.DEFINE_integer("steps", 20, "timed steps, after two that are not", flag_values=values, lower_bound=1)
     flags.DEFINE_bool("parts", False, "also time the parts of a pre-training step", flag_values=values)
 
@@ -160,7 +161,3 @@ def main(options: flags.FlagValues) -> None:
         print(f"\n  {'part':24} {'seconds':>10} {'GFLOP':>10}")
         for name, seconds, work in measure_parts(spec, localmim_config(config), shapes[0][0], options.steps):
             print(f"  {name:24} {seconds:10.4g} {work:10.4g}")
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__)

@@ -1,11 +1,12 @@
-"""The training step of one config under several settings, side by side: what each change gives on this device.
+"""Time the training step of one config under several settings.
 
-    python -m localmim_jax.bench.variants --config=configs/fake_data_benchmark.py --config.batch_size=256 \\
+    localmim bench variants --config=configs/fake_data_benchmark.py --config.batch_size=256 \\
         [--steps=10] as-is model.attention=cudnn "model.remat=true batch_size=512"
 
-Each argument is one or several key=value, separated by spaces, that change the config; `as-is` is the config itself.
-One line a setting: images/s, the rate against the first line's, model FLOP/s and their share of what a large matrix
-product reaches on this device, memory. A setting that does not fit in memory says so and the others go on.
+The settings are timed side by side on this device. Each argument is one or several key=value, separated by spaces, that
+change the config; `as-is` is the config itself. One line a setting: images/s, the rate against the first line's, model
+FLOP/s and their share of what a large matrix product reaches on this device, memory. A setting that does not fit in
+memory says so and the others go on.
 """
 
 import copy
@@ -17,14 +18,15 @@ from absl import flags
 
 from localmim_jax.bench import peak
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
-from localmim_jax.recipes import hints
+from localmim_jax.recipes import common_flags, hints
 from localmim_jax.recipes.override import override
+
+POSITIONAL = "settings"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("config", None, "recipe; --config.a.b=value changes a key", flag_values=values)
+    common_flags.define_recipe(values)
     flags.DEFINE_integer("steps", 10, "timed steps, after two that are not", flag_values=values, lower_bound=1)
     flags.DEFINE_list("settings", [], "settings; may also be given without the flag's name", flag_values=values)
 
@@ -77,7 +79,3 @@ def _print_row(cells: Iterable[str], setting: str) -> None:
     print(
         " ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)), setting, flush=True
     )
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__, positional="settings")

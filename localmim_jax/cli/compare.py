@@ -1,6 +1,6 @@
-"""The newest evaluations of several runs, side by side.
+"""Print the newest evaluations of several runs side by side.
 
-    python -m localmim_jax.compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
+    localmim compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
 
 A value is the last that the run has recorded in its metrics.jsonl; "-" stands where it has none.
 """
@@ -11,16 +11,17 @@ from pathlib import Path
 
 from absl import flags
 
-from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.errors import DataError
+from localmim_jax.recipes import common_flags
+from localmim_jax.text import columns
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_list("runs", [], "run directories, separated by commas", flag_values=values)
+    common_flags.define_runs(values)
 
 
 def main(options: flags.FlagValues) -> None:
-    if not options.runs:
-        raise ConfigError("no --runs given; for example --runs=runs/first,runs/second")
+    common_flags.require(options, runs="runs/first,runs/second")
     print(table({run: newest(Path(run).expanduser()) for run in options.runs}))
 
 
@@ -52,7 +53,4 @@ def table(runs: dict[str, dict[str, float]]) -> str:
     rows = [["", *runs]]
     for name in names:
         rows.append([name, *(f"{values[name]:.4g}" if name in values else "-" for values in runs.values())])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return columns(rows)

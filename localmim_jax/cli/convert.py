@@ -1,17 +1,17 @@
-"""Carry weights in and out: the authors' release, MAE, timm, Transformers, ONNX, safetensors, npz, our checkpoints.
+"""Convert weights: the authors' release, MAE, timm, Transformers, ONNX, ours.
 
-    python -m localmim_jax.convert --source=checkpoint.pth --target=runs/released
-    python -m localmim_jax.convert --source=runs/vit_b --target=vit_b.pth
-    python -m localmim_jax.convert --source=runs/vit_b_finetune --target=vit_b.safetensors --names=timm
-    python -m localmim_jax.convert --source=runs/swin_b --target=swin_b_encoder.npz --part=encoder
-    python -m localmim_jax.convert --source=runs/vit_b --target=vit_b_transformers --names=transformers
-    python -m localmim_jax.convert --source=runs/vit_b --target=vit_b.onnx
+    localmim convert --source=checkpoint.pth --target=runs/released
+    localmim convert --source=runs/vit_b --target=vit_b.pth
+    localmim convert --source=runs/vit_b_finetune --target=vit_b.safetensors --names=timm
+    localmim convert --source=runs/swin_b --target=swin_b_encoder.npz --part=encoder
+    localmim convert --source=runs/vit_b --target=vit_b_transformers --names=transformers
+    localmim convert --source=runs/vit_b --target=vit_b.onnx
 
-The source is a run directory, one of its checkpoints, or a file, whose names tell whose they are. The target's suffix
-tells its format; without a suffix it becomes a directory: with a checkpoint for checkpoint.init_from, or, with
---names=transformers, what Hugging Face Transformers' from_pretrained reads. An ONNX file computes what the model does
-without a mask: a classifier's logits, or else the pooled feature; with --part=encoder the tokens of the last layer.
-Files of strangers are read as data, never executed; their sha256 is printed.
+The source is a run directory, one of its checkpoints, or a file in safetensors, npz or PyTorch format. The names of its
+arrays tell which project wrote it. The target's suffix tells its format; without a suffix it becomes a directory: with
+a checkpoint for checkpoint.init_from, or, with --names=transformers, what Hugging Face Transformers' from_pretrained
+reads. An ONNX file computes what the model does without a mask: a classifier's logits, or else the pooled feature; with
+--part=encoder the tokens of the last layer. Untrusted files are read as data, never executed; their sha256 is printed.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
+from localmim_jax.recipes import common_flags
 
 if TYPE_CHECKING:
     from localmim_jax.convert.huggingface import Pixels
@@ -50,21 +50,14 @@ def define_flags(values: flags.FlagValues) -> None:
         "config", "", "recipe of the model, for ONNX from a source that belongs to no run of ours", flag_values=values
     )
     flags.DEFINE_string("part", "all", "all, or encoder: what transfers", flag_values=values)
-    flags.DEFINE_bool(
-        "standard_merging",
-        False,
-        "a Swin pre-training source under the release's names has its patch merging in the standard order already",
-        flag_values=values,
-    )
+    common_flags.define_standard_merging(values)
     flags.DEFINE_string(
         "head_order", "", "pool_norm or norm_pool: of a Swin classifier whose names do not tell", flag_values=values
     )
 
 
 def main(options: flags.FlagValues) -> None:
-    for name, example in (("source", "runs/vit_b"), ("target", "vit_b.npz")):
-        if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; for example --{name}={example}")
+    common_flags.require(options, source="runs/vit_b", target="vit_b.npz")
     for name, allowed in (("part", ("all", "encoder")), ("head_order", ("", *HEAD_ORDERS))):
         if getattr(options, name) not in allowed:
             raise ConfigError(
@@ -259,7 +252,3 @@ def _grouped_reasons(ignored: dict[str, str]) -> list[str]:
     for name, reason in ignored.items():
         reasons.setdefault(reason, []).append(name)
     return [f"ignored  {len(found)} x {reason}: {found[0]}, ..." for reason, found in reasons.items()]
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags, usage=__doc__ or "")

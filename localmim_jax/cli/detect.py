@@ -1,8 +1,8 @@
-"""Detect objects on images of yours: a picture of each, and one JSON file with all that was found.
+"""Detect objects in your images: a picture of each and one JSON file.
 
-    python -m localmim_jax.detect --checkpoint=runs/quickstart_detect photo.jpg holiday/*.jpg
-    python -m localmim_jax.detect --checkpoint=runs/swin_b_hog_400ep_coco --score=0.3 --output=found photo.jpg
-    python -m localmim_jax.detect --checkpoint=weights.npz --config=configs/swin_b_hog_400ep_coco.py \\
+    localmim detect --checkpoint=runs/quickstart_detect photo.jpg holiday/*.jpg
+    localmim detect --checkpoint=runs/swin_b_hog_400ep_coco --score=0.3 --output=found photo.jpg
+    localmim detect --checkpoint=weights.npz --config=configs/swin_b_hog_400ep_coco.py \\
         --categories=coco/annotations/instances_val2017.json photo.jpg
 
 Pictures show what scores at least --score; they are as large as the images, or 640 pixels long where those are smaller.
@@ -20,33 +20,28 @@ from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.recipes import common_flags
 
+POSITIONAL = "images"
 RESULTS = "detections.json"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
-    flags.DEFINE_multi_string("images", [], "image file; may be repeated, or named without a flag", flag_values=values)
+    common_flags.define_checkpoint(values)
+    common_flags.define_image_files(values)
     flags.DEFINE_string("output", "detections", "directory to write to: NAME.png for NAME.jpg", flag_values=values)
     flags.DEFINE_float("score", 0.5, "least score of a detection that is drawn", flag_values=values)
-    flags.DEFINE_string(
-        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
-    )
     flags.DEFINE_string(
         "categories", "", "COCO JSON that names the classes; default: what the run trained on", flag_values=values
     )
 
 
 def main(options: flags.FlagValues) -> None:
-    if not options.checkpoint:
-        raise ConfigError("no --checkpoint given; for example --checkpoint=runs/quickstart_detect")
-    if not options.images:
-        raise ConfigError("no image given; for example: python -m localmim_jax.detect --checkpoint=... photo.jpg")
+    common_flags.require(options, checkpoint="runs/quickstart_detect")
+    common_flags.require_images(options)
     if not 0 <= options.score <= 1:
         raise ConfigError(f"--score={options.score}: it must be from 0 to 1")
-    program.hide_accelerators_from_tensorflow()
     from localmim_jax.cli.images import free_names, read, save
     from localmim_jax.data.decode import to_array
     from localmim_jax.detection.coco_ap import to_results

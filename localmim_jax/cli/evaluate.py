@@ -1,12 +1,12 @@
-"""Run the evaluations of a config on a checkpoint, once and without training: accuracy, k-NN, pictures' losses.
+"""Evaluate a checkpoint once, without training: accuracy, k-NN, losses.
 
-    python -m localmim_jax.evaluate --checkpoint=runs/vit_b_finetune
-    python -m localmim_jax.evaluate --checkpoint=released.pth --config=configs/vit_b_1600ep_finetune.py \\
+    localmim evaluate --checkpoint=runs/vit_b_finetune
+    localmim evaluate --checkpoint=released.pth --config=configs/vit_b_1600ep_finetune.py \\
         --config.data.name=folder:/data/imagenet
 
-The checkpoint is a run directory (its newest good checkpoint), one of its checkpoints, or a file of this project, the
-release, MAE or timm. Without --config, the run's own is taken. Where the run kept a moving average of the parameters,
-that is evaluated.
+All evaluations of the config are run. The checkpoint is a run directory (its newest good checkpoint), one of its
+checkpoints, or a file of this project, the release, MAE or timm. Without --config, the run's own is taken. Where the
+run kept a moving average of the parameters, that is evaluated.
 """
 
 from typing import Any
@@ -15,21 +15,16 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
+from localmim_jax.recipes import common_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
-    flags.DEFINE_string(
-        "config", "", "recipe, where it is not the run's own; --config.a.b=value changes a key", flag_values=values
-    )
+    common_flags.define_checkpoint(values, "recipe; default: the run's; --config.a.b=value changes a key of one given")
 
 
 def main(options: flags.FlagValues) -> None:
-    if not options.checkpoint:
-        raise ConfigError("no --checkpoint given; for example --checkpoint=runs/vit_b_finetune")
-    program.hide_accelerators_from_tensorflow()
+    common_flags.require(options, checkpoint="runs/vit_b_finetune")
     results = evaluate(options.checkpoint, options.config)
     for name, value in results.items():
         if np.ndim(value) == 0:

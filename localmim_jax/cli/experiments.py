@@ -28,7 +28,7 @@ _START = "checkpoint.init_from="
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One call of `localmim_jax.train`.
+    """One call of `localmim train`.
 
     Attributes:
         config: a file, or file:argument.
@@ -42,7 +42,7 @@ class Run:
 
     def command(self) -> str:
         """For a shell."""
-        words = ["python", "-m", "localmim_jax.train", f"--config={self.config}", f"--workdir={self.workdir}"]
+        words = ["localmim", "train", f"--config={self.config}", f"--workdir={self.workdir}"]
         return shlex.join([*words, *(f"--config.{override}" for override in self.overrides)])
 
     def load(self) -> ConfigDict:

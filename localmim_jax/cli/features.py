@@ -1,10 +1,11 @@
-"""Write the features of a folder of images to an npz file, without masks and without training.
+"""Write the features of a folder of images to an npz file.
 
-    python -m localmim_jax.features --checkpoint=runs/vit_b --images=photos --output=features.npz
-    python -m localmim_jax.features --checkpoint=vit_b.pth --config=configs/vit_b_100ep.py --images=photos \\
+    localmim features --checkpoint=runs/vit_b --images=photos --output=features.npz
+    localmim features --checkpoint=vit_b.pth --config=configs/vit_b_100ep.py --images=photos \\
         --output=tokens.npz --kind=tokens --layer=10
 
-The file holds `paths` (relative to `root`), `labels` and `class_names` where every image lies in a class folder, and
+Images are not masked. The file holds `paths` (relative to `root`), `labels` and `class_names` where every image lies in
+a class folder, and
 
     features   float32 [images, width]: the normalized and pooled feature of the last layer, what k-NN and the
                classification head read
@@ -19,43 +20,32 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.errors import ConfigError, StorageError
-
-if TYPE_CHECKING:
-    pass
+from localmim_jax.recipes import common_flags
 
 KINDS = ("features", "tokens")
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
+    common_flags.define_checkpoint(values)
     flags.DEFINE_string("images", None, "folder of images, flat or nested", flag_values=values)
     flags.DEFINE_string("output", None, "npz file to write", flag_values=values)
-    flags.DEFINE_string(
-        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
-    )
     flags.DEFINE_string("kind", "features", "features (pooled) or tokens", flag_values=values)
     flags.DEFINE_integer("layer", 0, "of the tokens, counted from 1; 0: the last", flag_values=values)
-    flags.DEFINE_integer("batch_size", 64, "images at a time", flag_values=values)
-    flags.DEFINE_bool(
-        "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
-    )
+    common_flags.define_batch_size(values, 64)
+    common_flags.define_standard_merging(values)
 
 
 def main(options: flags.FlagValues) -> None:
-    for name, example in (("checkpoint", "runs/quickstart"), ("images", "photos"), ("output", "features.npz")):
-        if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; for example --{name}={example}")
+    common_flags.require(options, checkpoint="runs/quickstart", images="photos", output="features.npz")
     if options.kind not in KINDS:
         raise ConfigError(f"--kind={options.kind}: it must be one of {', '.join(KINDS)}")
-    if options.batch_size < 1:
-        raise ConfigError(f"--batch_size={options.batch_size}: at least 1 is needed")
     if options.layer and options.kind != "tokens":
         raise ConfigError(f"--layer={options.layer}: features are of the last layer; for another add --kind=tokens")
     output = Path(options.output).expanduser()

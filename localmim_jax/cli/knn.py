@@ -1,7 +1,7 @@
-"""k-NN accuracy of an encoder's features on a labeled dataset: what they are worth without any training.
+"""Measure the k-NN accuracy of an encoder's features on a labeled dataset.
 
-    python -m localmim_jax.knn --checkpoint=runs/vit_b --data=tfds:imagenet2012
-    python -m localmim_jax.knn --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=folder:/data/imagenet
+    localmim knn --checkpoint=runs/vit_b --data=tfds:imagenet2012
+    localmim knn --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=folder:/data/imagenet
 
 The checkpoint is a run directory (its newest good checkpoint), one of its checkpoints, or a file of this project, the
 release, MAE or timm. Without --config, the run's own is taken. The feature is the mean of the last layer's normalized
@@ -11,38 +11,28 @@ patch tokens of a whole, unmasked image; of a checkpoint without a norm for them
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.errors import ConfigError
+from localmim_jax.recipes import common_flags
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
+    common_flags.define_checkpoint(values)
     flags.DEFINE_string("data", None, "labeled dataset, as data.name in a config", flag_values=values)
-    flags.DEFINE_string("data_dir", "", "where TFDS keeps its datasets; empty: the config's", flag_values=values)
+    common_flags.define_data_dir(values, "the config's")
     flags.DEFINE_string("train_split", "train", "the memory bank", flag_values=values)
     flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
-    flags.DEFINE_string(
-        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
-    )
     flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
     flags.DEFINE_float("temperature", 0.07, "of the votes' weights", flag_values=values)
-    flags.DEFINE_integer(
-        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
-    )
+    common_flags.define_resize(values)
     flags.DEFINE_integer(
         "max_train", 0, "evenly spaced examples of the memory bank; 0: all", flag_values=values, lower_bound=0
     )
-    flags.DEFINE_integer("batch_size", 256, "images at a time", flag_values=values, lower_bound=1)
-    flags.DEFINE_bool(
-        "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
-    )
+    common_flags.define_batch_size(values, 256)
+    common_flags.define_standard_merging(values)
 
 
 def main(options: flags.FlagValues) -> None:
-    for name, example in (("checkpoint", "runs/quickstart"), ("data", "folder:/data/imagenet")):
-        if not getattr(options, name):
-            raise ConfigError(f"no --{name} given; for example --{name}={example}")
-    program.hide_accelerators_from_tensorflow()
+    common_flags.require(options, checkpoint="runs/quickstart", data="folder:/data/imagenet")
     names = ("data", "data_dir", "train_split", "test_split", "k", "temperature", "resize", "max_train", "batch_size")
     settings = {name: getattr(options, name) for name in names}
     results = knn(options.checkpoint, options.config, options.standard_merging, **settings)

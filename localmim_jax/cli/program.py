@@ -1,65 +1,68 @@
-"""What every command line shares: flags, `--config.a.b=value`, and how errors reach the user.
+"""What every command shares: flags, `--config.a.b=value`, and how errors reach the user.
 
-Something the user can put right ends with one line on stderr and the exit status of `localmim_jax.errors`; anything
-else keeps its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is answered at once.
+An error that the user can fix is one line on stderr and the exit status of `localmim_jax.errors`. Any other error keeps
+its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is reported at once.
 """
 
+import importlib.abc
+import importlib.util
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
 
-from localmim_jax.errors import ConfigError, UserError
+from localmim_jax.errors import ConfigError, Interrupted, UserError
 from localmim_jax.recipes import hints
 from localmim_jax.recipes.load import load_config, recipe_files
 from localmim_jax.recipes.override import flatten, override
+from localmim_jax.text import columns
 
-_HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
+HELP = {"-h", "-help", "--help", "-helpfull", "--helpfull", "-helpshort", "--helpshort"}
 
 
-def run(
-    main: Callable[[flags.FlagValues], None],
-    define: Callable[[flags.FlagValues], None],
-    usage: str,
-    positional: str = "",
-) -> None:
-    """Parses `sys.argv`, calls `main` with the flags, and ends the process with the right exit status.
+def run(command: ModuleType, name: str, arguments: Sequence[str]) -> None:
+    """Parses the arguments, calls the command's `main` with its flags, and ends the process with its exit status.
 
-    `define` declares the command's flags on the `FlagValues` it is given; with a string flag `config`, overrides
-    `--config.a.b=value` are understood and `flags.config` is the `ConfigDict`, or None where its default is "" and none
-    is given. `usage` opens the `--help` text. Arguments without "--" go to the list flag `positional`, if there is one.
+    Args:
+        command: a module with `define_flags(values)`, `main(options)` and a docstring, which opens the `--help` text.
+            Its list flag named `POSITIONAL`, if it has this, takes the arguments without "--".
+        name: what error lines start with.
+        arguments: without the command's name.
     """
-    _log_our_own_messages()
-    program = Path(sys.argv[0]).name
-    if program == "__main__.py":
-        program = Path(sys.argv[0]).parent.name
+    set_up()
     try:
-        options = parse(sys.argv[1:], define, positional)
+        options = parse(arguments, command.define_flags, getattr(command, "POSITIONAL", ""))
         if options is None:
-            print(help_text(define, usage))
-            return
-        flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
-        main(options)
+            print(help_text(command.define_flags, command.__doc__ or ""))
+        else:
+            command.main(options)
     except UserError as error:
-        _exit(f"{program}: {hints.one_line(str(error))}", error.exit_code)
+        fail(name, error)
     except KeyboardInterrupt:
-        _exit(f"{program}: interrupted", 130)
+        _exit(f"{name}: interrupted", Interrupted.exit_code)
     except Exception as error:
         hint = hints.out_of_memory_hint(error)
         if hint is None:
             raise
-        _exit(f"{program}: {hint}", ConfigError.exit_code)
+        _exit(f"{name}: {hint}", ConfigError.exit_code)
 
 
-def set_up_notebook() -> None:
-    """What a command line does before it calls the library: our own log lines only, no accelerator for TensorFlow."""
+def fail(name: str, error: UserError) -> NoReturn:
+    """Ends the process with the error in one line."""
+    _exit(f"{name}: {hints.one_line(str(error))}", error.exit_code)
+
+
+def set_up() -> None:
+    """What a process needs once before it calls the library, a notebook too: quiet logs, a TensorFlow without GPUs."""
     _log_our_own_messages()
-    flags.FLAGS.mark_as_parsed()
+    flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
     hide_accelerators_from_tensorflow()
 
 
@@ -67,7 +70,7 @@ def parse(
     arguments: Sequence[str], define: Callable[[flags.FlagValues], None], positional: str = ""
 ) -> flags.FlagValues | None:
     """The flags in `arguments`, or None where help is asked for. Raises `ConfigError` for anything wrong."""
-    if _HELP.intersection(arguments):
+    if HELP.intersection(arguments):
         return None
     values = flags.FlagValues()
     define(values)
@@ -98,12 +101,42 @@ def workdir(path: str | None) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
-def hide_accelerators_from_tensorflow() -> None:
-    """TensorFlow, which writes the logs, would otherwise take all the memory of a GPU. To be called before jax runs."""
-    import tensorflow as tf
+def hide_accelerators_from_tensorflow(kinds: Sequence[str] = ("GPU", "TPU")) -> None:
+    """TensorFlow, which reads datasets and writes logs, would otherwise take all the memory of a GPU.
 
-    for kind in ("GPU", "TPU"):
-        tf.config.set_visible_devices([], kind)
+    It is not loaded for this, which takes seconds and few commands need: it is told when something imports it.
+    """
+    if "tensorflow" in sys.modules:
+        _hide(sys.modules["tensorflow"], kinds)
+    elif not any(isinstance(finder, _TensorFlowFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TensorFlowFinder(kinds))
+
+
+class _TensorFlowFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow as usual, and hides devices from it as soon as it is loaded."""
+
+    def __init__(self, kinds: Sequence[str]):
+        self._kinds = kinds
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_hide(module: Any) -> None:
+                load(module)
+                _hide(module, self._kinds)
+
+            spec.loader.exec_module = load_and_hide  # type: ignore[method-assign]
+        return spec
+
+
+def _hide(tensorflow: Any, kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        tensorflow.config.set_visible_devices([], kind)
 
 
 def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
@@ -111,8 +144,7 @@ def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:
     values = flags.FlagValues()
     define(values)
     names = [name for name in values if name not in ("flagfile", "undefok")]
-    width = max(map(len, names))
-    return "\n".join([usage.strip(), "", *(f"  --{name:<{width}}  {_describe(values[name])}" for name in names)])
+    return f"{usage.strip()}\n\n{columns([(f'  --{name}', _describe(values[name])) for name in names])}"
 
 
 def _describe(flag: flags.Flag) -> str:
@@ -161,6 +193,6 @@ def _log_our_own_messages() -> None:
     handler.addFilter(lambda entry: entry.levelno >= logging.WARNING or "localmim_jax" in entry.pathname)
 
 
-def _exit(message: str, status: int) -> None:
+def _exit(message: str, status: int) -> NoReturn:
     print(message, file=sys.stderr)
     raise SystemExit(status)

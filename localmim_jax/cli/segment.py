@@ -1,7 +1,7 @@
-"""Segment images of yours with a trained model: for each a mask of its classes, and a picture with a legend.
+"""Segment your images: a mask of classes and a picture with a legend for each.
 
-    python -m localmim_jax.segment --checkpoint=runs/vit_b_1600ep_ade20k photo.jpg holiday/*.jpg
-    python -m localmim_jax.segment --checkpoint=runs/vit_b_1600ep_ade20k --ratios=0.75,1,1.25 --flip photo.jpg
+    localmim segment --checkpoint=runs/vit_b_1600ep_ade20k photo.jpg holiday/*.jpg
+    localmim segment --checkpoint=runs/vit_b_1600ep_ade20k --ratios=0.75,1,1.25 --flip photo.jpg
 
 NAME_classes.png is as large as the image and holds the values that the training masks have, with a palette; NAME.png is
 the image under the colors of its classes, whose names are below it. Images are resized and looked at as the run's
@@ -17,31 +17,27 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.cli.images import free_names, read, save
 from localmim_jax.data.decode import size_of, to_array
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.recipes import common_flags
 
 _SHOWN = 480  # pixels that a picture's long side has at least
 
+POSITIONAL = "images"
+
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
-    flags.DEFINE_multi_string("images", [], "image file; may be repeated, or named without a flag", flag_values=values)
+    common_flags.define_checkpoint(values)
+    common_flags.define_image_files(values)
     flags.DEFINE_string("output", "segmented", "directory to write to", flag_values=values)
-    flags.DEFINE_string(
-        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
-    )
     flags.DEFINE_list("ratios", [], "scales to average over, as in 0.75,1,1.25; default: the run's", flag_values=values)
     flags.DEFINE_bool("flip", None, "average with the mirror image; default: as the run", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:
-    if not options.checkpoint:
-        raise ConfigError("no --checkpoint given; for example --checkpoint=runs/quickstart_segment")
-    if not options.images:
-        raise ConfigError("no image given; for example: python -m localmim_jax.segment --checkpoint=... photo.jpg")
-    program.hide_accelerators_from_tensorflow()
+    common_flags.require(options, checkpoint="runs/quickstart_segment")
+    common_flags.require_images(options)
     from localmim_jax.segmentation import miou, overlay
     from localmim_jax.segmentation.sources import stored
 

@@ -1,8 +1,8 @@
-"""The paper's tables and figures: the runs that each needs, what is there of them, and the result beside the published.
+"""Reproduce the paper's tables and figures: their runs, states and results.
 
-    python -m localmim_jax.tables table1                           # lists runs, commands, states; prints the table
-    python -m localmim_jax.tables table2 --scale=small --run       # makes what is missing first
-    python -m localmim_jax.tables table1 table2 figure1 figure2 --scale=small --run
+    localmim tables table1                           # lists runs, commands, states; prints the table
+    localmim tables table2 --scale=small --run       # makes what is missing first
+    localmim tables table1 table2 figure1 figure2 --scale=small --run
 
 Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean
 attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run what is
@@ -20,12 +20,15 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from localmim_jax.cli import program, published
+from localmim_jax.cli import published
 from localmim_jax.cli.experiments import Run, State, state_of, top1
 from localmim_jax.cli.published import Row, Table
 from localmim_jax.errors import ConfigError, InUseError, StorageError
+from localmim_jax.text import columns, padded
 
 FIGURES = ("figure1", "figure2", "layers", "convergence")
+
+POSITIONAL = "names"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -39,7 +42,6 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(options: flags.FlagValues) -> None:
     if options.scale == "small":  # tiny programs: compiling is much of the work
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-    program.hide_accelerators_from_tensorflow()
     seeds = options.seeds or {"full": 1, "small": 2}[options.scale]
     tables = {name: find(name, options.scale) for name in options.names or [*published.TABLES]}
     results = Path(options.root) / options.scale / "results"
@@ -99,9 +101,7 @@ def make(runs: list[Run], root: Path) -> None:
 
 def listing(runs: list[Run]) -> str:
     """Every run with its state and its command."""
-    states = [run.progress() for run in runs]
-    width = max(map(len, states))
-    return "\n".join(f"{state:{width}}  {run.command()}" for state, run in zip(states, runs, strict=True))
+    return columns([(run.progress(), run.command()) for run in runs])
 
 
 def show(name: str, table: Table, scale: str, seeds: int, root: str, results: Path, run: bool) -> str:
@@ -138,12 +138,9 @@ def measure(row: Row, scale: str, seeds: int, root: str) -> list[str]:
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
     """The lines of a Markdown table, its columns padded."""
-    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    return [line(head), line(["-" * width for width in widths]), *map(line, rows)]
+    top, *rest = padded([head, *rows])
+    rule = ["-" * len(cell) for cell in top]
+    return [f"| {' | '.join(cells)} |" for cells in (top, rule, *rest)]
 
 
 def write(path: Path, text: str) -> None:

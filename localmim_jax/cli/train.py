@@ -1,11 +1,11 @@
-"""Train a model: pre-training, and everything a pre-trained encoder is for.
+"""Train a model: pre-training, fine-tuning, probing, segmentation or detection.
 
-    python -m localmim_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
-    python -m localmim_jax.train --config=configs/vit_b_100ep.py --workdir=DIR --config.data.name=folder:/my/images
-    python -m localmim_jax.train --config=configs/vit_b_100ep.py --dry_run
+    localmim train --config=configs/quickstart.py --workdir=runs/quickstart
+    localmim train --config=configs/vit_b_100ep.py --workdir=DIR --config.data.name=folder:/my/images
+    localmim train --config=configs/vit_b_100ep.py --dry_run
 
-The same command resumes a run. `python main.py` in a clone of the repository is the same program. The recipes below
-configs/ come with the package: their names work in any directory, where a file of that name wins.
+The same command resumes a run. In a clone of the repository, `python main.py` is the same command. The recipes in
+configs/ come with the package: their names work in any directory, and a file of that name takes precedence.
 
 Exit status: 0 done, 1 unexpected error, 2 bad config or data, 3 diverged, 4 storage, 75 preempted and saved, 130
 interrupted and saved.
@@ -14,11 +14,12 @@ interrupted and saved.
 from absl import flags
 
 from localmim_jax.cli import program
+from localmim_jax.recipes import common_flags
 from localmim_jax.recipes.override import record
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("config", None, "recipe, a Python file; --config.a.b=value changes a key", flag_values=values)
+    common_flags.define_recipe(values)
     flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, pictures", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print what would run (parameters, FLOPs, memory) and stop", flag_values=values)
     flags.DEFINE_string("coordinator_address", None, "host:port of process 0, for several hosts", flag_values=values)
@@ -33,7 +34,6 @@ def main(options: flags.FlagValues) -> None:
         dry_run.run(options.config)
         return
     workdir = program.workdir(options.workdir)
-    program.hide_accelerators_from_tensorflow()
     # Imported here so that a mistyped flag is answered before jax and its friends have loaded.
     from localmim_jax.build import build_task
     from localmim_jax.engine import distributed, loop

@@ -1,13 +1,14 @@
-"""Draw what a pre-trained model reconstructs of images of yours: one picture an image.
+"""Draw what a pre-trained model reconstructs of your images.
 
-    python -m localmim_jax.visualize --checkpoint=runs/vit_b photo.jpg holiday/*.jpg
-    python -m localmim_jax.visualize --checkpoint=released.pth --config=configs/vit_b_100ep.py photo.jpg
-    python -m localmim_jax.visualize --checkpoint=runs/vit_b --mask_seed=7 --mask_ratio=0.5 --output=drawn photo.jpg
+    localmim visualize --checkpoint=runs/vit_b photo.jpg holiday/*.jpg
+    localmim visualize --checkpoint=released.pth --config=configs/vit_b_100ep.py photo.jpg
+    localmim visualize --checkpoint=runs/vit_b --mask_seed=7 --mask_ratio=0.5 --output=drawn photo.jpg
 
-The first column shows the image, whole and as the encoder sees it; then follows a column for every tapped layer, its
-target above its prediction. HOG is drawn as strokes along the edges, bright where they are strong, an edge white where
-the colors agree on it. Normalized pixels are drawn as they are, and once more with each patch's mean and deviation put
-back, which come from the target. Images are resized and cropped at the center as for evaluation.
+One picture is drawn for each image. Its first column shows the image, whole and as the encoder sees it. Each tapped
+layer has one more column, its target above its prediction. HOG is drawn as strokes along the edges, bright where they
+are strong, an edge white where the colors agree on it. Normalized pixels are drawn as they are, and once more with each
+patch's mean and deviation put back, which come from the target. Images are resized and cropped at the center as for
+evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,35 +18,27 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.cli import program
 from localmim_jax.cli.images import free_names, read_bytes, save
 from localmim_jax.data.decode import DecodeError
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.recipes import common_flags
+
+POSITIONAL = "images"
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
-    flags.DEFINE_multi_string("images", [], "image file; may be repeated, or named without a flag", flag_values=values)
+    common_flags.define_checkpoint(values)
+    common_flags.define_image_files(values)
     flags.DEFINE_string("output", "pictures", "directory to write to: NAME.png for NAME.jpg", flag_values=values)
-    flags.DEFINE_string(
-        "config", "", "recipe of the model, where the checkpoint belongs to no run of ours", flag_values=values
-    )
     flags.DEFINE_integer("mask_seed", 0, "another number masks other patches", flag_values=values)
     flags.DEFINE_float("mask_ratio", None, "masked share of the image; default: the config's", flag_values=values)
-    flags.DEFINE_integer(
-        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
-    )
-    flags.DEFINE_bool(
-        "standard_merging", False, "as in localmim_jax.convert, for Swin files of others", flag_values=values
-    )
+    common_flags.define_resize(values)
+    common_flags.define_standard_merging(values)
 
 
 def main(options: flags.FlagValues) -> None:
-    if not options.checkpoint:
-        raise ConfigError("no --checkpoint given; for example --checkpoint=runs/quickstart")
-    if not options.images:
-        raise ConfigError("no image given; for example: python -m localmim_jax.visualize --checkpoint=... photo.jpg")
-    program.hide_accelerators_from_tensorflow()
+    common_flags.require(options, checkpoint="runs/quickstart")
+    common_flags.require_images(options)
     pictures = visualize(
         options.checkpoint,
         options.images,

@@ -13,6 +13,7 @@ from localmim_jax.convert import interpolate
 from localmim_jax.convert.weights import POSITIONS, About, Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree, flatten, unflatten
+from localmim_jax.text import columns
 
 PROBLEMS = ("missing", "mismatched", "unexpected")
 _BIAS_TABLE = r"encoder/.*relative_position_bias"
@@ -50,7 +51,7 @@ class Report:
     def table(self) -> str:
         """One line for every group of alike rows; layers' numbers become "*"."""
         lines = [(status, path, f"{count}", note) for (status, path, note), count in self._groups(self.rows).items()]
-        return format_table(("", "parameter", "count", "note"), lines)
+        return columns([("", "parameter", "count", "note"), *lines])
 
     def summary(self) -> str:
         """All problems in one line, or how many rows have each status."""
@@ -72,15 +73,6 @@ class Report:
             pattern = re.sub(r"(?<=[/.])\d+(?=[/.]|$)", "*", row.path)
             groups[row.status, pattern if len(pattern) <= 100 else pattern[:97] + "...", row.note] += 1
         return dict(groups)
-
-
-def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell."""
-    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (head, *lines)
-    )
 
 
 def transfer(

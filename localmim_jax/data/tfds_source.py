@@ -109,7 +109,7 @@ def open_tfds(name: str, split: str, data_dir: str) -> TfdsSource:
     if name in ("photos", "digits"):
         return TfdsSource(_own_builder(name, data_dir), name, split)
     builder = find_builder(name, data_dir)
-    command = f"python -m localmim_jax.prepare --name={name} --data_dir={data_dir}"
+    command = f"localmim prepare --name={name} --data_dir={data_dir}"
     if not is_prepared(builder):
         raise DataError(f"{name} is not prepared in {data_dir}: run {command}")
     formats = builder.info.available_file_formats()

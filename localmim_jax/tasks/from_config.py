@@ -22,7 +22,7 @@ from localmim_jax.segmentation.upernet import SegmenterConfig
 
 T = TypeVar("T")
 
-_HOG_BIAS_FILE = "arrays hog_enc.<k>.conv.bias of 2 values are needed, one a scale, as localmim_jax.convert writes them"
+_HOG_BIAS_FILE = "arrays hog_enc.<k>.conv.bias of 2 values are needed, one a scale, as localmim convert writes them"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
