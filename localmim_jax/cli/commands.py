@@ -4,7 +4,7 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from localmim_jax.cli import program
@@ -72,7 +72,7 @@ def find(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     raise ConfigError(f"no command {first!r}{near or '; localmim --help lists the commands'}")
 
 
-def listing(names: Sequence[str]) -> str:
+def listing(names: Collection[str]) -> str:
     """One line a command: its name and the first line of its help."""
     return columns([(f"  {name}", _summary(COMMANDS[name])) for name in names])
 
