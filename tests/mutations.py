@@ -95,7 +95,7 @@ MUTATIONS = {
     "detection: standing images at the start": ("localmim_jax/detection/batches.py", "return (2 * steps * share + total) // (2 * total)", "return min(steps, share)", "detection"),
     "detection: an epoch's rest dropped": ("localmim_jax/detection/batches.py", "positions += [(bucket, -1)] * (-len(positions) % batch_size)", "positions = positions[: len(positions) // batch_size * batch_size]", "detection"),
     "detection: the padding normalized": ("localmim_jax/detection/task.py", "jnp.where(rows & columns, normalize(images), 0.0)", "normalize(images)", "detect"),
-    "detection: the command's boxes left as resized": ("localmim_jax/cli/detect.py", 'to_original(found["boxes"], example["size"], pixels.shape[:2])', 'found["boxes"]', "detect"),
+    "detection: the command's boxes left as resized": ("localmim_jax/detection/predict.py", 'to_original(found["boxes"], example["size"], pixels.shape[:2])', 'found["boxes"]', "detect"),
     "segmentation: mask not mirrored": ("localmim_jax/segmentation/augment.py", "image, labels = image[:, ::-1], labels[:, ::-1]", "image, labels = image[:, ::-1], labels", "segmentation_augment"),
     "segmentation: any crop will do": ("localmim_jax/segmentation/augment.py", "0 < counts.max() < self.max_class_fraction * counts.sum()", "True", "segmentation_augment"),
     "segmentation: labels half a pixel off": ("localmim_jax/segmentation/augment.py", "((2 * np.arange(new) + 1) * old) // (2 * new)", "(np.arange(new) * old) // new", "segmentation_augment"),

@@ -50,12 +50,9 @@ def test_a_mask_as_large_as_the_image_and_a_picture(run, photos, tmp_path, capsy
         assert max(Image.open(path).size) > 480
 
 
-def test_scales_and_mirror_images_are_looked_at(run, photos, monkeypatch):  # noqa: F811
-    seen = []
-    monkeypatch.setattr("localmim_jax.cli.segment.segment", lambda *args: seen.append(args[2].eval) or iter(()))
-    monkeypatch.setattr("localmim_jax.cli.segment.free_names", lambda *_: [])
-    segment.main(parsed(f"--checkpoint={run}", "--ratios=0.5,1", "--flip", *photos))
-    segment.main(parsed(f"--checkpoint={run}", *photos))
+def test_scales_and_mirror_images_are_looked_at(run, photos):  # noqa: F811
+    given = (["--ratios=0.5,1", "--flip"], [])
+    seen = [segment.run_config(parsed(f"--checkpoint={run}", *flags, *photos)).eval for flags in given]
     assert [(tuple(section.ratios), section.flip) for section in seen] == [((0.5, 1.0), True), ((1.0,), False)]
 
 

@@ -1,28 +1,29 @@
-"""Segment your images: a mask of classes and a picture with a legend for each.
+"""Segment your images: a mask of classes and a drawing with a legend for each.
 
     localmim segment --checkpoint=runs/vit_b_1600ep_ade20k photo.jpg holiday/*.jpg
     localmim segment --checkpoint=runs/vit_b_1600ep_ade20k --ratios=0.75,1,1.25 --flip photo.jpg
 
-NAME_classes.png is as large as the image and holds the values that the training masks have, with a palette; NAME.png is
-the image under the colors of its classes, whose names are below it. Images are resized and looked at as the run's
-evaluation does; --ratios and --flip average over several scales and over the mirror image.
+NAME_classes.png is as large as the image and has the values of the training masks, with a palette. NAME.png shows the
+image in the colors of its classes, with a legend. Images are resized and scored as in the evaluation; --ratios and
+--flip average over several scales and over the mirror image.
 """
 
-import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.cli.images import free_names, read, save
-from localmim_jax.data.decode import size_of, to_array
-from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.data.decode import to_array
+from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import common_flags
 
-_SHOWN = 480  # pixels that a picture's long side has at least
+if TYPE_CHECKING:
+    from localmim_jax.segmentation.predict import Predictor
+
+_MIN_SIDE = 480  # minimum long side of a drawing, in pixels
 
 POSITIONAL = "images"
 
@@ -39,88 +40,40 @@ def main(options: flags.FlagValues) -> None:
     common_flags.require(options, checkpoint="runs/quickstart_segment")
     common_flags.require_images(options)
     from localmim_jax.segmentation import miou, overlay
+    from localmim_jax.segmentation.predict import class_names
     from localmim_jax.segmentation.sources import stored
 
-    config = _config(options)
+    config = run_config(options)
     names = class_names(config, options.checkpoint)
     values = stored(np.arange(len(names), dtype=np.uint8), config.data.zero_ignored)
-    found = segment(options.checkpoint, options.images, config)
+    for image in options.images:  # an unreadable image is reported before anything is computed
+        read(image)
     paths = free_names(options.images, Path(options.output).expanduser())
-    for path, (image, labels) in zip(paths, found, strict=True):
+    predictor = load(options.checkpoint, config)
+    predictions = predictor(to_array(read(image)) for image in options.images)
+    for path, (image, labels) in zip(paths, predictions, strict=True):
         miou.write_mask(path.with_name(f"{path.stem}_classes.png"), values[labels], values)
-        save(overlay.with_legend(image, labels, names, max(_SHOWN, *labels.shape)), path)
+        save(overlay.with_legend(image, labels, names, max(_MIN_SIDE, *labels.shape)), path)
         print(path)
 
 
-def segment(checkpoint: str, images: Sequence[str], config: ConfigDict) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(uint8 image [h, w, 3], its labels uint8 [h, w]) of every image, each of which is looked at before the first.
+def load(checkpoint: str, config: ConfigDict) -> "Predictor":
+    """The segmentation model of a run directory, one of its checkpoints, or a file, with every parameter from there.
 
     Raises:
-        ConfigError: the checkpoint does not fill the config's model.
-        DataError: an image cannot be read.
-    """
-    import jax
-
-    from localmim_jax import params as trees
-    from localmim_jax.segmentation import task
-    from localmim_jax.segmentation.sliding import labels_at
-
-    for image in images:
-        read(image)
-    graphdef, params, model_state = load_model(config, checkpoint)
-    transform, scores = task.eval_transform(config), task.score_function(config)
-
-    def compute(params: Any, model_state: Any, batch: Any, size: tuple[int, int]) -> jax.Array:
-        found = scores(trees.merge(graphdef, params, model_state), batch)
-        return labels_at(found, jax.numpy.array([size]), size)[0]
-
-    compiled = jax.jit(compute, static_argnums=3)
-    params, model_state = jax.device_put((params, model_state))
-    for image in images:
-        picture = read(image)
-        batch = {name: array[None] for name, array in transform.images(picture).items()}
-        yield to_array(picture), np.asarray(compiled(params, model_state, batch, size_of(picture)))
-
-
-def load_model(config: ConfigDict, checkpoint: str) -> tuple[Any, Any, Any]:
-    """(graph definition, parameters, statistics) of a segmentation model, all of them from the checkpoint.
-
-    Raises:
-        ConfigError, DataError, StorageError: it cannot be read, does not fill the model, or is of another kind.
+        ConfigError, DataError, StorageError: the checkpoint cannot be read, or does not fill the config's model.
     """
     from localmim_jax.api import fill_model
-    from localmim_jax.segmentation import task
-    from localmim_jax.tasks import from_config, initialize
-
-    task.check_settings(config, from_config.segmenter_config(config))
-    weights = initialize.read(checkpoint, config.checkpoint.standard_merging)
-    if weights.about.kind != "segmenter":
-        raise ConfigError(f"{checkpoint} segments nothing ({weights.about.kind}): train it with a segmentation recipe")
-    return fill_model(config, weights, whole=True)
-
-
-def class_names(config: ConfigDict, checkpoint: str) -> tuple[str, ...]:
-    """The classes' names: as the run recorded them, else from its dataset, else numbers."""
-    from localmim_jax.convert import files
-    from localmim_jax.segmentation import task
+    from localmim_jax.segmentation import predict
     from localmim_jax.tasks import initialize
 
-    count = config.model.num_classes
-    try:
-        file = initialize.run_directory(files.local_path(checkpoint)) / task.RESULTS
-        names = tuple(map(str, json.loads(file.read_text())["classes"]))
-    except (DataError, OSError, ValueError, KeyError, TypeError):
-        try:
-            names = task.open_split(config, config.data.split).class_names
-        except DataError as error:
-            logging.warning("classes are only numbered: %s", error)
-            names = tuple(f"class {i + 1}" for i in range(count))
-    if len(names) != count:
-        raise ConfigError(f"{checkpoint} names {len(names)} classes, and its model has {count}")
-    return names
+    weights = initialize.read(checkpoint, config.checkpoint.standard_merging)
+    predict.require_segmenter(checkpoint, weights)
+    return predict.Predictor(config, fill_model(config, weights, whole=True))
 
 
-def _config(options: flags.FlagValues) -> ConfigDict:
+def run_config(options: flags.FlagValues) -> ConfigDict:
+    """The config of the model, with --ratios and --flip in its evaluation."""
     from localmim_jax.api import config_of
 
     config = config_of(options.checkpoint, options.config)
