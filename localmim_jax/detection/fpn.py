@@ -6,7 +6,7 @@ Lin et al., 2017; supplement, "Object detection and segmentation on COCO".
 from typing import Any
 
 import jax
-from einops import repeat
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -43,4 +43,4 @@ class FPN(nnx.Module):
 
 def _upsample_nearest(x: Float[Array, "b _h _w c"], size: tuple[int, int]) -> Float[Array, "b {size[0]} {size[1]} c"]:
     """Nearest-neighbor upsampling by two, cropped to an odd `size`."""
-    return repeat(x, "b h w c -> b (h dy) (w dx) c", dy=2, dx=2)[:, : size[0], : size[1]]
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)[:, : size[0], : size[1]]

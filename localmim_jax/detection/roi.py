@@ -85,7 +85,7 @@ class MaskHead(nnx.Module):
             x = jax.nn.relu(conv(x))
         x = self.predict(jax.nn.relu(self.upsample(x)))
         x = jnp.take_along_axis(x, labels.reshape(-1, 1, 1, 1), axis=-1)
-        return rearrange(x, "(b r) i j 1 -> b r i j", b=len(rois))
+        return x.reshape(*labels.shape, *x.shape[1:3])
 
 
 @jax.named_scope("sample_rois")

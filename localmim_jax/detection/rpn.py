@@ -43,7 +43,7 @@ class RPN(nnx.Module):
         for x in levels:
             x = jax.nn.relu(self.conv(x))
             logits.append(rearrange(self.objectness(x), "b h w ratio -> b (h w ratio)"))
-            deltas.append(rearrange(self.deltas(x), "b h w (ratio delta) -> b (h w ratio) delta", delta=4))
+            deltas.append(self.deltas(x).reshape(len(x), -1, 4))
         return logits, deltas
 
     def anchors(self, levels: tuple[Float[Array, "b _h _w c"], ...]) -> list[Float32[Array, "_n 4"]]:
