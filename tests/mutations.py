@@ -107,7 +107,7 @@ MUTATIONS = {
     "segmentation: unlabeled pixels in the loss": ("localmim_jax/segmentation/pixel_loss.py", "jnp.where(labeled, jax.nn.logsumexp(scores, axis=-1) - own, 0.0)", "jax.nn.logsumexp(scores, axis=-1) - own", "pixel_loss"),
     "segmentation: union counts hits twice": ("localmim_jax/segmentation/miou.py", "(truth + found - right)", "(truth + found)", "miou"),
     "segmentation: absent classes count as zero": ("localmim_jax/segmentation/miou.py", "float(np.nanmean(values))", "float(np.nan_to_num(values).mean())", "miou"),
-    "segmentation: auxiliary weight 1": ("localmim_jax/segmentation/task.py", "total + auxiliary_weight *", "total + 1.0 *", "segment"),
+    "segmentation: auxiliary weight 1": ("localmim_jax/segmentation/task.py", "total + model.config.auxiliary_weight *", "total + 1.0 *", "segment"),
     "segmentation: statistics left behind": ("localmim_jax/tasks/initialize.py", "model_state = unflatten({path: flat.pop(path) for path in statistics})", "_ = [flat.pop(path) for path in statistics]", "segment"),
     "analysis: a query against itself": ("localmim_jax/analysis/attention.py", "pairs = same & ~np.eye(group.shape[1], dtype=bool)", "pairs = same", "attention"),
     "analysis: NMI by the arithmetic mean": ("localmim_jax/analysis/attention.py", "np.sqrt(np.log(np.maximum(count, 1))) * jnp.sqrt(jnp.maximum(entropy, 0.0))", "0.5 * (np.log(np.maximum(count, 1)) + entropy)", "attention"),

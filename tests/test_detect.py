@@ -228,7 +228,7 @@ def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):
     ("changes", "message"),
     [
         ({"image_size": (60, 96)}, "multiples of 32"),
-        ({"image_size": (96, 64)}, "stands"),
+        ({"image_size": (96, 64)}, "is portrait; give the landscape size"),
         ({"model.patch_size": 8}, "strides need 4"),
         ({"data.channels": 1}, "3 channels"),
         ({"data.crop_range": (60, 40)}, "crop_range"),

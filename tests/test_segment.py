@@ -245,7 +245,7 @@ def test_bad_data_ends_the_program_with_one_line(tmp_path, how):
         ("eval.batch_size", 0, "eval.batch_size is 0"),
         ("image_size", (32, 64), "are squares"),
         ("data.scale", (0, 32), r"data.scale is \(0, 32\); \(long, short\) side in pixels"),
-        ("data.ratio_range", (2.0, 0.5), r"\(least, most\) factor above 0 is needed"),
+        ("data.ratio_range", (2.0, 0.5), r"\(min, max\) factor above 0 is needed"),
         ("data.contrast", 1.5, "data.contrast is 1.5; it must be from 0 to 1"),
         ("data.hue", -0.1, "data.hue is -0.1; it must not be negative"),
         ("data.max_class_fraction", 0.0, "above 0 and at most 1"),

@@ -14,6 +14,7 @@ from PIL import Image
 from localmim_jax.data.augment import BILINEAR, mirror, resize
 from localmim_jax.data.decode import DecodeError, Picture, decode, size_of, to_array
 from localmim_jax.detection.coco import DetectionSource
+from localmim_jax.errors import ConfigError
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Size = tuple[int, int]  # height, width
@@ -24,19 +25,22 @@ class DetectionTransform:
     """(source, index, bucket, rng) -> arrays of one training example. Swin's recipe for COCO.
 
     With probability one half the whole image is resized so that its short side is one of `short_sides` and its long
-    side at most `long_side`; else it is first resized to one of `crop_sides`, a crop with sides within `crop_range` is
-    taken, and that is resized in the same way. Whatever would not fit the bucket is made smaller until it does: that
-    concerns crops that stand where their image lies. Then a horizontal flip, and padding at the bottom and right.
+    side at most `long_side`. Otherwise it is first resized to one of `crop_sides`, cropped to sides within
+    `crop_range`, and resized in the same way. A result that does not fit the bucket, such as a portrait crop of a
+    landscape image, is shrunk until it does. A random horizontal flip and padding at the bottom and right follow.
 
     Attributes:
-        short_sides: pixels; one is drawn.
-        long_side: at most so many pixels.
-        crop_probability: of the second way.
-        crop_sides: short sides before a crop.
-        crop_range: (least, most) of a crop's height and of its width, in pixels of the resized image.
-        flip: whether to mirror with probability one half.
-        max_objects: places for objects; no fewer than the source has.
+        short_sides: short sides in pixels, of which one is drawn.
+        long_side: maximum long side in pixels.
+        crop_probability: probability of the second way.
+        crop_sides: short sides before a crop, in pixels.
+        crop_range: (min, max) height and width of a crop, in pixels of the resized image.
+        flip: whether to flip with probability one half.
+        max_objects: length of the lists of objects; no fewer than any image has.
         mask_size: cells along a side of a mask over its object's box.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     short_sides: tuple[int, ...]
@@ -47,6 +51,17 @@ class DetectionTransform:
     flip: bool
     max_objects: int
     mask_size: int
+
+    def __post_init__(self) -> None:
+        sides = (*self.short_sides, *self.crop_sides, *self.crop_range, self.long_side, self.mask_size)
+        fits = self.short_sides and self.crop_sides and len(self.crop_range) == 2 and min(sides) >= 1
+        if not fits or self.crop_range[0] > self.crop_range[1]:
+            raise ConfigError(
+                f"data.short_sides {self.short_sides}, crop_sides {self.crop_sides}, crop_range {self.crop_range}, "
+                f"long_side {self.long_side} and mask_size {self.mask_size} must be positive, crop_range (min, max)"
+            )
+        if not 0 <= self.crop_probability <= 1:
+            raise ConfigError(f"data.crop_probability is {self.crop_probability}; it must be in [0, 1]")
 
     def __call__(
         self, source: DetectionSource, index: int, bucket: Size, rng: np.random.Generator
@@ -114,6 +129,10 @@ class DetectionEvalTransform:
 
     short_side: int
     long_side: int
+
+    def __post_init__(self) -> None:
+        if min(self.short_side, self.long_side) < 1:
+            raise ConfigError(f"eval.short_side {self.short_side} and eval.long_side {self.long_side} must be positive")
 
     def __call__(
         self, source: DetectionSource, index: int, bucket: Size, rng: np.random.Generator

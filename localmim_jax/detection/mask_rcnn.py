@@ -76,6 +76,25 @@ class MaskRCNNConfig:
             )
         if not 0 <= self.score_threshold < 1:
             raise ConfigError(f"model.score_threshold is {self.score_threshold}; it must be in [0, 1)")
+        self._check_encoder()
+
+    def _check_encoder(self) -> None:
+        """Raises ConfigError where the padded images do not fit the pyramid."""
+        h, w = self.encoder.image_size
+        is_swin = isinstance(self.encoder, SwinConfig)
+        patch_size = 4 if is_swin else 16
+        if self.encoder.patch_size != patch_size:
+            raise ConfigError(f"model.patch_size is {self.encoder.patch_size}: the pyramid's strides need {patch_size}")
+        if h % 32 or w % 32:
+            raise ConfigError(
+                f"image_size {h}x{w}: both sides must be multiples of 32, the coarsest stride of the backbone"
+            )
+        if h > w:
+            raise ConfigError(
+                f"image_size {h}x{w} is portrait; give the landscape size. Portrait images use it transposed."
+            )
+        if not is_swin and h != w:
+            raise ConfigError(f"image_size {h}x{w}: a ViT's positions have one shape, so give a square")
 
 
 class MaskRCNN(PyramidBackbone):

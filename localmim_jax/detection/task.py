@@ -13,17 +13,16 @@ from localmim_jax.detection import batches, sources
 from localmim_jax.detection.augment import DetectionEvalTransform, DetectionTransform
 from localmim_jax.detection.coco import DetectionSource
 from localmim_jax.detection.coco_ap import Categories, CocoAP
-from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from localmim_jax.detection.mask_rcnn import MaskRCNN
 from localmim_jax.engine.task import Batch, Evaluation, Task
-from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.errors import DataError
 from localmim_jax.files import write_json
-from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.tasks import decay, from_config, inputs
 from localmim_jax.tasks.initialize import initializer
 
 RESULTS = "detections.json"
-CATEGORIES = "categories.json"  # COCO's ids and names of the labels, for whoever has the run and not its dataset
+CATEGORIES = "categories.json"  # COCO's id and name of each label, so that the run can be used without its dataset
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -31,14 +30,13 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     Args:
         config: see `configs/parts`.
-        workdir: where unusable images are listed and results are written; "" for neither.
+        workdir: run directory for the list of unusable images and for results; "" writes neither.
 
     Raises:
         ConfigError: an impossible model, schedule or augmentation.
-        DataError: a missing or empty dataset, or one with other classes than the model.
+        DataError: the dataset is missing or empty, or its classes are not the model's.
     """
     model = from_config.detector_config(config)
-    check_shapes(config, model)
     normalize = normalizer(config)
     data = inputs.data_config(config)
     train = open_split(config, config.data.split, skip_empty=config.data.skip_empty)
@@ -96,7 +94,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
 def evaluation(
     config: ConfigDict, train: DetectionSource, test: DetectionSource, workdir: str, every_steps: int
 ) -> Evaluation:
-    """COCO's average precision on a split, with labels as training numbers them."""
+    """COCO's average precision on a split, with the labels of the training split."""
     normalize = normalizer(config)
     writes = bool(workdir) and jax.process_index() == 0
     return Evaluation(
@@ -139,27 +137,14 @@ def open_split(config: ConfigDict, split: str, skip_empty: bool = False) -> Dete
 
 
 def train_transform(config: ConfigDict, source: DetectionSource) -> DetectionTransform:
-    """Augmentation as the config says, with places for as many objects as the source's fullest image has.
-
-    Raises:
-        ConfigError: sizes that are no sizes.
-    """
+    """The training augmentation of a config, with room for as many objects as the source's fullest image has."""
     data = config.data
-    short_sides, crop_sides, crop_range = (tuple(data[key]) for key in ("short_sides", "crop_sides", "crop_range"))
-    sizes = (*short_sides, *crop_sides, *crop_range, data.long_side, data.mask_size)
-    if not short_sides or not crop_sides or len(crop_range) != 2 or min(sizes) < 1 or crop_range[0] > crop_range[1]:
-        raise ConfigError(
-            f"data.short_sides {short_sides}, crop_sides {crop_sides}, crop_range {crop_range}, long_side "
-            f"{data.long_side} and mask_size {data.mask_size} must be positive, crop_range (least, most)"
-        )
-    if not 0 <= data.crop_probability <= 1:
-        raise ConfigError(f"data.crop_probability is {data.crop_probability}; it must be in [0, 1]")
     return DetectionTransform(
-        short_sides=short_sides,
+        short_sides=tuple(data.short_sides),
         long_side=data.long_side,
         crop_probability=data.crop_probability,
-        crop_sides=crop_sides,
-        crop_range=crop_range,
+        crop_sides=tuple(data.crop_sides),
+        crop_range=tuple(data.crop_range),
         flip=data.flip,
         max_objects=max(1, source.max_objects),
         mask_size=data.mask_size,
@@ -167,17 +152,13 @@ def train_transform(config: ConfigDict, source: DetectionSource) -> DetectionTra
 
 
 def eval_transform(config: ConfigDict) -> DetectionEvalTransform:
-    """How images are resized for detection."""
-    if min(config.eval.short_side, config.eval.long_side) < 1:
-        raise ConfigError(
-            f"eval.short_side {config.eval.short_side} and eval.long_side {config.eval.long_side} must be positive"
-        )
+    """The resizing of images in the evaluation of a config."""
     return DetectionEvalTransform(config.eval.short_side, config.eval.long_side)
 
 
 def normalizer(config: ConfigDict) -> Callable[[Mapping[str, jax.Array]], jax.Array]:
     """({"image" uint8 [b, h, w, 3], "size" [b, 2]}) -> float32, normalized, zero in the padding."""
-    normalize = inputs.normalizer(config)
+    normalize = inputs.normalizer(config, channels=3)
 
     def apply(batch: Mapping[str, jax.Array]) -> jax.Array:
         images, size = batch["image"], batch["size"]
@@ -187,22 +168,3 @@ def normalizer(config: ConfigDict) -> Callable[[Mapping[str, jax.Array]], jax.Ar
         return jnp.where(rows & columns, normalize(images), 0.0)
 
     return apply
-
-
-def check_shapes(config: ConfigDict, model: MaskRCNNConfig) -> None:
-    """Raises ConfigError where the padded images do not fit the pyramid."""
-    h, w = config.image_size
-    is_swin = isinstance(model.encoder, SwinConfig)
-    patch = 4 if is_swin else 16
-    if config.model.patch_size != patch:
-        raise ConfigError(f"model.patch_size is {config.model.patch_size}: the pyramid's strides need {patch}")
-    if h % 32 or w % 32:
-        raise ConfigError(
-            f"image_size {h}x{w}: both sides must be multiples of 32, the coarsest stride of the backbone"
-        )
-    if h > w:
-        raise ConfigError(f"image_size {h}x{w} stands; give that of lying images, standing ones get the same, turned")
-    if not is_swin and h != w:
-        raise ConfigError(f"image_size {h}x{w}: a ViT's positions have one shape, so give a square")
-    if config.data.channels != 3:
-        raise ConfigError(f"data.channels is {config.data.channels}; detection reads color images, 3 channels")

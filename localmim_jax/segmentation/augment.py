@@ -12,30 +12,42 @@ from PIL import Image
 
 from localmim_jax.data.augment import BILINEAR, resize
 from localmim_jax.data.decode import DecodeError, decode, size_of, to_array
+from localmim_jax.errors import ConfigError
 from localmim_jax.segmentation.sources import IGNORED, sizes_differ
 
 Size = tuple[int, int]  # height, width
 
-_TRIES = 10  # crops that are looked at before one in which a class prevails is taken all the same
+_TRIES = 10  # crops drawn before one with too much of a single class is accepted
 
 
 @dataclasses.dataclass(frozen=True)
 class Distortion:
-    """Random changes of brightness, contrast, saturation and hue, each with probability one half; zero is none.
+    """Random changes of brightness, contrast, saturation and hue, each with probability one half; 0 turns one off.
 
-    Contrast changes before saturation and hue, or after them, with probability one half each.
+    The contrast changes before or after saturation and hue, with probability one half each.
 
     Attributes:
-        brightness: the most that is added or taken away, of 255.
-        contrast: factors are drawn from 1 - this to 1 + this.
-        saturation: likewise.
-        hue: the most that is added or taken away, in degrees.
+        brightness: maximum change, of 255.
+        contrast: the factor is drawn from 1 - contrast to 1 + contrast.
+        saturation: the factor is drawn from 1 - saturation to 1 + saturation.
+        hue: maximum change, in degrees.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     brightness: float = 32.0
     contrast: float = 0.5
     saturation: float = 0.5
     hue: float = 36.0
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "hue"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"data.{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("contrast", "saturation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"data.{name} is {getattr(self, name)}; it must be from 0 to 1")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [h, w, 3] -> the same, changed."""
@@ -72,19 +84,22 @@ def turn(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:
 class SegmentationTransform:
     """(example, rng) -> {"image": uint8 [h, w, 3], "mask": uint8 [h, w]} of one training example.
 
-    The image is resized, its ratio kept, to fit `scale` times a factor drawn from `ratio_range`, and cropped to
-    `image_size`. A crop in which one class has `max_class_fraction` of the labeled pixels or more is drawn again, up to
-    ten times. Then a mirror image with probability one half, a change of colors, and padding at the bottom and right:
-    the image with `fill`, the mask with "no class".
+    The image is resized with its aspect ratio kept to fit `scale` times a factor drawn from `ratio_range`, and cropped
+    to `image_size`. A crop in which one class has `max_class_fraction` of the labeled pixels or more is drawn again, up
+    to ten times. A random horizontal flip, a change of colors, and padding at the bottom and right follow: `fill` for
+    the image, "no class" for the mask.
 
     Attributes:
         image_size: (h, w) of the crop.
-        scale: (long side, short side) in pixels that the resized image reaches with one of its sides.
-        ratio_range: (least, most).
-        max_class_fraction: 1 turns the rule off.
-        flip: whether to mirror.
-        distortion: of colors.
-        fill: color of the padding, the mean that normalization takes to zero.
+        scale: (long side, short side) in pixels; the resized image fits both and reaches one of them.
+        ratio_range: (min, max) factor on `scale`.
+        max_class_fraction: maximum fraction of labeled pixels in one class; 1 accepts any crop.
+        flip: whether to flip with probability one half.
+        distortion: change of colors.
+        fill: color of the padding, which normalization takes to zero.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     image_size: Size
@@ -94,6 +109,14 @@ class SegmentationTransform:
     flip: bool
     distortion: Distortion
     fill: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        _require_scale("data.scale", self.scale)
+        ratios = self.ratio_range
+        if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
+            raise ConfigError(f"data.ratio_range is {ratios}; (min, max) factor above 0 is needed, as (0.5, 2.0)")
+        if not 0 < self.max_class_fraction <= 1:
+            raise ConfigError(f"data.max_class_fraction is {self.max_class_fraction}; it must be above 0 and at most 1")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Raises DecodeError: the image cannot be decoded, or is not as large as its mask."""
@@ -133,15 +156,25 @@ class SegmentationEvalTransform:
     {"image": uint8 [h, w, 3], "image_1" and so on for further ratios, "mask": uint8 [*canvas], "original": int32 [2]}.
 
     Attributes:
-        scale: (long side, short side); the image is resized, its ratio kept, until one of its sides reaches its own.
-        ratios: factors on `scale`, one an image.
-        multiple: sides of resized images are rounded to multiples of this, so that there are few shapes to compile;
-            1 keeps the ratio exactly.
+        scale: (long side, short side) in pixels; the resized image fits both and reaches one of them.
+        ratios: factors on `scale`, one per resized image.
+        multiple: sides of resized images are rounded to multiples of this, which leaves few shapes to compile; 1 keeps
+            the aspect ratio exactly.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     scale: Size
     ratios: tuple[float, ...] = (1.0,)
     multiple: int = 1
+
+    def __post_init__(self) -> None:
+        _require_scale("eval.scale", self.scale)
+        if not self.ratios or min(self.ratios) <= 0:
+            raise ConfigError(f"eval.ratios is {self.ratios}; factors above 0 are needed, at least one, as (1.0,)")
+        if self.multiple < 1:
+            raise ConfigError(f"eval.multiple is {self.multiple}; it must be at least 1")
 
     def sizes(self, size: Size) -> tuple[Size, ...]:
         """(h, w) at every ratio of an image of this size."""
@@ -193,6 +226,11 @@ def pad(array: np.ndarray, size: Size, value: Any) -> np.ndarray:
     canvas[:] = value
     canvas[: array.shape[0], : array.shape[1]] = array
     return canvas
+
+
+def _require_scale(key: str, scale: Size) -> None:
+    if len(scale) != 2 or min(scale) < 1:
+        raise ConfigError(f"{key} is {scale}; (long, short) side in pixels is needed, as (2048, 512)")
 
 
 def _rounded(side: int, multiple: int) -> int:

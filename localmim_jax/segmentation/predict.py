@@ -17,7 +17,7 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.params import merge
 from localmim_jax.segmentation import task
 from localmim_jax.segmentation.sliding import labels_at
-from localmim_jax.tasks import initialize
+from localmim_jax.tasks import from_config, initialize
 
 
 class Predictor:
@@ -33,7 +33,8 @@ class Predictor:
     """
 
     def __init__(self, config: ConfigDict, model: tuple[Any, Any, Any]):
-        self._transform, scores = task.eval_transform(config), task.score_function(config)
+        settings = task.evaluation_config(config, from_config.segmenter_config(config))
+        self._transform, scores = task.eval_transform(config), task.score_function(config, settings)
         graphdef, *arrays = model
         self._params, self._model_state = jax.device_put(tuple(arrays))
 

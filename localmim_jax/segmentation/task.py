@@ -1,7 +1,7 @@
 """Semantic segmentation: UperNet on a pre-trained encoder, on ADE20K or any images with index masks."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from localmim_jax.data import pipeline
 from localmim_jax.data.sources import require_labels, require_same_classes
 from localmim_jax.engine.task import Batch, Evaluation, Task
-from localmim_jax.errors import ConfigError
 from localmim_jax.models.vit import ViTConfig
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.segmentation import batches, sliding, sources
 from localmim_jax.segmentation.augment import Distortion, SegmentationEvalTransform, SegmentationTransform
+from localmim_jax.segmentation.evaluation import EvaluationConfig
 from localmim_jax.segmentation.miou import MeanIoU
 from localmim_jax.segmentation.pixel_loss import pixel_cross_entropy
 from localmim_jax.segmentation.sources import MaskSource
@@ -24,8 +24,7 @@ from localmim_jax.tasks import decay, from_config, inputs
 from localmim_jax.tasks.initialize import initializer
 from localmim_jax.tasks.layers import layer_of
 
-RESULTS, MASKS = "segmentation.json", "masks"  # classes and confusion, and predictions, in the run directory
-MODES = ("slide", "whole")
+RESULTS, MASKS = "segmentation.json", "masks"  # in the run directory: classes and confusion matrix; predictions
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -33,17 +32,17 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     Args:
         config: see `configs/parts`.
-        workdir: where unusable images are listed and predictions are written; "" for neither.
+        workdir: run directory for the list of unusable images and for predictions; "" writes neither.
 
     Raises:
         ConfigError: an impossible model, schedule, augmentation or evaluation.
-        DataError: a missing or empty dataset, one with other classes than the model, or one whose masks do not fit.
+        DataError: the dataset is missing or empty, its classes are not the model's, or its masks do not fit.
     """
     model = from_config.segmenter_config(config)
-    check_settings(config, model)
-    normalize = inputs.normalizer(config)
+    settings = evaluation_config(config, model)
+    normalize = inputs.normalizer(config, channels=3)
     data = inputs.data_config(config)
-    transform = train_transform(config)
+    transform, whole_images = train_transform(config), eval_transform(config)
     train, test = (open_split(config, section.split) for section in (config.data, config.eval))
     for source in (train, test):
         require_labels(source, model.num_classes)
@@ -51,7 +50,6 @@ def build(config: ConfigDict, workdir: str) -> Task:
     for source in (train, test):
         sources.check_examples(source)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
-    auxiliary_weight = config.model.auxiliary_weight
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
         logits, auxiliary = model(normalize(batch["image"]), key)
@@ -59,7 +57,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         metrics = {"decode": total, "pixel_accuracy": accuracy}
         if auxiliary is not None:
             metrics["auxiliary"], _ = pixel_cross_entropy(auxiliary, batch["mask"])
-            total = total + auxiliary_weight * metrics["auxiliary"]
+            total = total + model.config.auxiliary_weight * metrics["auxiliary"]
         return total, metrics, model_state_of(model)
 
     def train_batches(first_step: int) -> Iterator[Batch]:
@@ -86,16 +84,21 @@ def build(config: ConfigDict, workdir: str) -> Task:
         weight_decay_rules=decay.SEGMENT_VIT if is_vit else decay.SEGMENT_SWIN,
         layer_of=layer_of(model.encoder),
         init_from=initializer(config, model),
-        evaluations=(evaluation(config, test, workdir),),
+        evaluations=(evaluation(config, settings, whole_images, test, workdir),),
     )
 
 
-def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation:
-    """Mean IoU of a split at its images' original sizes."""
-    transform = eval_transform(config)
+def evaluation(
+    config: ConfigDict,
+    settings: EvaluationConfig,
+    transform: SegmentationEvalTransform,
+    test: MaskSource,
+    workdir: str,
+) -> Evaluation:
+    """Mean IoU on a split, at the original size of each image."""
     groups = functools.cache(lambda: batches.make_groups(test, transform))
     writes = bool(workdir) and jax.process_index() == 0
-    scores = score_function(config)
+    scores = score_function(config, settings)
 
     def read_batches() -> Iterator[Batch]:
         return batches.eval_batches(
@@ -103,7 +106,7 @@ def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation
             test,
             transform,
             groups(),
-            config.eval.batch_size,
+            settings.batch_size,
             jax.process_index(),
             jax.process_count(),
         )
@@ -129,20 +132,15 @@ def evaluation(config: ConfigDict, test: MaskSource, workdir: str) -> Evaluation
     )
 
 
-def score_function(config: ConfigDict) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:
-    """(model, {"image", "image_1", ...}, see `SegmentationEvalTransform`) -> class scores at the size of "image"."""
-    normalize = inputs.normalizer(config)
-    window, stride, slides = config.image_size[0], config.eval.stride, config.eval.mode == "slide"
-    flip, count = config.eval.flip, len(config.eval.ratios)
+def score_function(
+    config: ConfigDict, settings: EvaluationConfig
+) -> Callable[[Any, Mapping[str, jax.Array]], jax.Array]:
+    """(model, {"image", "image_1", ...} of `SegmentationEvalTransform`) -> class scores at the size of "image"."""
+    normalize, count = inputs.normalizer(config, channels=3), len(config.eval.ratios)
 
     def scores(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-        def of_scale(images: jax.Array) -> jax.Array:
-            if slides:
-                return sliding.sliding_window(lambda x: model(x)[0], images, window, stride)
-            return sliding.whole_image(lambda x: model(x)[0], images)
-
         scales = [normalize(batch[f"image_{i}" if i else "image"]) for i in range(count)]
-        return sliding.average(of_scale, scales, flip)
+        return settings.scores(lambda images: model(images)[0], scales)
 
     return scores
 
@@ -162,68 +160,34 @@ def open_split(config: ConfigDict, split: str) -> MaskSource:
 
 
 def train_transform(config: ConfigDict) -> SegmentationTransform:
-    """Augmentation as the config says.
-
-    Raises:
-        ConfigError: sizes that are no sizes, or strengths out of their range.
-    """
+    """The training augmentation of a config."""
     data = config.data
-    scale, ratios = _checked_scale("data.scale", data.scale), tuple(data.ratio_range)
-    if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
-        raise ConfigError(f"data.ratio_range is {ratios}; (least, most) factor above 0 is needed, as (0.5, 2.0)")
-    strengths = {name: data[name] for name in ("brightness", "contrast", "saturation", "hue")}
-    for name, value in strengths.items():
-        most = 1 if name in ("contrast", "saturation") else float("inf")
-        if not 0 <= value <= most:
-            limit = "not be negative" if most > 1 else "be from 0 to 1"
-            raise ConfigError(f"data.{name} is {value}; it must {limit}")
-    if not 0 < data.max_class_fraction <= 1:
-        raise ConfigError(f"data.max_class_fraction is {data.max_class_fraction}; it must be above 0 and at most 1")
-    # What normalization takes to zero, as far as whole numbers can.
+    # The color that normalization takes to zero, rounded to whole numbers.
     red, green, blue = (round(255 * value) for value in data.mean)
     return SegmentationTransform(
         image_size=tuple(config.image_size),
-        scale=scale,
-        ratio_range=ratios,
+        scale=tuple(data.scale),
+        ratio_range=tuple(data.ratio_range),
         max_class_fraction=data.max_class_fraction,
         flip=data.flip,
-        distortion=Distortion(**strengths),
+        distortion=Distortion(data.brightness, data.contrast, data.saturation, data.hue),
         fill=(red, green, blue),
     )
 
 
-def _checked_scale(key: str, value: Sequence[int]) -> tuple[int, int]:
-    """(long, short) side in pixels, as the config has it under `key`; raises ConfigError where they are no sides."""
-    if len(value) != 2 or min(value) < 1:
-        raise ConfigError(f"{key} is {tuple(value)}; (long, short) side in pixels is needed, as (2048, 512)")
-    return value[0], value[1]
-
-
 def eval_transform(config: ConfigDict) -> SegmentationEvalTransform:
-    """How images are resized to be evaluated."""
+    """The resizing of images in the evaluation of a config."""
     return SegmentationEvalTransform(tuple(config.eval.scale), tuple(config.eval.ratios), config.eval.multiple)
 
 
-def check_settings(config: ConfigDict, model: SegmenterConfig) -> None:
-    """Raises ConfigError for an evaluation or an image size that cannot be."""
-    section, (h, w) = config.eval, tuple(config.image_size)
-    if config.data.channels != 3:
-        raise ConfigError(f"data.channels is {config.data.channels}; segmentation reads color images, 3 channels")
-    if h != w:
-        raise ConfigError(f"image_size {h}x{w}: crops and windows are squares")
-    if section.mode not in MODES:
-        raise ConfigError(f"eval.mode is {section.mode!r}; it must be one of {', '.join(MODES)}")
-    if isinstance(model.encoder, ViTConfig) and section.mode == "whole":
-        raise ConfigError("eval.mode is 'whole', and a ViT's positions have one size: set eval.mode=slide")
-    if not 1 <= section.stride <= h:
-        raise ConfigError(f"eval.stride is {section.stride}; it must be from 1 to the window, image_size {h}")
-    _checked_scale("eval.scale", section.scale)
-    ratios = tuple(section.ratios)
-    if not ratios or min(ratios) <= 0:
-        raise ConfigError(f"eval.ratios is {ratios}; factors above 0 are needed, at least one, as (1.0,)")
-    if section.multiple < 1:
-        raise ConfigError(f"eval.multiple is {section.multiple}; it must be at least 1")
-    if section.batch_size < 1:
-        raise ConfigError(f"eval.batch_size is {section.batch_size}; it must be at least 1")
-    if config.model.auxiliary_weight < 0:
-        raise ConfigError(f"model.auxiliary_weight is {config.model.auxiliary_weight}; it must not be negative")
+def evaluation_config(config: ConfigDict, model: SegmenterConfig) -> EvaluationConfig:
+    """The evaluation settings of a config."""
+    section = config.eval
+    return EvaluationConfig(
+        window=tuple(config.image_size),
+        mode=section.mode,
+        stride=section.stride,
+        flip=section.flip,
+        batch_size=section.batch_size,
+        fixed_size=isinstance(model.encoder, ViTConfig),
+    )

@@ -37,6 +37,7 @@ class SegmenterConfig:
         auxiliary_channels: channels of the FCN head; 0 leaves it out.
         pool_scales: sides of the pooled maps.
         dropout: probability that a channel is dropped before each classifier.
+        auxiliary_weight: weight of the FCN head's loss.
 
     Raises:
         ConfigError: a value is out of range.
@@ -49,19 +50,22 @@ class SegmenterConfig:
     auxiliary_channels: int = 256
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
     dropout: float = 0.1
+    auxiliary_weight: float = 0.4
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= MAX_CLASSES:
             raise ConfigError(f"model.num_classes is {self.num_classes}: it must be from 2 to {MAX_CLASSES}")
         if self.channels < 1 or self.auxiliary_channels < 0:
             raise ConfigError(
-                f"model.head.channels {self.channels} must be at least 1 and auxiliary_channels "
+                f"model.channels {self.channels} must be at least 1 and auxiliary_channels "
                 f"{self.auxiliary_channels} at least 0"
             )
         if not self.pool_scales or min(self.pool_scales) < 1:
-            raise ConfigError(f"model.head.pool_scales {self.pool_scales}: sides of at least 1 are needed")
+            raise ConfigError(f"model.pool_scales {self.pool_scales}: sides of at least 1 are needed")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"model.head.dropout {self.dropout} is not in [0, 1)")
+            raise ConfigError(f"model.dropout {self.dropout} is not in [0, 1)")
+        if self.auxiliary_weight < 0:
+            raise ConfigError(f"model.auxiliary_weight is {self.auxiliary_weight}; it must not be negative")
         pyramid_taps(self.encoder, self.taps)
 
 

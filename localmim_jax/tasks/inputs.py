@@ -43,13 +43,19 @@ def open_split(data: DataConfig, name: str = "", split: str = "") -> Source:
     )
 
 
-def normalizer(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+def normalizer(config: ConfigDict, channels: int | None = None) -> Callable[[jax.Array], jax.Array]:
     """(uint8 [b, h, w, c]) -> float32, (pixel / 255 - mean) / std per channel. Runs on the device.
 
+    `channels` is the number of channels that the task reads; None for data.channels.
+
     Raises:
-        ConfigError: mean and deviation do not fit data.channels.
+        ConfigError: data.channels is another number, or mean and deviation do not fit it.
     """
     data = config.data
+    if channels is not None and data.channels != channels:
+        raise ConfigError(
+            f"data.channels is {data.channels}; the task {config.task} reads images of {channels} channels"
+        )
     for key in ("mean", "std"):
         if len(data[key]) != data.channels:
             raise ConfigError(
