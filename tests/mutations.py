@@ -105,7 +105,7 @@ MUTATIONS = {
     "segmentation: windows added, not averaged": ("localmim_jax/segmentation/sliding.py", "(total / times[None])", "total", "sliding"),
     "segmentation: mirror image not mirrored back": ("localmim_jax/segmentation/sliding.py", "of_scale(images[:, :, ::-1])[:, :, ::-1]", "of_scale(images[:, :, ::-1])", "sliding"),
     "segmentation: unlabeled pixels in the loss": ("localmim_jax/segmentation/pixel_loss.py", "jnp.where(labeled, jax.nn.logsumexp(scores, axis=-1) - own, 0.0)", "jax.nn.logsumexp(scores, axis=-1) - own", "pixel_loss"),
-    "segmentation: union counts hits twice": ("localmim_jax/segmentation/miou.py", "(truth + found - right)", "(truth + found)", "miou"),
+    "segmentation: union counts hits twice": ("localmim_jax/segmentation/miou.py", "(gt + predicted - correct)", "(gt + predicted)", "miou"),
     "segmentation: absent classes count as zero": ("localmim_jax/segmentation/miou.py", "float(np.nanmean(values))", "float(np.nan_to_num(values).mean())", "miou"),
     "segmentation: auxiliary weight 1": ("localmim_jax/segmentation/task.py", "total + model.config.auxiliary_weight *", "total + 1.0 *", "segment"),
     "segmentation: statistics left behind": ("localmim_jax/tasks/initialize.py", "model_state = unflatten({path: flat.pop(path) for path in statistics})", "_ = [flat.pop(path) for path in statistics]", "segment"),

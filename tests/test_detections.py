@@ -17,9 +17,9 @@ def test_only_sure_detections_are_drawn_where_they_are():
     picture = render.draw(image, found(), ("cat", "dog"), long_side=240)
     assert picture.shape == (160, 240, 3)
     assert picture[40:60, 30:70].any(), "inside the first box"
-    assert not picture[:, 92:].any(), "the second is below the least score"
+    assert not picture[:, 92:].any(), "the second is below the minimum score"
     assert not image.any(), "the input stays"
-    assert render.draw(image, found(), ("cat", "dog"), least_score=0.2)[:, 25:].any()
+    assert render.draw(image, found(), ("cat", "dog"), min_score=0.2)[:, 25:].any()
 
 
 def test_without_detections_the_image_stays():

@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and masks, by pycocotools, and results in COCO's JSON format."""
+"""COCO's average precision of boxes and masks, computed by pycocotools, and results in COCO's JSON format."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ _KINDS = {"box": "bbox", "mask": "segm"}
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """COCO's id and the name of every label."""
+    """COCO's id and the name of each label."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
@@ -30,15 +30,15 @@ class Categories:
 class CocoAP:
     """Metric (see `engine.task`): collects detections as COCO's results and evaluates them at the end.
 
-    `update` takes outputs "boxes", "scores", "labels", "valid", "survivors" and "masks" of `MaskRCNN.detect`, and a
-    batch with "id" (index of the image), "size" and "original" (h, w) as `data.detection_augment` gives them.
+    `update` takes the outputs of `MaskRCNN.detect` and a batch of `DetectionEvalTransform` with "id", the index of the
+    image.
 
     Args:
         dataset: () -> the split as COCO's JSON.
-        image_ids: COCO's id of every index.
-        categories: of the labels.
-        results: file to write the results to, by whoever is told one; None writes none.
-        num_pictures: images to draw.
+        image_ids: (index) -> COCO's id of the image.
+        categories: categories of the labels.
+        results: file for the results; None writes none.
+        num_pictures: number of images to draw.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class CocoAP:
 
     def compute(self) -> dict[str, Any]:
         """{"box/AP", "box/AP50", ..., "mask/AP", ...} in 0..1 (NaN where no object has that size), "images",
-        "detections" (their mean number), "crowded" (images whose detections beyond the most were left out), and
+        "detections" (mean per image), "crowded" (images with more detections than the model returns), and
         "pictures", uint8 [n, h, w, 3].
 
         Raises:
@@ -102,18 +102,18 @@ class CocoAP:
 def average_precision(
     dataset: dict[str, Any], results: Sequence[dict[str, Any]], kind: str, image_ids: Sequence[int]
 ) -> dict[str, float]:
-    """The first six numbers of COCO's evaluation in 0..1, NaN where they are not defined.
+    """The first six numbers of COCO's evaluation, in 0..1; NaN where undefined.
 
     Args:
         dataset: COCO's JSON of the split.
-        results: in COCO's format.
+        results: detections in COCO's format.
         kind: "bbox" or "segm".
-        image_ids: of the images that were looked at.
+        image_ids: COCO's ids of the evaluated images.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it is about to return
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its results
         ground_truth = COCO()
         ground_truth.dataset = {"info": {}, **dataset}
         ground_truth.createIndex()

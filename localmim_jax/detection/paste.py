@@ -1,4 +1,4 @@
-"""Masks that a detector predicts over boxes, as pixels of the image."""
+"""Predicted masks over boxes, pasted into the image."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ MASK_THRESHOLD = 0.5
 
 
 def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask over a box as pixels of the image: bilinear, half-pixel centers, nothing beyond the mask's border.
+    """A mask over a box as pixels of the image: bilinear, with half-pixel centers, zero outside the mask.
 
     Args:
         mask: float [s, s], probabilities.
-        box: [4], pixels; it may reach beyond the image.
-        size: (h, w).
+        box: [4], in pixels; it may extend beyond the image.
+        size: (h, w) of the image.
 
     Returns:
-        uint8 [h, w], 1 where the probability at the pixel's center is at least one half.
+        uint8 [h, w], 1 where the probability at the center of the pixel is at least one half.
     """
     out = np.zeros(size, np.uint8)
     left, top, right, bottom = map(float, box)
@@ -29,6 +29,6 @@ def paste(mask: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarra
 
 
 def _weights(pixels: np.ndarray, start: float, end: float, cells: int) -> np.ndarray:
-    """Bilinear weights [pixels, cells] of cells spread from `start` to `end`, at the pixels' centers."""
+    """Bilinear weights [pixels, cells], at the centers of the pixels, of cells spread from `start` to `end`."""
     at = (pixels + 0.5 - start) / (end - start) * cells - 0.5
     return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)

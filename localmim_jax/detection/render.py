@@ -1,4 +1,4 @@
-"""Pictures of detections: boxes, masks and labels on the image. numpy and Pillow only."""
+"""Drawings of detections: boxes, masks and labels on the image. numpy and Pillow only."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from localmim_jax.detection.paste import paste
 
-SCORE_SHOWN = 0.5  # least score of a detection that is drawn
-LEGIBLE = 640  # pixels of a picture's long side at which names and outlines can be read
+MIN_SCORE = 0.5  # of a detection that is drawn
+LEGIBLE = 640  # long side in pixels at which names and outlines are legible
 _GAP = 6
-_STRENGTH = 0.45  # of a mask's color over the image
+_STRENGTH = 0.45  # opacity of a mask's color over the image
 
 
 def draw(
@@ -19,16 +19,16 @@ def draw(
     found: Mapping[str, np.ndarray],
     class_names: Sequence[str],
     long_side: int = 0,
-    least_score: float = SCORE_SHOWN,
+    min_score: float = MIN_SCORE,
 ) -> np.ndarray:
-    """The image with what was found on it.
+    """The image with its detections.
 
     Args:
         image: uint8 [h, w, 3].
         found: "boxes" [n, 4] in pixels of the image, "scores", "labels" [n], "masks" [n, s, s] over each box.
-        class_names: of the labels.
-        long_side: enlarge or shrink the picture to this; 0 leaves it.
-        least_score: detections below it are not drawn.
+        class_names: name of each label.
+        long_side: long side of the drawing in pixels; 0 keeps the size of the image.
+        min_score: minimum score of a detection that is drawn.
 
     Returns:
         uint8 [h, w, 3].
@@ -37,9 +37,9 @@ def draw(
     scale = long_side / max(height, width) if long_side else 1.0
     size = round(height * scale), round(width * scale)
     canvas = np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
-    shown = [i for i in np.argsort(-np.asarray(found["scores"])) if found["scores"][i] >= least_score]
+    shown = [i for i in np.argsort(-np.asarray(found["scores"])) if found["scores"][i] >= min_score]
     boxes = np.asarray(found["boxes"], np.float64) * scale
-    for i in reversed(shown):  # the surest on top
+    for i in reversed(shown):  # the highest score on top
         mask = paste(found["masks"][i], boxes[i], size) > 0
         canvas[mask] = (1 - _STRENGTH) * canvas[mask] + _STRENGTH * np.array(color(int(found["labels"][i])))
     picture = Image.fromarray(canvas)

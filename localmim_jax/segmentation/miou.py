@@ -1,4 +1,4 @@
-"""Exact intersection over union of every class, over all pixels of all images at their original sizes."""
+"""Mean intersection over union: exact, over all pixels of all images at their original sizes."""
 
 import json
 from collections.abc import Callable
@@ -12,30 +12,30 @@ from localmim_jax.engine.task import Batch
 from localmim_jax.errors import DataError, StorageError
 from localmim_jax.segmentation import overlay
 
-_PICTURE = 256  # pixels of a drawn image's long side
+_LONG_SIDE = 256  # of a drawn image, in pixels
 
 
-def confusion(truth: np.ndarray, found: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels by class in the truth (rows) and as found (columns): int64 [num_classes, num_classes].
+def confusion(gt: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Number of pixels by ground-truth class (rows) and predicted class (columns): int64 [num_classes, num_classes].
 
-    Labels of the truth outside 0 to num_classes - 1 are not counted. Both arrays have one shape.
+    Both arrays have the same shape. Pixels whose ground truth is outside 0 to num_classes - 1 are not counted.
     """
-    truth, found = truth.ravel().astype(np.int64), found.ravel().astype(np.int64)
-    counted = (truth >= 0) & (truth < num_classes)
-    pairs = truth[counted] * num_classes + found[counted]
+    gt, predicted = gt.ravel().astype(np.int64), predicted.ravel().astype(np.int64)
+    counted = (gt >= 0) & (gt < num_classes)
+    pairs = gt[counted] * num_classes + predicted[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def scores(matrix: np.ndarray) -> dict[str, Any]:
     """{"mIoU", "mean_accuracy", "pixel_accuracy": floats, "iou", "accuracy": float64 [k]} of a confusion matrix.
 
-    A class that is in neither truth nor prediction has no IoU (NaN), one that is not in the truth no accuracy; means
-    are over the others, NaN where there are none.
+    A class that occurs in neither the ground truth nor the prediction has no IoU (NaN); a class that does not occur in
+    the ground truth has no accuracy. Means are over the other classes, NaN without any.
     """
-    right, truth, found = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    correct, gt, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     with np.errstate(invalid="ignore"):
-        iou, accuracy = right / (truth + found - right), right / truth
-        total = float(right.sum() / matrix.sum())
+        iou, accuracy = correct / (gt + predicted - correct), correct / gt
+        total = float(correct.sum() / matrix.sum())
     return {
         "mIoU": _mean(iou),
         "mean_accuracy": _mean(accuracy),
@@ -48,16 +48,16 @@ def scores(matrix: np.ndarray) -> dict[str, Any]:
 class MeanIoU:
     """Metric (see `engine.task`) over label maps.
 
-    `update` takes outputs uint8 [b, H, W] and a batch with "mask" uint8 [b, H, W], "original" int32 [b, 2] (how much of
-    both is an image), "id" and "image", as `data.segmentation` gives them.
+    `update` takes outputs uint8 [b, h, w] and a batch of `SegmentationEvalTransform`: "mask" uint8 [b, h, w],
+    "original" int32 [b, 2] (the size of each image within both), "id" and "image".
 
     Args:
-        class_names: one a class.
-        num_pictures: images to draw, the first ones.
-        results: file for the classes and the confusion matrix, by whoever is told one; None writes none.
-        directory: likewise for predictions as masks.
-        key_of: (id) -> the image's name within its dataset.
-        stored: labels -> values as the dataset's own masks have them.
+        class_names: name of each class.
+        num_pictures: number of images to draw, the first ones.
+        results: file for the classes and the confusion matrix; None writes none.
+        directory: directory for predictions as masks; None writes none.
+        key_of: (id) -> name of the image within its dataset.
+        stored: labels -> values of the dataset's own masks.
     """
 
     def __init__(
@@ -78,18 +78,18 @@ class MeanIoU:
 
     def update(self, outputs: np.ndarray, batch: Batch) -> None:
         for row, (h, w) in enumerate(batch["original"]):
-            truth, found = batch["mask"][row, :h, :w], np.asarray(outputs[row, :h, :w])
-            self.matrix += confusion(truth, found, self.num_classes)
+            gt, predicted = batch["mask"][row, :h, :w], np.asarray(outputs[row, :h, :w])
+            self.matrix += confusion(gt, predicted, self.num_classes)
             self._images += 1
             if self._directory is not None:
                 path = self._directory / Path(self._key_of(int(batch["id"][row]))).with_suffix(".png")
-                write_mask(path, self._stored(found), self._stored(np.arange(self.num_classes, dtype=np.uint8)))
+                write_mask(path, self._stored(predicted), self._stored(np.arange(self.num_classes, dtype=np.uint8)))
             if len(self._rows) < self._num_pictures:
-                self._rows.append((batch["image"][row], truth, found))
+                self._rows.append((batch["image"][row], gt, predicted))
 
     def compute(self) -> dict[str, Any]:
         """{"mIoU", "mean_accuracy", "pixel_accuracy", "images", "class/<name>" (IoU of every class that occurs),
-        "table" (text), and "pictures", uint8 [n, h, w, 3], with image, truth and prediction}.
+        "table" (text), and "pictures", uint8 [n, h, w, 3], with image, ground truth and prediction}.
 
         Raises:
             DataError: no pixel was labeled.
@@ -107,7 +107,7 @@ class MeanIoU:
         if self._results is not None:
             self._write_confusion(self._results)
         if self._rows:
-            values["pictures"] = overlay.comparison(self._rows, self.class_names, _PICTURE)[None]
+            values["pictures"] = overlay.comparison(self._rows, self.class_names, _LONG_SIDE)[None]
         return values
 
     def _write_confusion(self, path: Path) -> None:
@@ -120,15 +120,15 @@ class MeanIoU:
 
 
 def write_mask(path: Path, values: np.ndarray, of_classes: np.ndarray) -> None:
-    """A PNG with these values, uint8 [h, w], shown in the colors of their classes.
+    """Writes a mask as an indexed PNG in the colors of its classes.
 
     Args:
-        path: of the file; folders above it are made.
-        values: of the mask.
-        of_classes: uint8 [k], the value of each class.
+        path: the file; its directories are created.
+        values: uint8 [h, w], values of the mask.
+        of_classes: uint8 [k], value of each class.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     palette = np.zeros((256, 3), np.uint8)
     palette[of_classes] = overlay.colors(len(of_classes))

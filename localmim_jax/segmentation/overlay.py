@@ -1,4 +1,4 @@
-"""Pictures of label maps: classes in colors over the image, with a legend. numpy and Pillow only."""
+"""Drawings of label maps: the colors of the classes over the image, with a legend. numpy and Pillow only."""
 
 import colorsys
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from localmim_jax.evals import drawing
 
-STRENGTH = 0.6  # of a class's color over the image
-_TINTS = ((0.75, 0.95), (0.9, 0.6), (0.45, 1.0))  # saturation and value, in turn
-_NOTHING = (0, 0, 0)  # where there is no class
-_LEGEND = 12  # classes that it names, the largest
+STRENGTH = 0.6  # opacity of a class's color over the image
+_TINTS = ((0.75, 0.95), (0.9, 0.6), (0.45, 1.0))  # (saturation, value), in turn
+_NO_CLASS = (0, 0, 0)
+_LEGEND = 12  # number of classes in a legend, the largest
 
 
 def colors(num_classes: int) -> np.ndarray:
@@ -28,23 +28,23 @@ def paint(image: np.ndarray, labels: np.ndarray, num_classes: int, strength: flo
 
     Args:
         image: uint8 [h, w, 3].
-        labels: integers [h, w]; what is no class is drawn black.
-        num_classes: classes are 0 to this less 1.
-        strength: of the colors, 0 to 1.
+        labels: integers [h, w]; labels outside 0 to num_classes - 1 are drawn black.
+        num_classes: number of classes.
+        strength: opacity of the colors, 0 to 1.
 
     Returns:
         uint8 [h, w, 3].
     """
-    table = np.concatenate([colors(num_classes), np.array([_NOTHING], np.uint8)])
+    table = np.concatenate([colors(num_classes), np.array([_NO_CLASS], np.uint8)])
     known = (labels >= 0) & (labels < num_classes)
     painted = table[np.where(known, labels, num_classes).astype(np.int64)]
     return np.rint((1 - strength) * image + strength * painted).astype(np.uint8)
 
 
 def with_legend(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], long_side: int = 0) -> np.ndarray:
-    """The image under its labels' colors, and below it the names of the classes by area, the largest first.
+    """The image under the colors of its labels, above a legend of the classes by area, the largest first.
 
-    `long_side` enlarges or shrinks the image (not its legend) to so many pixels; 0 leaves it.
+    `long_side` is the long side of the image in pixels, without its legend; 0 keeps the size.
     """
     painted = paint(image, labels, len(class_names))
     painted = _at(painted, long_side, Image.Resampling.BICUBIC) if long_side else painted
@@ -53,18 +53,18 @@ def with_legend(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str
     return np.concatenate([painted, legend(shown, counts / max(1, labels.size), class_names, painted.shape[1])])
 
 
-def legend(shown: Sequence[int], shares: np.ndarray, class_names: Sequence[str], width: int) -> np.ndarray:
+def legend(shown: Sequence[int], fractions: np.ndarray, class_names: Sequence[str], width: int) -> np.ndarray:
     """Colors and names of classes in lines of at most `width` pixels: uint8 [h, width, 3].
 
     Args:
-        shown: classes, the first ones of which are named.
-        shares: of the area, one a class.
-        class_names: one a class.
-        width: of the picture.
+        shown: classes to name; the first ones are named.
+        fractions: fraction of the area of each class.
+        class_names: name of each class.
+        width: width of the legend in pixels.
     """
     font = ImageFont.load_default(12)
     line, box, gap = 18, 12, 6
-    entries = [(i, f"{class_names[i].split(',')[0]} {100 * shares[i]:.0f} %") for i in shown[:_LEGEND]]
+    entries = [(i, f"{class_names[i].split(',')[0]} {100 * fractions[i]:.0f} %") for i in shown[:_LEGEND]]
     places, left, top = [], gap, gap
     for i, text in entries:
         length = box + 4 + round(font.getlength(text)) + 2 * gap
@@ -83,23 +83,23 @@ def legend(shown: Sequence[int], shares: np.ndarray, class_names: Sequence[str],
 def comparison(
     rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], class_names: Sequence[str], long_side: int
 ) -> np.ndarray:
-    """Images beside their true and their predicted classes, one a row, and a legend of all: uint8 [h, w, 3].
+    """Images beside ground truth and prediction, one per row, above a legend: uint8 [h, w, 3].
 
     Args:
-        rows: (image uint8 [h, w, 3], truth and prediction [h', w'], integers), of any sizes.
-        class_names: one a class.
-        long_side: of every picture, in pixels.
+        rows: (image uint8 [h, w, 3], ground truth and prediction, integers [h', w']), of any sizes.
+        class_names: name of each class.
+        long_side: long side of every image, in pixels.
     """
     pictures, counts = [], np.zeros(len(class_names), np.int64)
-    for image, truth, found in rows:
+    for image, gt, predicted in rows:
         image = _at(image, long_side, Image.Resampling.BICUBIC)
         row = [image]
-        for labels in (truth, found):
+        for labels in (gt, predicted):
             large = np.asarray(
                 Image.fromarray(labels.astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.NEAREST)
             )
             row.append(paint(image, large, len(class_names)))
-        counts += sum(np.bincount(x.ravel(), minlength=len(class_names))[: len(class_names)] for x in (truth, found))
+        counts += sum(np.bincount(x.ravel(), minlength=len(class_names))[: len(class_names)] for x in (gt, predicted))
         pictures.append(row)
     panel = tuple(max(row[0].shape[axis] for row in pictures) for axis in (0, 1))
     framed = [[_framed(picture, panel) for picture in row] for row in pictures]
@@ -115,7 +115,7 @@ def _at(picture: np.ndarray, long_side: int, method: Image.Resampling) -> np.nda
 
 
 def _framed(picture: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """In the middle of a white panel of (h, w)."""
+    """The picture in the middle of a white panel of (h, w) pixels."""
     canvas = np.full((*size, 3), 255, np.uint8)
     top, left = ((side - length) // 2 for side, length in zip(size, picture.shape[:2], strict=True))
     canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
