@@ -286,6 +286,7 @@ def test_the_recipe_is_swins_3x():
 
 def test_a_vits_batch_norms_come_with_its_checkpoint():
     config = shrink(parts.detect(parts.vit("vit_b")))
+    config.image_size = (64, 64)
     config.model.depth = 8
     model = from_config.detector_config(config)
     params, statistics = trees.initialize(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))

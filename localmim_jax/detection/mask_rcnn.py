@@ -114,7 +114,9 @@ class MaskRCNN(PyramidBackbone):
 
     def levels(self, images: Float[Array, "b h w c"], key: PRNGKeyArray | None = None) -> Levels:
         """The five levels of normalized images whose sides are multiples of the backbone's coarsest stride."""
-        return self.fpn(self.feature_maps(images, key))
+        with jax.named_scope("backbone"):
+            maps = self.feature_maps(images, key)
+        return self.fpn(maps)
 
     def losses(
         self, images: Float[Array, "b h w c"], batch: Mapping[str, jax.Array], key: PRNGKeyArray

@@ -94,7 +94,8 @@ class Segmenter(PyramidBackbone):
             (logits of stride 4, those of the auxiliary head, of stride 16). The second is None without that head.
         """
         keys = (None, None, None) if key is None else tuple(jax.random.split(key, 3))
-        maps = self.feature_maps(images, keys[0])
+        with jax.named_scope("backbone"):
+            maps = self.feature_maps(images, keys[0])
         logits = self.decode_head(maps, keys[1])
         if not self.config.auxiliary_channels:
             return logits, None
