@@ -14,7 +14,7 @@ from localmim_jax.recipes.override import record
 from localmim_jax.segmentation.overlay import colors
 from localmim_jax.segmentation.task import RESULTS
 from localmim_jax.tasks import from_config
-from tests.test_segment import drawn, tiny
+from tests.test_segmentation_task import drawn, tiny
 from tests.test_visualize import photos  # noqa: F401
 
 

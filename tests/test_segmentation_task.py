@@ -1,4 +1,4 @@
-"""The segmentation task: wiring, initialization, a real small run, and what is refused before it begins."""
+"""The segmentation task: wiring, initialization, a real small run, and the settings that it refuses."""
 
 import json
 import subprocess
