@@ -4,7 +4,7 @@
 
 Printed are compile time, step time, images/s, FLOP/s and memory. The step is the one that trains: forward, backward,
 optimizer, all metrics. Batches lie on the device already, so that nothing but the step is timed; `localmim bench
-input_speed` times the input pipeline. A detector's step is timed for each shape of its batches, lying and standing.
+input_speed` times the input pipeline. A detector's step is timed for landscape and for portrait batches.
 `--parts` also times what a pre-training step is made of, each part compiled on its own (their sum is not the step,
 which is fused as a whole).
 """

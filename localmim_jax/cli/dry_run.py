@@ -79,7 +79,7 @@ def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
     if small.model.get("num_masks") is not None:
         small.model.num_masks = 1  # the real number may not fit so small a batch, and no shape depends on it either
     task, _ = build_task(small, workdir="")
-    batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # lying and standing images
+    batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # landscape and portrait
     found = [
         {
             name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
