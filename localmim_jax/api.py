@@ -10,13 +10,10 @@ from localmim_jax import params as trees
 from localmim_jax.convert import files
 from localmim_jax.convert.load import check
 from localmim_jax.convert.weights import Weights
-from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM
-from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.params import Tree
-from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
 from localmim_jax.tasks import initialize
+from localmim_jax.tasks.lookup import model_config
 
 
 def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = False) -> tuple[Any, Tree, Tree]:
@@ -25,7 +22,7 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
     Raises:
         ConfigError, DataError, StorageError: the checkpoint cannot be read or does not fill the model.
     """
-    if config.task in ("detect", "segment"):
+    if not model_config(config).has_features:
         raise ConfigError(
             f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
             "initialized from"
@@ -53,20 +50,13 @@ def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tup
 
     `whole` asks for every parameter and statistic; otherwise heads that features do not read may be missing.
     """
-    model = initialize.model_config(config)
-
-    def make_model(rngs: Any) -> Any:
-        if isinstance(model, MaskRCNNConfig):
-            return MaskRCNN(model, rngs=rngs)
-        if isinstance(model, SegmenterConfig):
-            return Segmenter(model, rngs=rngs)
-        return Classifier(model, rngs=rngs) if isinstance(model, ClassifierConfig) else LocalMIM(model, rngs=rngs)
+    model = model_config(config)
 
     # What a checkpoint may lack are norms, which begin like this, and decoders and heads, which features do not read.
     def begin(path: str, leaf: Any) -> np.ndarray:
         return (np.ones if path.endswith("scale") else np.zeros)(leaf.shape, np.float32)
 
-    graphdef, *abstract = trees.split(make_model)
+    graphdef, *abstract = trees.split(model.make)
     params, model_state = (trees.map_with_path(begin, tree) for tree in abstract)
     params, model_state, report = initialize.load_into(weights, params, model_state, model)
     logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())

@@ -9,8 +9,7 @@ from flax import nnx
 
 from localmim_jax import params as trees
 from localmim_jax.convert import names
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
 from localmim_jax.method.masking import mask_from_noise
 from localmim_jax.method.targets import TargetConfig
 from localmim_jax.models.vit import ViTConfig
@@ -50,7 +49,7 @@ class PretrainOracle:
         return LocalMIM(self.config, rngs=rngs)
 
     def rules(self):
-        decoders = [names.vit_decoder(i, d.octaves) for i, d in enumerate(self.config.decoders())]
+        decoders = [names.vit_decoder(i, d.log2_scale) for i, d in enumerate(self.config.decoders())]
         return (*names.VIT_ENCODER, *(rule for decoder in decoders for rule in decoder))
 
     def params(self) -> tuple[object, trees.Tree]:

@@ -9,7 +9,7 @@ from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig, position_table
+from localmim_jax.models.vit import ViTConfig
 
 TINY = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=2, num_heads=2, position="learned")
 
@@ -36,7 +36,7 @@ def test_vit_logits_equal_the_release(goldens):
     encoder = ViTConfig(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
     arrays = check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), names.VIT_CLASSIFIER)
     # The oracle's positions have been trained: sine-cosine ones would not pass.
-    assert np.abs(arrays["encoder/position_embedding"] - position_table(encoder)).max() > 1e-3
+    assert np.abs(arrays["encoder/position_embedding"] - encoder.position_table()).max() > 1e-3
 
 
 def test_swin_logits_equal_the_release(goldens):

@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 from localmim_jax import params as trees
 from localmim_jax.configs import parts
 from localmim_jax.convert import files
-from localmim_jax.convert.weights import About, describe
+from localmim_jax.convert.weights import info_to_json
 from localmim_jax.method.masking import check_num_masks
 from localmim_jax.models.classifier import Classifier
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.tasks import from_config
 from tests.shrink import shrink
 from tests.training import train
@@ -250,7 +251,7 @@ def encoder_file(config: ConfigDict, path: Path) -> str:
         for name, leaf in params.items()
         if name.startswith("encoder/")
     }
-    files.write(path, arrays, About(describe(model).family, "encoder", tuple(config.image_size)).to_json())
+    files.write(path, arrays, info_to_json(ModelInfo(model.describe().family, "encoder", tuple(config.image_size))))
     return str(path)
 
 

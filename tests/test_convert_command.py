@@ -15,6 +15,7 @@ from localmim_jax.cli import program
 from localmim_jax.cli.convert import convert
 from localmim_jax.configs import parts
 from localmim_jax.convert import files
+from localmim_jax.convert.weights import info_from_json
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError
@@ -67,8 +68,8 @@ def test_a_pretraining_run_goes_round(pretrained, tmp_path):
     assert lines[-1].endswith(f"--config.model.target.hog_bias={bias}")
     assert from_config.read_hog_bias(str(bias)) == ((0.0, -0.25), (1.0, -0.25), (2.0, -0.25), (3.0, -0.25))
     original, again = initialize.read(str(pretrained)), initialize.read(str(tmp_path / "b"))
-    assert again.about == original.about.__class__.from_json(extra["about"], "")
-    assert again.about == original.about
+    assert again.info == info_from_json(extra["info"], "")
+    assert again.info == original.info
     assert original.arrays.keys() == again.arrays.keys()
     for path, array in original.arrays.items():
         np.testing.assert_array_equal(again.arrays[path], array, err_msg=path)
@@ -176,7 +177,7 @@ def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_pa
     with pytest.raises(ConfigError, match="pools before the norm"):
         convert(source, str(tmp_path / "x.npz"), names="timm")
     convert(source, str(tmp_path / "x.npz"), names="timm", head_order="norm_pool")
-    assert initialize.read(str(tmp_path / "x.npz")).about.head_order == "norm_pool"
+    assert initialize.read(str(tmp_path / "x.npz")).info.head_order == "norm_pool"
     with pytest.raises(ConfigError, match="has no classification head"):
         convert(str(pretrained), str(tmp_path / "y.npz"), head_order="norm_pool")
 

@@ -24,9 +24,9 @@ ARRAYS = {
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_what_is_written_is_read(tmp_path, suffix):
     path = tmp_path / "new" / f"x{suffix}"
-    files.write(path, ARRAYS, "about")
+    files.write(path, ARRAYS, "info")
     arrays, extra = files.read(path)
-    assert extra == {"about": "about"}
+    assert extra == {"info": "info"}
     assert list(arrays) == list(ARRAYS)
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
@@ -100,7 +100,7 @@ def test_an_npz_with_objects_is_refused_and_nothing_runs(tmp_path):
 def test_a_truncated_file_is_refused(tmp_path):
     for suffix in (".npz", ".safetensors"):
         path = tmp_path / f"x{suffix}"
-        files.write(path, ARRAYS, "about")
+        files.write(path, ARRAYS, "info")
         content = path.read_bytes()
         for length in (0, 4, 8, 60, len(content) // 2, len(content) - 1):
             path.write_bytes(content[:length])

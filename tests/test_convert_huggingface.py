@@ -10,10 +10,9 @@ from localmim_jax import params as trees
 from localmim_jax.configs import parts
 from localmim_jax.convert import huggingface
 from localmim_jax.convert.export import only_encoder
-from localmim_jax.convert.weights import POSITIONS, Weights, describe
+from localmim_jax.convert.weights import POSITIONS, Weights
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
 from localmim_jax.method.targets import TargetConfig
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.models.swin import SwinConfig
@@ -36,7 +35,7 @@ def random_model(model, config):
         return np.float32(values + path.endswith("scale"))
 
     params = trees.map_with_path(draw, abstract)
-    return graphdef, params, Weights(trees.flatten(params), describe(config), "here")
+    return graphdef, params, Weights(trees.flatten(params), config.describe(), "here")
 
 
 def pretrained(encoder):

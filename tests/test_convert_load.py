@@ -10,12 +10,12 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import files, interpolate, load, names
 from localmim_jax.convert.recognize import recognize
-from localmim_jax.convert.weights import About, Weights, describe
+from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
 from localmim_jax.method.targets import TargetConfig
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.positions import sincos_2d
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
@@ -28,7 +28,7 @@ SWIN = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2
 
 def read(goldens, name, **changes):
     weights = recognize(*files.read(goldens / f"{name}.npz"), name)
-    return dataclasses.replace(weights, about=dataclasses.replace(weights.about, **changes))
+    return dataclasses.replace(weights, info=dataclasses.replace(weights.info, **changes))
 
 
 @functools.cache
@@ -46,8 +46,8 @@ def fresh(model, config, **changed_shapes):
 def classifier(encoder, changed_shapes=None, **changes):
     """A classifier's description and parameters. To trace few models, what `changes` does to shapes is given."""
     config = ClassifierConfig(encoder=encoder, num_classes=10)
-    about = dataclasses.replace(describe(config), **changes)
-    return about, fresh(Classifier, config, **(changed_shapes or {}))
+    info = dataclasses.replace(config.describe(), **changes)
+    return info, fresh(Classifier, config, **(changed_shapes or {}))
 
 
 def statuses(report):
@@ -59,10 +59,10 @@ def statuses(report):
 
 def test_a_whole_vit_pretraining_model(goldens):
     oracle = PretrainOracle("vit_hog18_bias")
-    about, own = describe(oracle.config), fresh(LocalMIM, oracle.config)
+    info, own = oracle.config.describe(), fresh(LocalMIM, oracle.config)
     weights = read(goldens, "vit_hog18_bias")
-    assert weights.about == dataclasses.replace(about, num_heads=None)
-    params, report = load.transfer(weights, own, about)
+    assert weights.info == dataclasses.replace(info, num_heads=None)
+    params, report = load.transfer(weights, own, info)
     load.check(report)
     assert set(statuses(report)) == {"loaded", "ignored"}
     found = trees.flatten(params)
@@ -73,26 +73,26 @@ def test_a_whole_vit_pretraining_model(goldens):
 def test_a_whole_swin_pretraining_model(goldens):
     target = TargetConfig(bins=15, cells=(8, 16, 32, 32))
     config = LocalMIMConfig(SWIN, (1, 2, 3, 4), target, decoder_width=(8, 16, 16, 16), decoder_num_heads=2)
-    about, own = describe(config), fresh(LocalMIM, config)
+    info, own = config.describe(), fresh(LocalMIM, config)
     weights = read(goldens, "swin_hog15")
-    assert weights.about == about
-    _, report = load.transfer(weights, own, about)
+    assert weights.info == info
+    _, report = load.transfer(weights, own, info)
     load.check(report)
     assert set(statuses(report)) == {"loaded", "ignored"}
 
 
 @pytest.mark.parametrize(("name", "encoder"), [("vit_classifier", VIT), ("swin_classifier", SWIN)])
 def test_a_whole_classifier(goldens, name, encoder):
-    about, own = classifier(encoder)
-    params, report = load.transfer(read(goldens, name), own, about)
+    info, own = classifier(encoder)
+    params, report = load.transfer(read(goldens, name), own, info)
     load.check(report)
     assert set(statuses(report)) == {"loaded"}
     assert not any((array == 7).all() for array in trees.flatten(params).values())
 
 
 def test_from_pretraining_only_the_encoder_goes_over(goldens):
-    about, own = classifier(VIT)
-    params, report = load.transfer(read(goldens, "vit_hog9"), own, about)
+    info, own = classifier(VIT)
+    params, report = load.transfer(read(goldens, "vit_hog9"), own, info)
     load.check(report)
     found = statuses(report)
     assert sorted(found["initialized"]) == ["head/bias", "head/kernel", "norm/bias", "norm/scale"]
@@ -107,16 +107,16 @@ def test_from_pretraining_only_the_encoder_goes_over(goldens):
 
 
 def test_swin_pretraining_into_a_classifier(goldens):
-    about, own = classifier(SWIN)
-    _, report = load.transfer(read(goldens, "swin_hog15"), own, about)
+    info, own = classifier(SWIN)
+    _, report = load.transfer(read(goldens, "swin_hog15"), own, info)
     load.check(report)
     assert len(statuses(report)["initialized"]) == 4
 
 
 def test_another_image_size_resizes_the_positions(goldens):
-    about, own = classifier(VIT, {POSITIONS: (1 + 6 * 3, 32)}, image_size=(96, 48))
+    info, own = classifier(VIT, {POSITIONS: (1 + 6 * 3, 32)}, image_size=(96, 48))
     weights = read(goldens, "vit_classifier")
-    params, report = load.transfer(weights, own, about)
+    params, report = load.transfer(weights, own, info)
     load.check(report)
     assert statuses(report)["resized"] == [POSITIONS]
     assert "4x4 -> 6x3 patches, bicubic" in report.table()
@@ -127,25 +127,25 @@ def test_another_image_size_resizes_the_positions(goldens):
 
 
 def test_the_same_number_of_patches_on_another_grid_is_resized_too(goldens):
-    about, own = classifier(VIT, image_size=(128, 32))
-    _, report = load.transfer(read(goldens, "vit_classifier"), own, about)
+    info, own = classifier(VIT, image_size=(128, 32))
+    _, report = load.transfer(read(goldens, "vit_classifier"), own, info)
     assert statuses(report)["resized"] == [POSITIONS]
 
 
 def test_fixed_positions_are_the_models_own_but_learned_ones_are_refused(goldens):
-    about, own = classifier(VIT)
+    info, own = classifier(VIT)
     del own["encoder"]["position_embedding"]
-    _, report = load.transfer(read(goldens, "vit_hog9"), own, about)
+    _, report = load.transfer(read(goldens, "vit_hog9"), own, info)
     load.check(report)
     assert POSITIONS in statuses(report)["ignored"]
-    _, report = load.transfer(read(goldens, "vit_classifier"), own, about)
+    _, report = load.transfer(read(goldens, "vit_classifier"), own, info)
     with pytest.raises(ConfigError, match=f"mismatched {POSITIONS}: learned in the source, fixed sine-cosine"):
         load.check(report)
 
 
 def test_another_number_of_classes_keeps_the_new_head(goldens):
-    about, own = classifier(VIT, {"head/kernel": (32, 37), "head/bias": (37,)})
-    params, report = load.transfer(read(goldens, "vit_classifier"), own, about)
+    info, own = classifier(VIT, {"head/kernel": (32, 37), "head/bias": (37,)})
+    params, report = load.transfer(read(goldens, "vit_classifier"), own, info)
     load.check(report)
     assert set(statuses(report)["initialized"]) == {"head/kernel", "head/bias"}
     assert (params["head"]["kernel"] == 7).all()
@@ -155,9 +155,9 @@ def test_another_number_of_classes_keeps_the_new_head(goldens):
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_other_channels_answer_a_gray_image_as_before(goldens, channels):
-    about, own = classifier(VIT, {"encoder/patch_embed/kernel": (16, 16, channels, 32)})
+    info, own = classifier(VIT, {"encoder/patch_embed/kernel": (16, 16, channels, 32)})
     weights = read(goldens, "vit_classifier")
-    params, report = load.transfer(weights, own, about)
+    params, report = load.transfer(weights, own, info)
     load.check(report)
     kernel = params["encoder"]["patch_embed"]["kernel"]
     assert kernel.shape == (16, 16, channels, 32)
@@ -171,28 +171,28 @@ def test_bias_tables_are_resized_for_another_image_size_only(goldens):
     _, own = classifier(SWIN)
     tables_of = [path for path in trees.flatten(own) if path.endswith("relative_position_bias")]
     shape = {path: (23**2, trees.flatten(own)[path].shape[1]) for path in tables_of}
-    about, own = classifier(SWIN, shape, image_size=(384, 384))
-    params, report = load.transfer(weights, own, about)
+    info, own = classifier(SWIN, shape, image_size=(384, 384))
+    params, report = load.transfer(weights, own, info)
     load.check(report)
     assert statuses(report)["resized"] == tables_of
     path = tables_of[0]
     expected = interpolate.resize_grid(weights.arrays[path], (13, 13), (23, 23), "bicubic")
     np.testing.assert_array_equal(trees.flatten(params)[path], expected)
-    _, report = load.transfer(weights, own, dataclasses.replace(about, image_size=(224, 224)))
+    _, report = load.transfer(weights, own, dataclasses.replace(info, image_size=(224, 224)))
     with pytest.raises(ConfigError, match="window 7 in the source, 12 in the model, for the same image size"):
         load.check(report)
     assert [row.path for row in report.problems] == tables_of
     # The release's files without masks of shifted windows do not tell the image size.
-    _, report = load.transfer(read(goldens, "swin_classifier"), own, about)
+    _, report = load.transfer(read(goldens, "swin_classifier"), own, info)
     load.check(report)
 
 
 @pytest.mark.parametrize("rows", [168, 144])
 def test_a_table_of_no_window_is_refused(goldens, rows):
-    about, own = classifier(SWIN)
+    info, own = classifier(SWIN)
     weights = read(goldens, "swin_classifier")
     weights.arrays["encoder/stages/0/blocks/0/attention/relative_position_bias"] = np.ones((rows, 1), np.float32)
-    _, report = load.transfer(weights, own, about)
+    _, report = load.transfer(weights, own, info)
     with pytest.raises(ConfigError, match=rf"\[{rows}, 1\] -> \[169, 1\]: of no window"):
         load.check(report)
 
@@ -204,12 +204,12 @@ def without(weights, pattern):
 
 
 def test_every_problem_is_named_at_once(goldens):
-    about, own = classifier(SWIN)
+    info, own = classifier(SWIN)
     weights = without(read(goldens, "swin_classifier"), "relative_position_bias")
     weights.arrays["encoder/stages/0/blocks/9/norm1/scale"] = np.ones(8, np.float32)
     weights.arrays["encoder/patch_norm/scale"] = np.ones(16, np.float32)
     weights.unexpected["layers.0.gamma"] = "no part of this model has such a name"
-    _, report = load.transfer(weights, own, about)
+    _, report = load.transfer(weights, own, info)
     with pytest.raises(ConfigError) as error:
         load.check(report)
     text = str(error.value)
@@ -223,12 +223,12 @@ def test_every_problem_is_named_at_once(goldens):
 
 
 def test_renamed_keys_are_missing_and_unexpected(goldens):
-    about, own = classifier(VIT)
+    info, own = classifier(VIT)
     weights = read(goldens, "vit_classifier")
     weights.arrays["encoder/blocks/3/attention/projection/kernel"] = weights.arrays.pop(
         "encoder/blocks/3/attention/proj/kernel"
     )
-    _, report = load.transfer(weights, own, about)
+    _, report = load.transfer(weights, own, info)
     assert {(row.status, row.path) for row in report.problems} == {
         ("missing", "encoder/blocks/3/attention/proj/kernel"),
         ("unexpected", "encoder/blocks/3/attention/projection/kernel"),
@@ -245,39 +245,39 @@ def test_renamed_keys_are_missing_and_unexpected(goldens):
     ],
 )
 def test_what_shapes_do_not_show_is_compared_too(goldens, changes, message):
-    about, own = classifier(VIT)
-    _, report = load.transfer(read(goldens, "vit_classifier", **changes), own, about)
+    info, own = classifier(VIT)
+    _, report = load.transfer(read(goldens, "vit_classifier", **changes), own, info)
     with pytest.raises(ConfigError, match=message):
         load.check(report)
 
 
 def test_pooling_does_not_matter_where_the_head_is_new(goldens):
-    about, own = classifier(VIT, pool="class")
-    _, report = load.transfer(read(goldens, "vit_hog9"), own, about)
+    info, own = classifier(VIT, pool="class")
+    _, report = load.transfer(read(goldens, "vit_hog9"), own, info)
     load.check(report)
 
 
 def test_a_model_may_have_new_parameters_by_name(goldens):
-    about, own = classifier(VIT)
+    info, own = classifier(VIT)
     own["encoder"]["blocks"]["0"]["scale1"] = np.zeros(32, np.float32)
-    _, report = load.transfer(read(goldens, "vit_hog9"), own, about)
+    _, report = load.transfer(read(goldens, "vit_hog9"), own, info)
     assert [row.path for row in report.problems] == ["encoder/blocks/0/scale1"]
-    _, report = load.transfer(read(goldens, "vit_hog9"), own, about, fresh=(r"encoder/blocks/\d+/scale[12]",))
+    _, report = load.transfer(read(goldens, "vit_hog9"), own, info, fresh=(r"encoder/blocks/\d+/scale[12]",))
     load.check(report)
 
 
 def test_an_encoder_alone_fills_no_head(goldens):
-    about, own = classifier(VIT)
+    info, own = classifier(VIT)
     weights = read(goldens, "vit_classifier", kind="encoder")
-    params, report = load.transfer(weights, own, about)
+    params, report = load.transfer(weights, own, info)
     load.check(report)
     assert set(statuses(report)["ignored"]) == {"norm/scale", "norm/bias", "head/kernel", "head/bias"}
     assert (params["norm"]["scale"] == 7).all()
 
 
 def test_long_names_of_a_stranger_do_not_flood_the_message():
-    weights = Weights({}, About("vit", "encoder"), "x", {}, {"a" * 5000: "no part of this model has such a name"})
-    _, report = load.transfer(weights, {"encoder": {}}, About("vit", "encoder"))
+    weights = Weights({}, ModelInfo("vit", "encoder"), "x", {}, {"a" * 5000: "no part of this model has such a name"})
+    _, report = load.transfer(weights, {"encoder": {}}, ModelInfo("vit", "encoder"))
     with pytest.raises(ConfigError) as error:
         load.check(report)
     assert len(str(error.value)) < 300

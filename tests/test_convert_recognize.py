@@ -9,17 +9,18 @@ import pytest
 from localmim_jax.convert import files
 from localmim_jax.convert.export import export, only_encoder
 from localmim_jax.convert.recognize import recognize, swap_merging_order
-from localmim_jax.convert.weights import About
+from localmim_jax.convert.weights import info_from_json, info_to_json
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.windows import DenseWindows
 
 STAGES = (1, 2, 3, 4)
 EXPECTED = {
-    "vit_hog9": About("vit", "pretrain", (64, 64), taps=(2, 4, 6, 8), target="hog", octaves=(2, 1, 0, -1)),
-    "vit_classifier": About("vit", "classifier", (64, 64), pool="mean", head_order="pool_norm"),
-    "swin_hog15": About("swin", "pretrain", (224, 224), (1, 2, 4, 8), STAGES, "hog", octaves=(0, 0, 0, 0)),
-    "swin_pixel": About("swin", "pretrain", (224, 224), (1, 2, 4, 8), STAGES, "pixels", octaves=(0, 0, 0, 0)),
-    "swin_classifier": About("swin", "classifier", None, (1, 2, 4, 8), pool="mean", head_order="pool_norm"),
+    "vit_hog9": ModelInfo("vit", "pretrain", (64, 64), taps=(2, 4, 6, 8), target="hog", log2_scale=(2, 1, 0, -1)),
+    "vit_classifier": ModelInfo("vit", "classifier", (64, 64), pool="mean", head_order="pool_norm"),
+    "swin_hog15": ModelInfo("swin", "pretrain", (224, 224), (1, 2, 4, 8), STAGES, "hog", log2_scale=(0, 0, 0, 0)),
+    "swin_pixel": ModelInfo("swin", "pretrain", (224, 224), (1, 2, 4, 8), STAGES, "pixels", log2_scale=(0, 0, 0, 0)),
+    "swin_classifier": ModelInfo("swin", "classifier", None, (1, 2, 4, 8), pool="mean", head_order="pool_norm"),
 }
 
 
@@ -42,15 +43,15 @@ def test_release_to_ours_to_release_is_exact(goldens, tmp_path, name, suffix):
     weights = recognize(original, {}, name)
     assert weights.unexpected == {}
     if name in EXPECTED:
-        assert weights.about == EXPECTED[name]
-    arrays, about = export(weights, "localmim")
-    files.write(tmp_path / f"ours{suffix}", arrays, about.to_json())
+        assert weights.info == EXPECTED[name]
+    arrays, info = export(weights, "localmim")
+    files.write(tmp_path / f"ours{suffix}", arrays, info_to_json(info))
     again = recognize(*files.read(tmp_path / f"ours{suffix}"), "ours")
-    assert again.about == weights.about
-    released, about = export(again, "release")
-    files.write(tmp_path / f"theirs{suffix}", released, about.to_json())
+    assert again.info == weights.info
+    released, info = export(again, "release")
+    files.write(tmp_path / f"theirs{suffix}", released, info_to_json(info))
     released, extra = files.read(tmp_path / f"theirs{suffix}")
-    assert about == About.from_json(extra["about"], "theirs")
+    assert info == info_from_json(extra["info"], "theirs")
     extra_buffers = {key for key in released if key.endswith(("relative_position_index", "attn_mask"))}
     assert not extra_buffers or name == "swin_classifier"
     assert_same({key: value for key, value in released.items() if key not in extra_buffers}, original)
@@ -58,7 +59,7 @@ def test_release_to_ours_to_release_is_exact(goldens, tmp_path, name, suffix):
 
 def test_the_frozen_gradient_biases_are_kept(goldens):
     original = source(goldens, "vit_hog18_bias")
-    bias = recognize(original, {}, "x").about.hog_bias
+    bias = recognize(original, {}, "x").info.hog_bias
     np.testing.assert_array_equal(np.float32(bias), [original[f"hog_enc.{k}.conv.bias"] for k in range(4)])
 
 
@@ -96,7 +97,7 @@ def test_mae_pretraining(goldens):
     decoder = {"mask_token": np.zeros((1, 1, 16)), "decoder_blocks.0.norm1.weight": np.ones(16, np.float32)}
     norm = {"norm.weight": np.ones(32, np.float32), "norm.bias": np.zeros(32, np.float32)}
     weights = recognize(encoder | decoder | norm, {}, "mae")
-    assert weights.about == About("vit", "encoder", (64, 64))
+    assert weights.info == ModelInfo("vit", "encoder", (64, 64))
     assert weights.unexpected == {}
     assert set(weights.ignored) == set(decoder)
     assert len(weights.arrays) == len(encoder) + len(norm)
@@ -105,7 +106,7 @@ def test_mae_pretraining(goldens):
 def test_timm_vit_with_a_class_token_head(goldens):
     original = {key.replace("fc_norm", "norm"): value for key, value in source(goldens, "vit_classifier").items()}
     weights = recognize(original, {}, "timm")
-    assert weights.about == About("vit", "classifier", (64, 64), pool="class", head_order="pool_norm")
+    assert weights.info == ModelInfo("vit", "classifier", (64, 64), pool="class", head_order="pool_norm")
     exported, _ = export(weights, "timm")
     assert_same(exported, original)
 
@@ -114,38 +115,38 @@ def test_timm_swin_and_back(goldens):
     classifier = recognize(source(goldens, "swin_classifier"), {}, "swin")
     with pytest.raises(ConfigError, match="pools before the norm"):
         export(classifier, "timm")
-    about = About("swin", "classifier", (224, 224), (1, 2, 4, 8), pool="mean", head_order="norm_pool")
-    exported, _ = export(recognize(classifier.arrays, {"about": about.to_json()}, "ours"), "timm")
+    info = ModelInfo("swin", "classifier", (224, 224), (1, 2, 4, 8), pool="mean", head_order="norm_pool")
+    exported, _ = export(recognize(classifier.arrays, {"info": info_to_json(info)}, "ours"), "timm")
     assert {"layers.1.downsample.reduction.weight", "layers.3.downsample.norm.bias", "head.fc.weight"} <= set(exported)
     assert "layers.0.downsample.reduction.weight" not in exported
     weights = recognize(exported, {}, "timm")
-    assert (weights.about.head_order, weights.unexpected) == ("norm_pool", {})
+    assert (weights.info.head_order, weights.unexpected) == ("norm_pool", {})
     assert_same(weights.arrays, classifier.arrays)
     with pytest.raises(ConfigError, match="norm before the pooling"):
         export(weights, "release")
-    encoder, about = export(only_encoder(classifier), "timm")
-    assert about.kind == "encoder"
+    encoder, info = export(only_encoder(classifier), "timm")
+    assert info.kind == "encoder"
     assert_same(encoder, {key: value for key, value in exported.items() if not key.startswith(("norm.", "head."))})
 
 
 def test_timm_names_of_a_pretraining_model_carry_its_last_norm(goldens):
     original = source(goldens, "vit_hog9")
-    exported, about = export(recognize(original, {}, "x"), "timm")
-    assert about.kind == "encoder"
+    exported, info = export(recognize(original, {}, "x"), "timm")
+    assert info.kind == "encoder"
     np.testing.assert_array_equal(exported["norm.weight"], original["norm.3.weight"])
     assert not any(key.startswith("decoder") for key in exported)
 
 
 def test_the_norm_of_another_layer_is_no_final_norm(goldens):
     weights = recognize(source(goldens, "vit_hog9"), {}, "x")
-    weights = dataclasses.replace(weights, about=dataclasses.replace(weights.about, taps=(2, 4, 6, 7)))
+    weights = dataclasses.replace(weights, info=dataclasses.replace(weights.info, taps=(2, 4, 6, 7)))
     assert not any(key.startswith("norm.") for key in export(weights, "timm")[0])
 
 
 def test_what_a_loader_of_the_release_expects_of_a_swin(goldens):
     """Relative position indices and shifted windows' masks, against the layout our Swin computes with."""
     weights = recognize(source(goldens, "swin_classifier"), {"args": {"input_size": 224}}, "swin")
-    assert weights.about.image_size == (224, 224)
+    assert weights.info.image_size == (224, 224)
     exported, _ = export(weights, "release")
     masks = {key: value for key, value in exported.items() if key.endswith("attn_mask")}
     assert set(masks) == {f"layers.{s}.blocks.{j}.attn_mask" for s, j in [(0, 1), (1, 1), (2, 1), (2, 3)]}
@@ -153,7 +154,7 @@ def test_what_a_loader_of_the_release_expects_of_a_swin(goldens):
     forbidden = np.asarray(bias).reshape(16, 49, 49) < -1e9
     np.testing.assert_array_equal(masks["layers.1.blocks.1.attn_mask"] == -100, forbidden)
     again = recognize(exported, {}, "again")
-    assert again.about == weights.about  # the image size now comes from the masks
+    assert again.info == weights.info  # the image size now comes from the masks
     assert again.unexpected == {}
     assert set(again.ignored) == set(exported) - set(source(goldens, "swin_classifier"))
 
@@ -227,9 +228,9 @@ def test_a_damaged_description_is_refused(text, key):
     if key is not None:
         text = json.dumps({"family": "vit", "kind": "encoder", key: text})
     with pytest.raises(DataError, match="description of the model is damaged"):
-        About.from_json(text, "x.npz")
+        info_from_json(text, "x.npz")
 
 
-@pytest.mark.parametrize("about", EXPECTED.values())
-def test_a_description_survives_its_file(about):
-    assert About.from_json(about.to_json(), "x") == about
+@pytest.mark.parametrize("info", EXPECTED.values())
+def test_a_description_survives_its_file(info):
+    assert info_from_json(info_to_json(info), "x") == info

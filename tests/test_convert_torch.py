@@ -16,11 +16,12 @@ from localmim_jax.cli.convert import convert
 from localmim_jax.convert import files, interpolate, torch_io
 from localmim_jax.convert.export import export, only_encoder
 from localmim_jax.convert.recognize import recognize
-from localmim_jax.convert.weights import POSITIONS, About, Weights, describe
+from localmim_jax.convert.weights import POSITIONS, Weights, info_to_json
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.swin import Swin, SwinConfig
-from localmim_jax.models.vit import ViTConfig, position_table
+from localmim_jax.models.vit import ViTConfig
 from tests import torchvision
 from tests.oracle import PretrainOracle
 
@@ -100,7 +101,7 @@ def test_other_forms_of_files(torch, goldens, tmp_path):
 
 def test_the_image_size_of_a_swin_comes_from_its_command_line(torch, goldens, tmp_path):
     torch.save(released(torch, goldens, "swin_classifier"), tmp_path / "a.pth")
-    assert recognize(*files.read(tmp_path / "a.pth"), "a").about.image_size == (224, 224)
+    assert recognize(*files.read(tmp_path / "a.pth"), "a").info.image_size == (224, 224)
 
 
 class Payload:
@@ -224,13 +225,13 @@ def random_classifier(config):
         return np.float32(values + path.endswith("scale"))
 
     params = trees.map_with_path(draw, abstract)
-    return graphdef, params, Weights(trees.flatten(params), describe(config), "here")
+    return graphdef, params, Weights(trees.flatten(params), config.describe(), "here")
 
 
 def through_a_file(torch, weights, path):
     """A state dict as timm's users get it: exported to safetensors and read back."""
-    arrays, about = export(weights, "timm")
-    files.write(path, arrays, about.to_json())
+    arrays, info = export(weights, "timm")
+    files.write(path, arrays, info_to_json(info))
     return {name: torch.from_numpy(array) for name, array in files.read(path)[0].items()}
 
 
@@ -254,8 +255,8 @@ def test_timms_vit_gives_the_features_of_a_pretraining_model(torch, timm, golden
     """Loaded strictly, without a head: the last tap's norm is the final one."""
     oracle = PretrainOracle("vit_hog9")
     graphdef, params = oracle.params()
-    arrays = trees.flatten(params) | {POSITIONS: position_table(oracle.config.encoder)}
-    state = through_a_file(torch, Weights(arrays, describe(oracle.config), "here"), tmp_path / "x.safetensors")
+    arrays = trees.flatten(params) | {POSITIONS: oracle.config.encoder.position_table()}
+    state = through_a_file(torch, Weights(arrays, oracle.config.describe(), "here"), tmp_path / "x.safetensors")
     theirs = timm.vision_transformer.VisionTransformer(
         img_size=64, patch_size=16, embed_dim=32, depth=8, num_heads=4, num_classes=0, global_pool="token"
     )
@@ -320,7 +321,7 @@ def test_timms_own_files_are_read(torch, timm, photo, tmp_path):
     theirs = timms_swin(timm, num_classes=10)
     torch.save(theirs.state_dict(), tmp_path / "timm.pth")
     weights = recognize(*files.read(tmp_path / "timm.pth"), "timm")
-    assert weights.about == About("swin", "classifier", None, (1, 2, 4, 8), pool="mean", head_order="norm_pool")
+    assert weights.info == ModelInfo("swin", "classifier", None, (1, 2, 4, 8), pool="mean", head_order="norm_pool")
     assert weights.unexpected == {}
     config = ClassifierConfig(encoder=SWIN, num_classes=10, head_order="norm_pool")
     graphdef, abstract, _ = trees.split(lambda rngs: Classifier(config, rngs=rngs))

@@ -10,7 +10,7 @@ from localmim_jax.convert import names
 from localmim_jax.engine.optim import make_optimizer
 from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.method.localmim import pretrain_loss
-from localmim_jax.tasks.decay import VIT_PRETRAIN
+from localmim_jax.models.decay import VIT_PRETRAIN
 from tests.oracle import GOLDENS, PretrainOracle
 
 

@@ -16,18 +16,18 @@ def config(target_grid, **changes):
 
 
 @pytest.mark.parametrize(
-    ("target_grid", "octaves"), [((32, 64), 3), ((16, 32), 2), ((8, 16), 1), ((4, 8), 0), ((2, 4), -1), ((1, 2), -2)]
+    ("target_grid", "log2_scale"), [((32, 64), 3), ((16, 32), 2), ((8, 16), 1), ((4, 8), 0), ((2, 4), -1), ((1, 2), -2)]
 )
-def test_one_rule_for_every_pair_of_grids(target_grid, octaves):
+def test_one_rule_for_every_pair_of_grids(target_grid, log2_scale):
     """Each doubling halves the width, with norm and GELU between doublings; each halving is a mean."""
     settings = config(target_grid)
-    assert settings.octaves == octaves
+    assert settings.log2_scale == log2_scale
     decoder = Decoder(settings, rngs=nnx.Rngs(0))
-    assert len(decoder.upsamples) == max(octaves, 0)
-    assert len(decoder.upsample_norms) == max(octaves - 1, 0)
-    assert decoder.predict.kernel.shape == (16 // 2 ** max(octaves, 0), 5)
+    assert len(decoder.upsamples) == max(log2_scale, 0)
+    assert len(decoder.upsample_norms) == max(log2_scale - 1, 0)
+    assert decoder.predict.kernel.shape == (16 // 2 ** max(log2_scale, 0), 5)
     out = jax.eval_shape(lambda x: decoder.rescale(x), jax.ShapeDtypeStruct((3, 4, 8, 16), jnp.float32))
-    assert out.shape == (3, *target_grid, 16 // 2 ** max(octaves, 0))
+    assert out.shape == (3, *target_grid, 16 // 2 ** max(log2_scale, 0))
 
 
 @pytest.mark.parametrize("target_grid", [(12, 24), (8, 8), (3, 6), (4, 16)])

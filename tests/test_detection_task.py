@@ -19,12 +19,11 @@ from localmim_jax.build import build_task
 from localmim_jax.cli import detect as command
 from localmim_jax.cli import program
 from localmim_jax.configs import parts, quickstart_detect
-from localmim_jax.convert.weights import Weights, describe
+from localmim_jax.convert.weights import Weights
 from localmim_jax.data.builders.photos import photographs
 from localmim_jax.detection import task
 from localmim_jax.detection.mask_rcnn import MaskRCNN
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.tasks import from_config
 from tests.shrink import shrink
 from tests.test_convert_command import save_run
 from tests.training import train
@@ -159,7 +158,7 @@ def untrained(tmp_path_factory):
     """A run directory as training leaves it, with parameters as they begin."""
     workdir = tmp_path_factory.mktemp("untrained")
     config = config_for(workdir)
-    model = from_config.detector_config(config)
+    model = task.model_config(config)
 
     def make_model(rngs):
         return MaskRCNN(model, rngs=rngs)
@@ -270,7 +269,7 @@ def test_the_recipe_is_swins_3x():
     config = parts.detect(parts.swin("swin_b"))
     assert (config.num_epochs, config.batch_size, tuple(config.schedule.milestone_epochs)) == (36, 16, (27, 33))
     assert (config.schedule.peak_lr, config.schedule.warmup_steps, config.optimizer.weight_decay) == (1e-4, 1000, 0.05)
-    model = from_config.detector_config(config)
+    model = task.model_config(config)
     assert (model.rpn_samples, model.roi_samples) == (256, 512)
     assert (model.pre_nms_top_n, model.pre_nms_top_n_test, model.post_nms_top_n) == (2000, 1000, 1000)
     assert (model.detections, model.score_threshold, model.anchor_scale) == (100, 0.05, 8)
@@ -288,11 +287,11 @@ def test_a_vits_batch_norms_come_with_its_checkpoint():
     config = shrink(parts.detect(parts.vit("vit_b")))
     config.image_size = (64, 64)
     config.model.depth = 8
-    model = from_config.detector_config(config)
+    model = task.model_config(config)
     params, statistics = trees.initialize(lambda rngs: MaskRCNN(model, rngs=rngs), jax.random.key(0))
     assert statistics
     statistics = jax.tree.map(lambda leaf: leaf + 0.25, statistics)
     arrays = {path: np.asarray(leaf) for path, leaf in (trees.flatten(params) | trees.flatten(statistics)).items()}
-    _, filled, found = fill_model(config, Weights(arrays, describe(model), "here"))
+    _, filled, found = fill_model(config, Weights(arrays, model.describe(), "here"))
     for mine, theirs in ((filled, params), (found, statistics)):
         assert jax.tree.all(jax.tree.map(np.array_equal, mine, theirs))

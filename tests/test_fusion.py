@@ -15,7 +15,7 @@ from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
 from localmim_jax.method.targets import make_targets
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
-from localmim_jax.tasks import from_config, layers
+from localmim_jax.tasks import from_config
 from tests.shrink import shrink
 
 RUNS = sorted({*table1.sweep(), *table2.sweep()})
@@ -88,7 +88,7 @@ def test_shapes_and_what_each_loss_reaches(run):
         metrics = pretrain_loss(trees.merge(graphdef, params), images, mask)[1]
         return [value for name, value in metrics.items() if name != "loss"]
 
-    is_vit, block_of = run.startswith("vit"), layers.layer_of(config.encoder)
+    is_vit, block_of = run.startswith("vit"), config.encoder.layer_of
     ends = list(range(1, 5)) if is_vit else [*np.cumsum(config.encoder.depths)]  # the last block of every layer
     found = reached(losses, params)
     assert len(found) == len(taps)

@@ -48,15 +48,6 @@ WITHOUT = {  # libraries that a package does without
 METHOD_WITHOUT_FLAX = ("method/masking.py", "method/targets.py", "method/losses.py")
 
 
-# Upward arrows that are still there, "from package" to "module"; nothing may be added.
-DEBT = {
-    ("convert", "detection"),
-    ("convert", "segmentation"),
-    ("tasks", "detection"),
-    ("tasks", "segmentation"),
-}
-
-
 def imported(source: str) -> Iterator[str]:
     """Every module that a file names in an import statement, at its top or inside a function."""
     for node in ast.walk(ast.parse(source)):
@@ -88,7 +79,7 @@ def offenses(path: str, source: str) -> list[str]:
             legal = RANK.get(other, len(RANKS)) < RANK.get(package, len(RANKS))
             if allowed is not None:
                 legal = any(f"{inside}.".startswith(f"{part}.") for part in allowed)
-            wrong |= other != package and not legal and (package, other) not in DEBT
+            wrong |= other != package and not legal
         if wrong:
             found.append(f"{path} imports {name}")
     return found

@@ -11,8 +11,7 @@ from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import swin, vit
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
-from localmim_jax.tasks.decay import FINETUNE
-from localmim_jax.tasks.layers import last_blocks, layer_of
+from localmim_jax.tasks.layers import last_blocks
 
 RELEASE = {
     "vit_base_decay0.65": ("vit_b", 0.65),
@@ -40,7 +39,7 @@ def test_every_parameter_has_the_releases_scale_and_decay(goldens, name):
     encoder, paths = parameters(variant)
     rules = names.VIT_CLASSIFIER if variant.startswith("vit") else (*names.swin_encoder(), *names.SWIN_HEAD)
     settings = OptimizerSettings(weight_decay=0.05, layer_decay=decay)
-    optimizer = make_optimizer(settings, paths, FINETUNE, layer_of(encoder))
+    optimizer = make_optimizer(settings, paths, encoder.weight_decay["finetune"], encoder.layer_of)
     found = {
         names.release_name(path, rules)[0]: (
             optimizer.lr_scale[path],

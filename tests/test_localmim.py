@@ -8,8 +8,7 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig, scale_names
-from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
 from localmim_jax.method.targets import TargetConfig, make_targets
 from localmim_jax.models.vit import ViTConfig
 from tests.oracle import PretrainOracle

@@ -7,7 +7,7 @@ from flax import nnx
 
 from localmim_jax import params as trees
 from localmim_jax.errors import ConfigError
-from localmim_jax.models.pyramid import PyramidBackbone, dense_encoder, pyramid_taps
+from localmim_jax.models.pyramid import PyramidBackbone
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 
@@ -26,14 +26,14 @@ def test_strides_are_4_8_16_32(encoder, taps, size, grids, widths):
     """Also where sizes do not divide: Swin's grids are rounded up, ViT's pooled one down."""
 
     def maps(images):
-        return PyramidBackbone(dense_encoder(encoder), taps, rngs=nnx.Rngs(0)).feature_maps(images)
+        return PyramidBackbone(encoder.for_dense(), taps, rngs=nnx.Rngs(0)).feature_maps(images)
 
     found = jax.eval_shape(maps, jax.ShapeDtypeStruct((2, *size, 3), np.float32))
     assert [x.shape for x in found] == [(2, *grid, width) for grid, width in zip(grids, widths, strict=True)]
 
 
 def test_swins_taps_are_read_before_the_merging_and_its_windows_keep_their_size():
-    config = dense_encoder(SWIN)
+    config = SWIN.for_dense()
     assert (config.window_rule, config.tap_after_merging, config.epsilon, config.epsilon2) == ("pad", False, 1e-5, None)
     assert config.windows(3) == (7, 3)
     _, params, _ = trees.split(lambda rngs: PyramidBackbone(config, rngs=rngs))
@@ -53,4 +53,4 @@ def test_swins_taps_are_read_before_the_merging_and_its_windows_keep_their_size(
 )
 def test_layers_that_are_not_there_are_refused(config, taps):
     with pytest.raises(ConfigError, match="feature pyramid"):
-        pyramid_taps(config, taps)
+        config.pyramid_taps(taps)

@@ -12,8 +12,7 @@ from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError, StorageError
 from localmim_jax.recipes.override import record
 from localmim_jax.segmentation.overlay import colors
-from localmim_jax.segmentation.task import RESULTS
-from localmim_jax.tasks import from_config
+from localmim_jax.segmentation.task import RESULTS, model_config
 from tests.test_segmentation_task import drawn, tiny
 from tests.test_visualize import photos  # noqa: F401
 
@@ -22,7 +21,7 @@ from tests.test_visualize import photos  # noqa: F401
 def run(tmp_path_factory):
     """A model that sees its second class everywhere, in a directory that names the classes."""
     place, config = tmp_path_factory.mktemp("run"), tiny()
-    params, statistics = drawn(from_config.segmenter_config(config))
+    params, statistics = drawn(model_config(config))
     params["decode_head"]["classifier"]["linear"]["kernel"][:] = 0
     params["decode_head"]["classifier"]["linear"]["bias"][1] = 9
     checkpointer = Checkpointer(place / "checkpoints", CheckpointSettings())

@@ -17,7 +17,7 @@ from localmim_jax.cli.evaluate import evaluate
 from localmim_jax.configs import quickstart_segment, swin_b_hog_400ep_ade20k, vit_b_1600ep_ade20k
 from localmim_jax.convert.interpolate import resize_positions
 from localmim_jax.convert.load import check
-from localmim_jax.convert.weights import About, Weights
+from localmim_jax.convert.weights import Weights
 from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh, place_batch
 from localmim_jax.engine.optim import make_optimizer
@@ -26,10 +26,12 @@ from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import make_train_step
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.recipes.override import record
 from localmim_jax.segmentation import regions
+from localmim_jax.segmentation.task import model_config
 from localmim_jax.segmentation.upernet import Segmenter
-from localmim_jax.tasks import from_config, initialize
+from localmim_jax.tasks import initialize
 from tests.shrink import shrink
 from tests.test_masks import write
 
@@ -103,7 +105,7 @@ def test_evaluating_a_checkpoint_takes_its_statistics_too(run):
 
 def test_other_classes_keep_new_classifiers_only(run):
     _, place, summary = run
-    model = from_config.segmenter_config(tiny(classes=4))
+    model = model_config(tiny(classes=4))
     params, statistics = drawn(model)
     filled, state, report = initialize.load_into(initialize.read(str(place)), params, statistics, model)
     check(report)
@@ -118,7 +120,7 @@ def test_other_classes_keep_new_classifiers_only(run):
 
 def test_from_pretraining_positions_are_bilinear_and_the_rest_new():
     config = tiny()
-    model = from_config.segmenter_config(config)
+    model = model_config(config)
     params, statistics = drawn(model)
     rng = np.random.default_rng(0)
     own = ("relative_position_bias", "scale1", "scale2")
@@ -128,7 +130,7 @@ def test_from_pretraining_positions_are_bilinear_and_the_rest_new():
         if path.startswith("encoder/") and not path.endswith(own)
     }
     table = source["encoder/position_embedding"] = rng.normal(size=(1 + 2 * 2, 16)).astype(np.float32)
-    weights = Weights(source, About("vit", "pretrain", (16, 16), (2,)), "somewhere")
+    weights = Weights(source, ModelInfo("vit", "pretrain", (16, 16), (2,)), "somewhere")
     filled, state, report = initialize.load_into(weights, params, statistics, model)
     check(report)
     flat = trees.flatten(filled)
@@ -146,7 +148,7 @@ def test_from_pretraining_positions_are_bilinear_and_the_rest_new():
 def test_relative_bias_and_layer_scale_go_with_one_override():
     config = tiny()
     config.model.relative_and_scale = False
-    encoder = from_config.segmenter_config(config).encoder
+    encoder = model_config(config).encoder
     assert not encoder.relative_position_bias
     assert not encoder.layer_scale
     assert encoder.position == "learned"

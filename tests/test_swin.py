@@ -16,8 +16,7 @@ from jax.sharding import PartitionSpec as P
 from localmim_jax import params as trees
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig, scale_names
-from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
 from localmim_jax.method.masking import mask_from_noise
 from localmim_jax.method.targets import TargetConfig, make_targets
 from localmim_jax.models.swin import VARIANTS, PatchMerging, Swin, SwinConfig
@@ -203,7 +202,7 @@ def test_full_size_pretraining_step(variant, window, count):
         lambda leaf: (leaf.shape, leaf.dtype), params
     )
     assert [decoder.width for decoder in config.decoders()] == [64, 128, 128, 128]
-    assert [decoder.octaves for decoder in config.decoders()] == [0, 0, 0, 0]
+    assert [decoder.log2_scale for decoder in config.decoders()] == [0, 0, 0, 0]
 
 
 SMALL = SwinConfig(

@@ -7,7 +7,6 @@ import pytest
 
 from localmim_jax import params as trees
 from localmim_jax.convert import names
-from localmim_jax.models.pyramid import dense_encoder
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
@@ -22,7 +21,7 @@ def oracle(goldens, name):
     encoder, rules = ORACLES[name]
     file = dict(np.load(goldens / f"{name}.npz"))
     source = {key[len("param/") :]: value for key, value in file.items() if key.startswith("param/")}
-    config = SegmenterConfig(dense_encoder(encoder), num_classes=5, channels=16, auxiliary_channels=8)
+    config = SegmenterConfig(encoder.for_dense(), num_classes=5, channels=16, auxiliary_channels=8)
     graphdef, params, statistics = trees.split(lambda rngs: Segmenter(config, rngs=rngs))
     flat = trees.flatten(params) | trees.flatten(statistics)
     arrays = names.import_arrays(source, flat, rules)

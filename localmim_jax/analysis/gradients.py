@@ -23,8 +23,7 @@ from localmim_jax.analysis.shared import Values
 from localmim_jax.build import build_task
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree, flatten, merge
-from localmim_jax.tasks import initialize
-from localmim_jax.tasks.layers import layer_of
+from localmim_jax.tasks import lookup
 
 LABELS = {"norm": "gradient norm"}
 
@@ -34,7 +33,7 @@ def layer_norms(gradient: Tree, layer: Any) -> jax.Array:
 
     Args:
         gradient: of a model with an `encoder`.
-        layer: (path) -> its layer, see `tasks.layers.layer_of`: 0 for the embedding, blocks from 1.
+        layer: (path) -> its layer, see `EncoderConfig.layer_of`: 0 for the embedding, blocks from 1.
     """
     squares: dict[int, jax.Array] = {}
     for path, leaf in flatten(gradient).items():
@@ -53,7 +52,7 @@ def measure(config: ConfigDict, checkpoint: Path, batches: int) -> Values:
         raise ConfigError(f"--batches={batches}: at least 1 is needed")
     graphdef, params, model_state = shared.model_of(config, checkpoint)
     task, _ = build_task(config, workdir="")
-    layer = layer_of(initialize.model_config(config).encoder)
+    layer = lookup.model_config(config).encoder.layer_of
 
     @jax.jit
     def norms(params: Tree, batch: dict[str, jax.Array], key: jax.Array) -> jax.Array:

@@ -47,7 +47,7 @@ def feature_function(config: ConfigDict, checkpoint: Path) -> Callable[[jax.Arra
     def compute(params: Any, images: jax.Array) -> list[jax.Array]:
         encoder = merge(graphdef, params, model_state).encoder
         tokens = encoder(images, taps=tuple(range(1, encoder.config.num_layers + 1)))
-        return [_pooled(x[:, encoder.num_prefix_tokens :].astype(jnp.float32)) for x in tokens]
+        return [_pooled(x[:, encoder.config.num_prefix_tokens :].astype(jnp.float32)) for x in tokens]
 
     return lambda images: [np.asarray(feature) for feature in compute(params, images)]
 

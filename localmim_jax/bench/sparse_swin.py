@@ -27,14 +27,12 @@ from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
 from localmim_jax.method.masking import random_mask
 from localmim_jax.models.swin import Stage, Swin, SwinConfig
 from localmim_jax.models.windows import num_groups, sparse_windows
 from localmim_jax.params import initialize, merge, model_state_of, split
 from localmim_jax.recipes import common_flags
-from localmim_jax.tasks import decay
 from localmim_jax.tasks.from_config import localmim_config, run_settings
 
 Candidate = tuple[Callable[[], Any], float | None]  # what to time, and the bytes it needs
@@ -142,7 +140,7 @@ def _task(make_model: Callable[[nnx.Rngs], nnx.Module], loss: Callable, batch: i
         batch_size=batch,
         num_steps=1000,
         steps_per_epoch=1000.0,
-        weight_decay_rules=decay.SWIN_PRETRAIN,
+        weight_decay_rules=SwinConfig.weight_decay["pretrain"],
     )
 
 
@@ -228,7 +226,7 @@ def main(options: flags.FlagValues) -> None:
     config = options.config
     config.schedule.warmup_steps = 0
     model = localmim_config(config)
-    if not isinstance(model.encoder, SwinConfig):
+    if model.encoder.family != SwinConfig.family:
         raise ConfigError("this benchmark is for Swin: take a recipe such as configs/swin_b_hog_100ep.py")
     if unknown := sorted(set(options.only) - set(PARTS)):
         raise ConfigError(f"--only={unknown[0]}: choose from {', '.join(PARTS)}")

@@ -27,8 +27,7 @@ from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.method.localmim import draw_mask, pretrain_loss
+from localmim_jax.method.localmim import LocalMIMConfig, draw_mask, pretrain_loss
 from localmim_jax.method.targets import make_targets
 from localmim_jax.params import merge
 from localmim_jax.recipes import common_flags

@@ -30,7 +30,8 @@ from localmim_jax.recipes import common_flags
 
 if TYPE_CHECKING:
     from localmim_jax.convert.huggingface import Pixels
-    from localmim_jax.convert.weights import About, Weights
+    from localmim_jax.convert.weights import Weights
+    from localmim_jax.models.info import ModelInfo
 
 TRANSFORMERS = "transformers"
 HEAD_ORDERS = ("pool_norm", "norm_pool")
@@ -88,6 +89,7 @@ def convert(
     """
     from localmim_jax.convert import files, onnx_io
     from localmim_jax.convert.export import export, only_encoder
+    from localmim_jax.convert.weights import info_to_json
     from localmim_jax.tasks import initialize
 
     place = files.local_path(target)
@@ -95,10 +97,10 @@ def convert(
     _check_target(target, place, names)
     weights = initialize.read(source, standard_merging)
     if head_order:
-        if weights.about.kind != "classifier":
+        if weights.info.kind != "classifier":
             raise ConfigError(f"--head_order={head_order}: {source} has no classification head; leave it out")
-        weights = dataclasses.replace(weights, about=dataclasses.replace(weights.about, head_order=head_order))
-    kind = f"{weights.about.family}, {weights.about.kind}, {len(weights.arrays)} arrays"
+        weights = dataclasses.replace(weights, info=dataclasses.replace(weights.info, head_order=head_order))
+    kind = f"{weights.info.family}, {weights.info.kind}, {len(weights.arrays)} arrays"
     if place.suffix.lower() == onnx_io.SUFFIX:
         written = [write_onnx(source, place, weights, part, config)]
         return [f"read     {weights.origin}: {kind}", *_grouped_reasons(weights.ignored), *written]
@@ -107,20 +109,20 @@ def convert(
     if names == TRANSFORMERS:
         written = write_transformers(source, place, weights)
         return [f"read     {weights.origin}: {kind}", *_grouped_reasons(weights.ignored), *written]
-    arrays, about = export(weights, names)
+    arrays, info = export(weights, names)
     if place.suffix:
-        files.write(place, arrays, about.to_json())
+        files.write(place, arrays, info_to_json(info))
     else:
-        write_checkpoint(place, arrays, about)
+        write_checkpoint(place, arrays, info)
     count = sum(array.size for array in arrays.values())
     lines = [
         f"read     {weights.origin}: {kind}",
         *_grouped_reasons(weights.ignored),
-        f"written  {place}: {about.kind}, {len(arrays)} arrays, {count:,} numbers, {names} names",
+        f"written  {place}: {info.kind}, {len(arrays)} arrays, {count:,} numbers, {names} names",
     ]
-    if about.hog_bias is not None and names == "localmim":
+    if info.hog_bias is not None and names == "localmim":
         file = place.with_name(f"{place.stem}_hog_bias.npz")
-        values: dict[str, Any] = {_HOG_BIAS.format(k): np.array(v, np.float32) for k, v in enumerate(about.hog_bias)}
+        values: dict[str, Any] = {_HOG_BIAS.format(k): np.array(v, np.float32) for k, v in enumerate(info.hog_bias)}
         np.savez(file, **values)
         lines.append(f"written  {file}: to go on pre-training, --config.model.target.hog_bias={file}")
     return lines
@@ -184,7 +186,7 @@ def write_onnx(source: str, path: Path, weights: "Weights", part: str, config: C
     from localmim_jax.api import fill_model
     from localmim_jax.convert import onnx_io
     from localmim_jax.params import merge
-    from localmim_jax.tasks import initialize
+    from localmim_jax.tasks import initialize, lookup
 
     if config is None:
         place = Path(source).expanduser().absolute()
@@ -196,7 +198,7 @@ def write_onnx(source: str, path: Path, weights: "Weights", part: str, config: C
     output = "tokens" if part == "encoder" else "features" if config.task == "pretrain" else "logits"
     config.model.dtype = "float32"
     graphdef, params, model_state = fill_model(config, weights)
-    last = initialize.model_config(config).encoder.num_layers
+    last = lookup.model_config(config).encoder.num_layers
 
     def compute(pixel_values: jax.Array) -> jax.Array:
         model: Any = merge(graphdef, params, model_state)
@@ -226,7 +228,7 @@ def _pixels(source: str, image_size: "int | list[int]") -> "Pixels":
     return huggingface.Pixels(mean, std, resize or round(short * 256 / 224))
 
 
-def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "About") -> None:
+def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], info: "ModelInfo") -> None:
     """A directory that `checkpoint.init_from` takes: one verified checkpoint, and `model.json` in place of a config.
 
     Raises:
@@ -234,6 +236,7 @@ def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "
         StorageError: it cannot be written.
     """
     from localmim_jax.convert import files
+    from localmim_jax.convert.weights import info_to_json
     from localmim_jax.engine.checkpoints.write import Checkpointer
     from localmim_jax.engine.settings import CheckpointSettings
     from localmim_jax.files import write_json
@@ -244,7 +247,7 @@ def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], about: "
     checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
     checkpointer.save(0, {"params": unflatten(arrays), "model_state": {}, "ema": {}})
     checkpointer.close()
-    write_json(directory / initialize.CONVERTED, json.loads(about.to_json()))
+    write_json(directory / initialize.CONVERTED, json.loads(info_to_json(info)))
 
 
 def _grouped_reasons(ignored: dict[str, str]) -> list[str]:

@@ -50,7 +50,7 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.evaluate import Evaluator
     from localmim_jax.engine.state import StateSpec
-    from localmim_jax.tasks import initialize
+    from localmim_jax.tasks import initialize, lookup
 
     if config is None:
         config = initialize.run_config(files.local_path(checkpoint))
@@ -61,7 +61,7 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
     drawn = jax.jit(lambda key: trees.initialize(task.make_model, key))(jax.random.key(0))
     params, model_state = jax.device_get(drawn)
     source = initialize.read(checkpoint, config.checkpoint.standard_merging)
-    model = initialize.model_config(config)
+    model = lookup.model_config(config)
     params, model_state, report = initialize.load_into(source, params, model_state, model)
     load.check(report)
     untrained = [row.path for row in report.rows if row.status == "initialized"]

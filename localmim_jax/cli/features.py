@@ -87,12 +87,12 @@ def extract(
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.settings import MeshSettings
     from localmim_jax.params import merge
-    from localmim_jax.tasks import initialize, inputs
+    from localmim_jax.tasks import inputs, lookup
 
     config = config_of(checkpoint, config)
     source = FolderSource(images)
     graphdef, params, model_state = load_model(config, checkpoint, standard_merging)
-    last = initialize.model_config(config).encoder.num_layers
+    last = lookup.model_config(config).encoder.num_layers
     if not 0 <= layer <= last:
         raise ConfigError(f"--layer={layer}: the layers are 1 to {last}, and 0 is the last")
     mesh = meshes.make_mesh(MeshSettings())

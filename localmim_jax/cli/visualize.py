@@ -89,8 +89,8 @@ def visualize(
     transform = EvalTransform(model.encoder.image_size, config.data.channels, resize)
     pixels = [_read(Path(image).expanduser(), transform) for image in images]
     weights = initialize.read(checkpoint, standard_merging)
-    if weights.about.kind != "pretrain":
-        raise ConfigError(f"{checkpoint} holds no decoders ({weights.about.kind}), so it reconstructs nothing")
+    if weights.info.kind != "pretrain":
+        raise ConfigError(f"{checkpoint} holds no decoders ({weights.info.kind}), so it reconstructs nothing")
     graphdef, params, model_state = fill_model(config, weights)
     normalize = inputs.normalizer(config)
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from localmim_jax.convert import interpolate, names, timm_names
 from localmim_jax.convert.recognize import GRADIENT_FILTERS, swap_merging_order
-from localmim_jax.convert.weights import POSITIONS, About, Weights
+from localmim_jax.convert.weights import POSITIONS, Weights
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.positions import relative_position_index
 
 NAMINGS = ("localmim", "release", "timm")
@@ -18,16 +19,16 @@ NAMINGS = ("localmim", "release", "timm")
 def only_encoder(weights: Weights) -> Weights:
     """The encoder alone, which is what transfers."""
     arrays = {path: array for path, array in weights.arrays.items() if path.startswith("encoder/")}
-    old = weights.about
+    old = weights.info
     return dataclasses.replace(
-        weights, arrays=arrays, about=About(old.family, "encoder", old.image_size, old.num_heads)
+        weights, arrays=arrays, info=ModelInfo(old.family, "encoder", old.image_size, old.num_heads)
     )
 
 
 def with_last_norm(weights: Weights) -> Weights:
     """The encoder of a pre-training model and, as its final norm, that of the tap at its last layer if there is one."""
     layers = {match[0] for path in weights.arrays if (match := re.match(r"encoder/(blocks|stages)/\d+/", path))}
-    encoder, taps = only_encoder(weights), weights.about.taps or ()
+    encoder, taps = only_encoder(weights), weights.info.taps or ()
     if len(layers) not in taps:
         return encoder
     prefix = f"decoders/{taps.index(len(layers))}/norm/"
@@ -35,7 +36,7 @@ def with_last_norm(weights: Weights) -> Weights:
     return dataclasses.replace(encoder, arrays=encoder.arrays | norm)
 
 
-def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], About]:
+def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], ModelInfo]:
     """Every array under the names of `naming`, one of `NAMINGS`, with what can be derived and their loaders expect.
 
     For timm, a pre-training model leaves its decoders behind and keeps the norm of its last layer.
@@ -53,57 +54,57 @@ def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], About]
         )
     match naming:
         case "localmim":
-            return dict(weights.arrays), weights.about
+            return dict(weights.arrays), weights.info
         case "release":
-            return _release(weights), weights.about
+            return _release(weights), weights.info
         case "timm":
             return _timm(weights)
     raise ConfigError(f"names are one of {', '.join(NAMINGS)}, not {naming!r}")
 
 
 def _release(weights: Weights) -> dict[str, np.ndarray]:
-    about, arrays = weights.about, weights.arrays
-    taps = about.octaves or ()
-    if about.family == "vit" and about.kind == "pretrain":
-        decoders = [rule for k, octave in enumerate(taps) for rule in names.vit_decoder(k, octave)]
-        return rename(weights.origin, arrays, [*names.VIT_ENCODER, *decoders], "the release") | _derived(about, arrays)
-    if about.family == "vit":
+    info, arrays = weights.info, weights.arrays
+    taps = info.log2_scale or ()
+    if info.family == "vit" and info.kind == "pretrain":
+        decoders = [rule for k, log2_scale in enumerate(taps) for rule in names.vit_decoder(k, log2_scale)]
+        return rename(weights.origin, arrays, [*names.VIT_ENCODER, *decoders], "the release") | _derived(info, arrays)
+    if info.family == "vit":
         return rename(weights.origin, arrays, _vit_rules(weights), "the release")
-    if about.kind == "pretrain":
+    if info.kind == "pretrain":
         rules = [*names.swin_encoder("encoder."), *(rule for k in range(len(taps)) for rule in names.swin_decoder(k))]
-        return rename(weights.origin, swap_merging_order(arrays), rules, "the release") | _derived(about, arrays)
-    if about.head_order == "norm_pool":
+        return rename(weights.origin, swap_merging_order(arrays), rules, "the release") | _derived(info, arrays)
+    if info.head_order == "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head follows a norm before the pooling (head_order='norm_pool'), where the release "
             "pools first: the same weights would give other logits there. Export the encoder alone, or for timm"
         )
     renamed = rename(weights.origin, arrays, [*names.swin_encoder(), *names.SWIN_HEAD], "the release")
-    return renamed | _window_buffers(about, arrays)
+    return renamed | _window_buffers(info, arrays)
 
 
-def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], About]:
-    if weights.about.kind == "pretrain":
+def _timm(weights: Weights) -> tuple[dict[str, np.ndarray], ModelInfo]:
+    if weights.info.kind == "pretrain":
         weights = with_last_norm(weights)
-    about, arrays = weights.about, weights.arrays
-    if about.family == "vit":
-        return rename(weights.origin, arrays, _vit_rules(weights), "timm's ViT"), about
-    if about.kind == "classifier" and about.head_order != "norm_pool":
+    info, arrays = weights.info, weights.arrays
+    if info.family == "vit":
+        return rename(weights.origin, arrays, _vit_rules(weights), "timm's ViT"), info
+    if info.kind == "classifier" and info.head_order != "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head pools before the norm (head_order='pool_norm', as the release), where timm's "
             "Swin normalizes first: the same weights would give other logits there. Export the encoder alone"
         )
     stages = {match[1] for path in arrays if (match := re.match(r"encoder/stages/(\d+)/", path))}
     rules = [*timm_names.swin_encoder(len(stages)), *timm_names.SWIN_HEAD]
-    return rename(weights.origin, arrays, rules, "timm's Swin"), about
+    return rename(weights.origin, arrays, rules, "timm's Swin"), info
 
 
 def _vit_rules(weights: Weights) -> names.Rules:
-    about = weights.about
-    if about.kind != "classifier":
+    info = weights.info
+    if info.kind != "classifier":
         return timm_names.VIT_FEATURES
-    if about.pool == "class":  # one token: normalized before or after is the same
+    if info.pool == "class":  # one token: normalized before or after is the same
         return timm_names.VIT_CLASS_TOKEN
-    if about.head_order == "norm_pool":
+    if info.head_order == "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head normalizes before it pools (head_order='norm_pool'), where the release's and "
             "timm's ViT pool first: the same weights would give other logits there. Export the encoder alone"
@@ -135,27 +136,27 @@ def rename(origin: str, arrays: Mapping[str, np.ndarray], rules: names.Rules, wh
     return renamed
 
 
-def _derived(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _derived(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a pre-training file of the release holds besides what is learned: decoders' positions, gradient filters."""
     derived = {}
     patch, _, _, width = arrays["encoder/patch_embed/kernel"].shape
-    for k in range(len(about.octaves or ())):
-        if about.image_size is not None:
+    for k in range(len(info.log2_scale or ())):
+        if info.image_size is not None:
             # The first stage has the width of an embedded patch, every patch merging doubles it; a ViT keeps it.
             stride = patch * (len(arrays[f"decoders/{k}/norm/scale"]) // width)
-            grid = (about.image_size[0] // stride, about.image_size[1] // stride)
+            grid = (info.image_size[0] // stride, info.image_size[1] // stride)
             positions = interpolate.fixed_positions(
                 grid, len(arrays[f"decoders/{k}/mask_token"]), int(POSITIONS in arrays)
             )
             derived[f"decoder.{k}.pos_embed"] = positions[None]
-        if about.target == "hog":
+        if info.target == "hog":
             derived[f"hog_enc.{k}.conv.weight"] = GRADIENT_FILTERS
-        if about.hog_bias is not None:
-            derived[f"hog_enc.{k}.conv.bias"] = np.array(about.hog_bias[k], np.float32)
+        if info.hog_bias is not None:
+            derived[f"hog_enc.{k}.conv.bias"] = np.array(info.hog_bias[k], np.float32)
     return derived
 
 
-def _window_buffers(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _window_buffers(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The constants that a fine-tuned Swin of the release stores: relative position indices, shifted windows' masks."""
     buffers = {}
     patch = arrays["encoder/patch_embed/kernel"].shape[0]
@@ -168,7 +169,7 @@ def _window_buffers(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str,
         name = f"layers.{stage}.blocks.{block}"
         buffers[f"{name}.attn.relative_position_index"] = relative_position_index(window).astype(np.int64)
         stride = patch * 2**stage
-        grid = tuple(size // stride for size in about.image_size or (0, 0))
+        grid = tuple(size // stride for size in info.image_size or (0, 0))
         if block % 2 and min(grid) > window and not any(side % window for side in grid):
             buffers[f"{name}.attn_mask"] = _shifted_window_mask(grid, window)
     return buffers

@@ -19,7 +19,7 @@ from localmim_jax.files import replacing
 MAX_BYTES = 32 * 2**30  # of one file's content: ViT-L with its optimizer state is 4 GiB
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 SUFFIXES = (".npz", ".safetensors", *TORCH_SUFFIXES)
-NOTE = "localmim_jax"  # the entry that holds `About.to_json()`
+NOTE = "localmim_jax"  # the entry that holds `weights.info_to_json`
 _MAX_HEADER = 32 * 2**20  # of a safetensors file; real ones are below 1 MiB
 _GOLDEN_PREFIX = "param/"
 
@@ -37,7 +37,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 
 def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a file by name, and {"about": our own note, "args": a PyTorch file's command line} where present.
+    """The arrays of a file by name, and {"info": our own note, "args": a PyTorch file's command line} where present.
 
     The file's sha256 is logged, to be compared with what its authors publish.
 
@@ -72,7 +72,7 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, np.ndarray],
     return arrays, extra
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
+def write(path: Path, arrays: Mapping[str, np.ndarray], info: str) -> None:
     """Writes the whole file or leaves what was there.
 
     Raises:
@@ -85,13 +85,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
         match path.suffix.lower():
             case ".npz":
                 with open(temporary, "wb") as handle:  # a path would get another suffix
-                    np.savez(handle, **(contiguous | {NOTE: np.array(about)}))
+                    np.savez(handle, **(contiguous | {NOTE: np.array(info)}))
             case ".safetensors":
                 from safetensors.numpy import save_file
 
-                save_file(contiguous, temporary, metadata={NOTE: about, "format": "np"})
+                save_file(contiguous, temporary, metadata={NOTE: info, "format": "np"})
             case _:
-                torch_io.write(temporary, contiguous, about)
+                torch_io.write(temporary, contiguous, info)
 
 
 def check_suffix(path: Path) -> None:
@@ -132,7 +132,7 @@ def _read_npz(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[s
             chosen = [name for name in file.files if name.startswith(_GOLDEN_PREFIX)]
             names = chosen or [name for name in file.files if name != NOTE]
             arrays = {name.removeprefix(_GOLDEN_PREFIX): file[name] for name in names}
-            extra = {"about": str(file[NOTE])} if NOTE in file.files else {}
+            extra = {"info": str(file[NOTE])} if NOTE in file.files else {}
             if strangers := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
                 raise ValueError(f"{strangers[0][:80]} is no array")
     except DataError:
@@ -158,7 +158,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             arrays = {name: file.get_tensor(name) for name in names}
     except Exception as error:  # damaged bytes can raise anything
         raise _damaged(path, "safetensors", error) from error
-    return arrays, {"about": metadata[NOTE]} if NOTE in metadata else {}
+    return arrays, {"info": metadata[NOTE]} if NOTE in metadata else {}
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> DataError:

@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 
 from localmim_jax.convert import files, interpolate, names
 from localmim_jax.convert.export import rename, with_last_norm
-from localmim_jax.convert.weights import About, Weights
+from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.info import ModelInfo
 
 EPSILON = 1e-6  # of our norms; see docs/weights.md for the few where Transformers has another one built in
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of every file by others read here
@@ -106,28 +107,28 @@ def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], boo
     Raises:
         ConfigError: the model cannot be expressed there; says why.
     """
-    if weights.about.kind == "pretrain":
+    if weights.info.kind == "pretrain":
         weights = with_last_norm(weights)
-    about, origin = weights.about, weights.origin
-    if about.kind == "detector":
+    info, origin = weights.info, weights.origin
+    if info.kind == "detector":
         raise ConfigError(f"{origin}: Transformers has no such detector; export the encoder alone (--part=encoder)")
-    if about.kind == "classifier":
+    if info.kind == "classifier":
         _check_head(weights)
-    if about.num_heads is None:
+    if info.num_heads is None:
         raise ConfigError(f"{origin} does not tell its attention heads, which Transformers needs")
     arrays = _split_qkv(weights.arrays)
     width = arrays[_last_block_norm(arrays)].shape[0]
     plain = "norm/scale" not in arrays
     if plain:
         arrays |= {"norm/scale": np.ones(width, np.float32), "norm/bias": np.zeros(width, np.float32)}
-    config = _vit_config(about, arrays) if about.family == "vit" else _swin_config(about, arrays, origin)
-    rules: names.Rules = VIT if about.family == "vit" else SWIN
-    if about.kind == "classifier":
-        rules = [*((ours, f"{about.family}.{theirs}", layout) for ours, theirs, layout in rules), *_HEAD]
+    config = _vit_config(info, arrays) if info.family == "vit" else _swin_config(info, arrays, origin)
+    rules: names.Rules = VIT if info.family == "vit" else SWIN
+    if info.kind == "classifier":
+        rules = [*((ours, f"{info.family}.{theirs}", layout) for ours, theirs, layout in rules), *_HEAD]
         labels = [f"class_{i}" for i in range(len(arrays["head/bias"]))]
         config |= {"id2label": {f"{i}": label for i, label in enumerate(labels)}}
         config |= {"label2id": {label: i for i, label in enumerate(labels)}}
-    return rename(origin, arrays, rules, f"Transformers' {'ViT' if about.family == 'vit' else 'Swin'}"), config, plain
+    return rename(origin, arrays, rules, f"Transformers' {'ViT' if info.family == 'vit' else 'Swin'}"), config, plain
 
 
 def write(
@@ -152,14 +153,14 @@ def write(
 
 
 def _check_head(weights: Weights) -> None:
-    about = weights.about
-    if about.family == "vit" and about.pool != "class":
+    info = weights.info
+    if info.family == "vit" and info.pool != "class":
         raise ConfigError(
             f"{weights.origin}: its head reads the mean of the patch tokens (model.pool='mean'), where Transformers' "
             "ViT reads the class token: the same weights would give other logits there. Export the encoder alone "
             "(--part=encoder), or fine-tune with model.pool=class"
         )
-    if about.family == "swin" and about.head_order != "norm_pool":
+    if info.family == "swin" and info.head_order != "norm_pool":
         raise ConfigError(
             f"{weights.origin}: its head pools before the norm (head_order='pool_norm'), where Transformers' Swin "
             "normalizes first: the same weights would give other logits there. Export the encoder alone "
@@ -183,11 +184,11 @@ def _last_block_norm(arrays: Mapping[str, np.ndarray]) -> str:
     return max(norms, key=lambda path: [int(number) for number in re.findall(r"/(\d+)", path)])
 
 
-def _shared_config(about: About, arrays: Mapping[str, np.ndarray], model: str) -> dict[str, Any]:
+def _shared_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], model: str) -> dict[str, Any]:
     patch, _, channels, _ = arrays["encoder/patch_embed/kernel"].shape
-    size = about.image_size or (224, 224)  # a Swin works at any size
+    size = info.image_size or (224, 224)  # a Swin works at any size
     return {
-        "architectures": [f"{model}ForImageClassification" if about.kind == "classifier" else f"{model}Model"],
+        "architectures": [f"{model}ForImageClassification" if info.kind == "classifier" else f"{model}Model"],
         "model_type": model.lower(),
         "dtype": "float32",
         "image_size": size[0] if size[0] == size[1] else list(size),
@@ -201,10 +202,10 @@ def _shared_config(about: About, arrays: Mapping[str, np.ndarray], model: str) -
     }
 
 
-def _vit_config(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _vit_config(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     width, hidden = arrays["encoder/blocks/0/mlp/fc1/kernel"].shape
-    (heads,) = about.num_heads or ()
-    return _shared_config(about, arrays, "ViT") | {
+    (heads,) = info.num_heads or ()
+    return _shared_config(info, arrays, "ViT") | {
         "hidden_size": width,
         "num_hidden_layers": len({path.split("/")[2] for path in arrays if path.startswith("encoder/blocks/")}),
         "num_attention_heads": heads,
@@ -213,7 +214,7 @@ def _vit_config(about: About, arrays: Mapping[str, np.ndarray]) -> dict[str, Any
     }
 
 
-def _swin_config(about: About, arrays: Mapping[str, np.ndarray], origin: str) -> dict[str, Any]:
+def _swin_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], origin: str) -> dict[str, Any]:
     blocks = {
         tuple(map(int, m.groups())) for path in arrays if (m := re.match(r"encoder/stages/(\d+)/blocks/(\d+)/", path))
     }
@@ -227,10 +228,10 @@ def _swin_config(about: About, arrays: Mapping[str, np.ndarray], origin: str) ->
             "Transformers' Swin has one size: fine-tune at an image size whose last grid is as large as the window"
         )
     width, hidden = arrays["encoder/stages/0/blocks/0/mlp/fc1/kernel"].shape
-    return _shared_config(about, arrays, "Swin") | {
+    return _shared_config(info, arrays, "Swin") | {
         "embed_dim": width,
         "depths": depths,
-        "num_heads": list(about.num_heads or ()),
+        "num_heads": list(info.num_heads or ()),
         "window_size": windows.pop(),
         "mlp_ratio": hidden / width,
         "use_absolute_embeddings": False,

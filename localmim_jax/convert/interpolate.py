@@ -31,11 +31,12 @@ def resize_grid(table: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, i
 
 
 def resize_positions(table: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int], method: str) -> np.ndarray:
-    """A ViT's positions for another grid of patches, float32 [1 + rows * columns, d]; the class token's row stays.
+    """A ViT's positions for another grid of patches, float32 [p + rows * columns, d]; p rows of prefix tokens stay.
 
     `method` is "bicubic" in fine-tuning and "bilinear" in segmentation (docs/method.md).
     """
-    return np.concatenate([table[:1], resize_grid(table[1:], grid, new_grid, method)])
+    prefix = len(table) - grid[0] * grid[1]
+    return np.concatenate([table[:prefix], resize_grid(table[prefix:], grid, new_grid, method)])
 
 
 def fixed_positions(grid: tuple[int, int], width: int, prefix: int = 1) -> np.ndarray:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from localmim_jax.convert import interpolate
-from localmim_jax.convert.weights import POSITIONS, About, Weights
+from localmim_jax.convert.weights import POSITIONS, Weights
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.params import Tree, flatten, unflatten
 from localmim_jax.text import columns
 
@@ -76,7 +77,7 @@ class Report:
 
 
 def transfer(
-    weights: Weights, params: Tree, about: About, fresh: Sequence[str] = (), method: str = "bicubic"
+    weights: Weights, params: Tree, info: ModelInfo, fresh: Sequence[str] = (), method: str = "bicubic"
 ) -> tuple[Tree, Report]:
     """The model's parameters with everything taken over that belongs there.
 
@@ -87,7 +88,7 @@ def transfer(
     Args:
         weights: the source.
         params: the model's own, freshly drawn, as host arrays.
-        about: the model, see `weights.describe`.
+        info: the model, see `ModelConfig.describe`.
         fresh: patterns of encoder paths that the source may lack (relative bias tables of the segmentation ViT).
         method: how positions are interpolated, "bicubic" or "bilinear".
 
@@ -96,10 +97,10 @@ def transfer(
     """
     rows = [Row("ignored", name, reason) for name, reason in weights.ignored.items()]
     rows += [Row("unexpected", name, reason) for name, reason in weights.unexpected.items()]
-    rows += [Row("mismatched", name, reason) for name, reason in _contradictions(weights.about, about)]
-    same_kind = weights.about.kind == about.kind != "encoder"
+    rows += [Row("mismatched", name, reason) for name, reason in _contradictions(weights.info, info)]
+    same_kind = weights.info.kind == info.kind != "encoder"
     wanted, filled = flatten(params), {}
-    grids = _grid(weights.about, weights.arrays), _grid(about, wanted)
+    grids = _grid(weights.info, weights.arrays), _grid(info, wanted)
     for path, own in wanted.items():
         if not same_kind and not path.startswith("encoder/"):
             filled[path], row = own, Row("initialized", path, "new")
@@ -110,7 +111,7 @@ def transfer(
         elif path == POSITIONS:
             filled[path], row = _positions(weights.arrays[path], own, grids, method)
         else:
-            same_size = weights.about.image_size == about.image_size
+            same_size = weights.info.image_size == info.image_size
             filled[path], row = _fill(path, weights.arrays[path], own, same_size)
         rows.append(row)
     for path in weights.arrays:
@@ -127,14 +128,14 @@ def check(report: Report) -> None:
         raise ConfigError(f"{report.origin} does not fit this model: {report.summary()}")
 
 
-def _contradictions(theirs: About, about: About) -> list[tuple[str, str]]:
+def _contradictions(theirs: ModelInfo, info: ModelInfo) -> list[tuple[str, str]]:
     """What the two descriptions say differently, where both say anything and arrays' shapes would not show it."""
-    if theirs.family != about.family:
-        return [("backbone", f"the source is a {theirs.family}, the model a {about.family}")]
+    if theirs.family != info.family:
+        return [("backbone", f"the source is a {theirs.family}, the model a {info.family}")]
     keys = ["num_heads"]
-    if theirs.kind == about.kind == "classifier":
+    if theirs.kind == info.kind == "classifier":
         keys += ["pool", "head_order"]
-    values = [(key, getattr(theirs, key), getattr(about, key)) for key in keys]
+    values = [(key, getattr(theirs, key), getattr(info, key)) for key in keys]
     return [
         (key, f"{source} in the source, {own} in the model")
         for key, source, own in values
@@ -167,7 +168,9 @@ def _positions(
 ) -> tuple[np.ndarray, Row]:
     """The source's positions on the model's grid, and their row."""
     old, new = grids
-    if old is None or new is None or source.shape[1:] != own.shape[1:] or len(source) != 1 + old[0] * old[1]:
+    prefix = None if new is None else len(own) - new[0] * new[1]  # rows of tokens without a place in the image
+    fits = old is not None and prefix is not None and len(source) == prefix + old[0] * old[1]
+    if old is None or new is None or not fits or source.shape[1:] != own.shape[1:]:
         return own, Row("mismatched", POSITIONS, f"{list(source.shape)} in the source, {list(own.shape)} in the model")
     if old == new:
         return source, Row("loaded", POSITIONS)
@@ -188,10 +191,13 @@ def _left_over(path: str, weights: Weights, grid: Grid | None, same_kind: bool) 
     return Row("ignored", path, "only the encoder is taken over")
 
 
-def _grid(about: About, arrays: Mapping[str, np.ndarray]) -> Grid | None:
+def _grid(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> Grid | None:
     """(rows, columns) of a ViT's patches: from the image size, or else the square one that its positions fill."""
     kernel, positions = arrays.get(_PATCH_KERNEL), arrays.get(POSITIONS)
-    if about.image_size is not None and kernel is not None and kernel.ndim == 4:
-        return about.image_size[0] // kernel.shape[0], about.image_size[1] // kernel.shape[1]
-    side = math.isqrt(len(positions) - 1) if positions is not None and len(positions) else 0
-    return (side, side) if side else None
+    if info.image_size is not None and kernel is not None and kernel.ndim == 4:
+        return info.image_size[0] // kernel.shape[0], info.image_size[1] // kernel.shape[1]
+    for prefix in (1, 0):  # rows of a class token, or none
+        places = 0 if positions is None else len(positions) - prefix
+        if places > 0 and (side := math.isqrt(places)) ** 2 == places:
+            return side, side
+    return None

@@ -45,7 +45,7 @@ VIT_CLASSIFIER = (
 )
 
 
-def vit_decoder(index: int, octaves: int) -> tuple[tuple[str, str, str], ...]:
+def vit_decoder(index: int, log2_scale: int) -> tuple[tuple[str, str, str], ...]:
     """The rules of one ViT decoder. In the release the numbering of `pred` depends on how the decoder rescales."""
     ours, theirs = f"decoders/{index}", f"decoder.{index}"
     rules = [
@@ -59,16 +59,16 @@ def vit_decoder(index: int, octaves: int) -> tuple[tuple[str, str, str], ...]:
         (f"{ours}/out_norm/bias", f"{theirs}.norm.bias", "same"),
     ]
     position = 0
-    for i in range(max(octaves, 0)):
+    for i in range(max(log2_scale, 0)):
         rules.append((f"{ours}/upsamples/{i}/kernel", f"{theirs}.pred.{position}.weight", "deconv"))
         rules.append((f"{ours}/upsamples/{i}/bias", f"{theirs}.pred.{position}.bias", "same"))
-        if i + 1 < octaves:
+        if i + 1 < log2_scale:
             rules.append((f"{ours}/upsample_norms/{i}/scale", f"{theirs}.pred.{position + 1}.weight", "same"))
             rules.append((f"{ours}/upsample_norms/{i}/bias", f"{theirs}.pred.{position + 1}.bias", "same"))
             position += 3  # transposed convolution, norm, GELU
         else:
             position += 1
-    position += octaves < 0  # a pooling layer comes first
+    position += log2_scale < 0  # a pooling layer comes first
     rules.append((f"{ours}/predict/kernel", f"{theirs}.pred.{position}.weight", "conv1x1"))
     rules.append((f"{ours}/predict/bias", f"{theirs}.pred.{position}.bias", "same"))
     return tuple(rules)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from localmim_jax.convert import interpolate, names, timm_names
-from localmim_jax.convert.weights import About, Weights
+from localmim_jax.convert.weights import Weights, info_from_json
 from localmim_jax.errors import DataError
+from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.positions import relative_position_index
 
 GRADIENT_FILTERS = np.array(  # of `hog_enc.<k>.conv.weight`
@@ -29,12 +30,12 @@ class Scheme:
     """How a kind of file names its arrays.
 
     Attributes:
-        about: what the names and shapes tell of the model.
+        info: what the names and shapes tell of the model.
         rules: as in `names`.
         ignored: (pattern of names, reason, check or None); a name whose array fails the check is unexpected.
     """
 
-    about: About
+    info: ModelInfo
     rules: names.Rules
     ignored: tuple[tuple[str, str, Callable[[np.ndarray], bool] | None], ...] = ()
 
@@ -46,7 +47,7 @@ def recognize(
 
     Args:
         arrays: by name.
-        extra: {"about": our own note, "args": the release's command line}, where present.
+        extra: {"info": our own note, "args": the release's command line}, where present.
         origin: the file, for messages.
         standard_merging: a pre-training Swin under the release's names has its patch merging in the standard order
             already. The release's own files do not (docs/differences.md), so by default they are permuted.
@@ -54,19 +55,19 @@ def recognize(
     Raises:
         DataError: the names are of no model known here, or our note is damaged.
     """
-    about = About.from_json(extra["about"], origin) if "about" in extra else None
+    info = info_from_json(extra["info"], origin) if "info" in extra else None
     if any("/" in name for name in arrays):
-        return _ours(arrays, about, origin)
+        return _ours(arrays, info, origin)
     if all(name.startswith("module.") for name in arrays):  # saved from inside a data-parallel wrapper
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     scheme = _scheme(arrays, origin)
-    if about is None:
-        about = _with_command_line(scheme.about, extra.get("args", {}))
+    if info is None:
+        info = _with_command_line(scheme.info, extra.get("args", {}))
     found, ignored, unexpected = _apply(arrays, scheme)
     found = _as_float32(found, unexpected)
-    if about.family == "swin" and about.kind == "pretrain" and not standard_merging:
+    if info.family == "swin" and info.kind == "pretrain" and not standard_merging:
         found = swap_merging_order(found)
-    return Weights(found, about, origin, ignored, unexpected)
+    return Weights(found, info, origin, ignored, unexpected)
 
 
 def swap_merging_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -86,14 +87,14 @@ def swap_merging_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return swapped
 
 
-def _ours(arrays: Mapping[str, np.ndarray], about: About | None, origin: str) -> Weights:
-    if about is None:
+def _ours(arrays: Mapping[str, np.ndarray], info: ModelInfo | None, origin: str) -> Weights:
+    if info is None:
         tops = {name.split("/")[0] for name in arrays}
         kind = "pretrain" if "decoders" in tops else "classifier" if "head" in tops else "encoder"
-        about = About("swin" if any(name.startswith("encoder/stages/") for name in arrays) else "vit", kind)
+        info = ModelInfo("swin" if any(name.startswith("encoder/stages/") for name in arrays) else "vit", kind)
     unexpected = {name: _NO_SUCH_NAME for name in arrays if "/" not in name}
     known = {name: array for name, array in arrays.items() if name not in unexpected}
-    return Weights(_as_float32(known, unexpected), about, origin, {}, unexpected)
+    return Weights(_as_float32(known, unexpected), info, origin, {}, unexpected)
 
 
 def _scheme(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
@@ -109,12 +110,14 @@ def _scheme(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
 
 
 def _release_vit_pretraining(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
-    octaves = tuple(_decoder_octaves(arrays, k) for k in range(_count(arrays, r"decoder\.(\d+)\..*")))
-    decoders = [rule for k, octave in enumerate(octaves) for rule in names.vit_decoder(k, octave)]
+    log2_scale = tuple(_decoder_log2_scale(arrays, k) for k in range(_count(arrays, r"decoder\.(\d+)\..*")))
+    decoders = [rule for k, log2_scale in enumerate(log2_scale) for rule in names.vit_decoder(k, log2_scale)]
     depth = _count(arrays, r"blocks\.(\d+)\..*")
-    taps = (2, 4, depth - 2, depth) if len(octaves) == 4 else None
-    about = About("vit", "pretrain", _vit_image_size(arrays), taps=taps, octaves=octaves, **_target(arrays, origin))
-    return Scheme(about, (*names.VIT_ENCODER, *decoders), _DERIVED)
+    taps = (2, 4, depth - 2, depth) if len(log2_scale) == 4 else None
+    info = ModelInfo(
+        "vit", "pretrain", _vit_image_size(arrays), taps=taps, log2_scale=log2_scale, **_target(arrays, origin)
+    )
+    return Scheme(info, (*names.VIT_ENCODER, *decoders), _DERIVED)
 
 
 def _plain_vit(arrays: Mapping[str, np.ndarray]) -> Scheme:
@@ -122,11 +125,11 @@ def _plain_vit(arrays: Mapping[str, np.ndarray]) -> Scheme:
     size = _vit_image_size(arrays)
     if "head.weight" not in arrays:
         mae = ((timm_names.MAE_DECODER, "MAE's decoder", None),)
-        return Scheme(About("vit", "encoder", size), timm_names.VIT_FEATURES, mae)
+        return Scheme(ModelInfo("vit", "encoder", size), timm_names.VIT_FEATURES, mae)
     if "fc_norm.weight" in arrays:
-        return Scheme(About("vit", "classifier", size, pool="mean", head_order="pool_norm"), names.VIT_CLASSIFIER)
-    about = About("vit", "classifier", size, pool="class", head_order="pool_norm")
-    return Scheme(about, timm_names.VIT_CLASS_TOKEN)
+        return Scheme(ModelInfo("vit", "classifier", size, pool="mean", head_order="pool_norm"), names.VIT_CLASSIFIER)
+    info = ModelInfo("vit", "classifier", size, pool="class", head_order="pool_norm")
+    return Scheme(info, timm_names.VIT_CLASS_TOKEN)
 
 
 def _release_swin_pretraining(arrays: Mapping[str, np.ndarray], origin: str) -> Scheme:
@@ -134,21 +137,21 @@ def _release_swin_pretraining(arrays: Mapping[str, np.ndarray], origin: str) -> 
     decoders = [rule for k in range(count) for rule in names.swin_decoder(k)]
     size, heads = _swin_pretraining_image_size(arrays), _swin_heads(arrays, "encoder.", stages)
     taps = tuple(range(1, stages + 1)) if count == stages else None
-    about = About("swin", "pretrain", size, heads, taps=taps, octaves=(0,) * count, **_target(arrays, origin))
-    return Scheme(about, (*names.swin_encoder("encoder."), *decoders), _DERIVED)
+    info = ModelInfo("swin", "pretrain", size, heads, taps=taps, log2_scale=(0,) * count, **_target(arrays, origin))
+    return Scheme(info, (*names.swin_encoder("encoder."), *decoders), _DERIVED)
 
 
 def _plain_swin(arrays: Mapping[str, np.ndarray]) -> Scheme:
     """The release's fine-tuned Swin bears the names of the original Swin; timm has others for merging and head."""
     stages = _count(arrays, r"layers\.(\d+)\..*")
-    about = About("swin", "encoder", _swin_image_size(arrays), _swin_heads(arrays, "", stages))
+    info = ModelInfo("swin", "encoder", _swin_image_size(arrays), _swin_heads(arrays, "", stages))
     is_timm = f"layers.{stages - 1}.downsample.norm.weight" in arrays
     if any(name.startswith("head.") for name in arrays):
         order = "norm_pool" if is_timm else "pool_norm"
-        about = dataclasses.replace(about, kind="classifier", pool="mean", head_order=order)
+        info = dataclasses.replace(info, kind="classifier", pool="mean", head_order=order)
     if is_timm:
-        return Scheme(about, (*timm_names.swin_encoder(stages), *timm_names.SWIN_HEAD), _DERIVED)
-    return Scheme(about, (*names.swin_encoder(), *names.SWIN_HEAD), _DERIVED)
+        return Scheme(info, (*timm_names.swin_encoder(stages), *timm_names.SWIN_HEAD), _DERIVED)
+    return Scheme(info, (*names.swin_encoder(), *names.SWIN_HEAD), _DERIVED)
 
 
 def _apply(
@@ -185,12 +188,12 @@ def _as_float32(arrays: Mapping[str, np.ndarray], unexpected: dict[str, str]) ->
     return result
 
 
-def _with_command_line(about: About, args: Mapping[str, Any]) -> About:
+def _with_command_line(info: ModelInfo, args: Mapping[str, Any]) -> ModelInfo:
     """Takes the image size from the release's arguments, where the arrays do not tell it."""
     size = args.get("input_size")
-    if about.image_size is not None or type(size) is not int or not 0 < size < 2**16:
-        return about
-    return dataclasses.replace(about, image_size=(size, size))
+    if info.image_size is not None or type(size) is not int or not 0 < size < 2**16:
+        return info
+    return dataclasses.replace(info, image_size=(size, size))
 
 
 def _count(arrays: Mapping[str, np.ndarray], pattern: str) -> int:
@@ -199,7 +202,7 @@ def _count(arrays: Mapping[str, np.ndarray], pattern: str) -> int:
     return max(numbers, default=-1) + 1
 
 
-def _decoder_octaves(arrays: Mapping[str, np.ndarray], index: int) -> int:
+def _decoder_log2_scale(arrays: Mapping[str, np.ndarray], index: int) -> int:
     """log2 of a release ViT decoder's rescaling: a doubling is a transposed convolution, a pooling shifts `pred`."""
     doublings = sum(
         re.fullmatch(rf"decoder\.{index}\.pred\.\d+\.weight", name) is not None and array.shape[2:] == (2, 2)

@@ -27,7 +27,7 @@ def read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, A
         max_bytes: limit on the file's content and on the tensors made from it.
 
     Returns:
-        (name -> array; bfloat16 becomes float32), {"args": the command line's values, "about": our own note}, each
+        (name -> array; bfloat16 becomes float32), {"args": the command line's values, "info": our own note}, each
         only where present.
 
     Raises:
@@ -58,15 +58,15 @@ def read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, A
     if states and isinstance(content.get("args"), argparse.Namespace):
         extra["args"] = dict(vars(content["args"]))
     if states and isinstance(content.get("localmim_jax"), str):
-        extra["about"] = content["localmim_jax"]
+        extra["info"] = content["localmim_jax"]
     return arrays, extra
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], about: str) -> None:
-    """Writes `{"model": tensors, "localmim_jax": about}`, which the release's and timm's loaders understand."""
+def write(path: Path, arrays: Mapping[str, np.ndarray], info: str) -> None:
+    """Writes `{"model": tensors, "localmim_jax": info}`, which the release's and timm's loaders understand."""
     torch = _import_torch()
     model = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    torch.save({"model": model, "localmim_jax": about}, path)
+    torch.save({"model": model, "localmim_jax": info}, path)
 
 
 def _import_torch() -> Any:

@@ -8,60 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.errors import DataError
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.models.classifier import BATCH_NORM_EPSILON, ClassifierConfig
-from localmim_jax.segmentation.upernet import SegmenterConfig
+from localmim_jax.models.classifier import BATCH_NORM_EPSILON
+from localmim_jax.models.info import ModelInfo
+from localmim_jax.models.registry import KINDS
 
 POSITIONS = "encoder/position_embedding"
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What the arrays themselves do not tell. Every field but the first two may be None: unknown, or not applicable.
-
-    Attributes:
-        family: of the backbone, "vit" or "swin".
-        kind: "pretrain", the encoder with its decoders; "classifier", with a head; "detector"; "segmenter";
-            or "encoder", alone.
-        image_size: (h, w) in pixels that the positions and windows were made for.
-        num_heads: attention heads of the encoder, one number, or one a stage.
-        taps: layers that reconstruct in pre-training, counted from 1.
-        target: of pre-training, "hog" or "pixels".
-        octaves: of every decoder, log2 of its target grid over its feature grid; only the sign of negative ones counts.
-        hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter.
-        pool, head_order: of a classifier, as in `ClassifierConfig`.
-    """
-
-    family: str
-    kind: str
-    image_size: tuple[int, int] | None = None
-    num_heads: tuple[int, ...] | None = None
-    taps: tuple[int, ...] | None = None
-    target: str | None = None
-    octaves: tuple[int, ...] | None = None
-    hog_bias: tuple[tuple[float, float], ...] | None = None
-    pool: str | None = None
-    head_order: str | None = None
-
-    def to_json(self) -> str:
-        """For the metadata of a file; `from_json` reads it back."""
-        return json.dumps({key: value for key, value in dataclasses.asdict(self).items() if value is not None})
-
-    @classmethod
-    def from_json(cls, text: str, origin: str) -> "About":
-        """Checks every value, since the text may come from anybody's file.
-
-        Raises:
-            DataError: it is not what `to_json` writes.
-        """
-        try:
-            values = json.loads(text)
-            about = cls(**{name: _CHECKS[name](value) for name, value in values.items()})
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DataError(f"{origin}: its description of the model is damaged ({type(error).__name__})") from error
-        return about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,37 +22,38 @@ class Weights:
 
     Attributes:
         arrays: flat, under our paths and in our layouts. ViT always has `encoder/position_embedding`.
-        about: the model.
+        info: what else is known of the model.
         origin: the file or run, for messages.
         ignored: name -> why it is left out on purpose.
         unexpected: name -> why it cannot be used; loading fails while there is any.
     """
 
     arrays: dict[str, np.ndarray]
-    about: About
+    info: ModelInfo
     origin: str
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
     unexpected: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def describe(config: LocalMIMConfig | ClassifierConfig | MaskRCNNConfig | SegmenterConfig) -> About:
-    """What is to be known of a model, from its configuration."""
-    encoder = config.encoder
-    heads = encoder.num_heads
-    common: dict[str, Any] = {
-        "family": "swin" if isinstance(heads, tuple) else "vit",
-        "image_size": tuple(encoder.image_size),
-        "num_heads": heads if isinstance(heads, tuple) else (heads,),
-    }
-    if isinstance(config, MaskRCNNConfig):
-        return About(kind="detector", **common)
-    if isinstance(config, SegmenterConfig):
-        return About(kind="segmenter", **common)
-    if isinstance(config, ClassifierConfig):
-        return About(kind="classifier", pool=config.pool, head_order=config.head_order, **common)
-    target = config.target
-    common |= {"taps": tuple(config.taps), "octaves": tuple(decoder.octaves for decoder in config.decoders())}
-    return About(kind="pretrain", target=target.kind, hog_bias=target.hog_bias, **common)
+def info_to_json(info: ModelInfo) -> str:
+    """For the metadata of a file; `info_from_json` reads it back."""
+    values = dataclasses.asdict(info).items()
+    return json.dumps({_STORED.get(name, name): value for name, value in values if value is not None})
+
+
+def info_from_json(text: str, origin: str) -> ModelInfo:
+    """Checks every value, since the text may come from anybody's file.
+
+    Raises:
+        DataError: it is not what `info_to_json` writes.
+    """
+    fields = {_STORED.get(name, name): name for name in _CHECKS}
+    try:
+        values = {fields[key]: value for key, value in json.loads(text).items()}
+        info = ModelInfo(**{name: _CHECKS[name](value) for name, value in values.items()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{origin}: its description of the model is damaged ({type(error).__name__})") from error
+    return info
 
 
 def looks_untrained(weights: Weights) -> bool:
@@ -147,14 +100,15 @@ def _tuple(item: Any, length: int | None = None) -> Any:
     return check
 
 
+_STORED = {"log2_scale": "octaves"}  # fields that have another name in files
 _CHECKS: Mapping[str, Any] = {
-    "family": _one_of("vit", "swin"),
+    "family": _one_of(*KINDS),
     "kind": _one_of("pretrain", "classifier", "detector", "segmenter", "encoder"),
     "image_size": _tuple(_whole, 2),
     "num_heads": _tuple(_whole),
     "taps": _tuple(_whole),
     "target": _one_of("hog", "pixels"),
-    "octaves": _tuple(_whole),
+    "log2_scale": _tuple(_whole),
     "hog_bias": _tuple(_tuple(_number, 2)),
     "pool": _one_of("mean", "class"),
     "head_order": _one_of("pool_norm", "norm_pool"),

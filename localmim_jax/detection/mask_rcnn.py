@@ -6,6 +6,7 @@ of boxes to a fixed length.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +18,19 @@ from localmim_jax.detection import assign, roi, rpn
 from localmim_jax.detection.anchors import SCALE, anchor_centers
 from localmim_jax.detection.fpn import FPN, STRIDES
 from localmim_jax.errors import ConfigError
-from localmim_jax.models.pyramid import PyramidBackbone, dense_encoder, pyramid_taps
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from localmim_jax.models.base import EncoderConfig, ModelConfig
+from localmim_jax.models.pyramid import PyramidBackbone
 
 Levels = tuple[Float[Array, "b _h _w d"], ...]
 Losses = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskRCNNConfig:
+class MaskRCNNConfig(ModelConfig):
     """Settings of the detector. The defaults are those of mmdetection's Mask R-CNN, which the paper trains.
 
     Attributes:
-        encoder: backbone, as returned by `models.pyramid.dense_encoder`.
+        encoder: backbone, as returned by `EncoderConfig.for_dense`.
         num_classes: number of classes without the background.
         channels: channels of the pyramid's levels and of the convolutions on them.
         box_head_width: width of the box head's two hidden layers.
@@ -47,7 +47,11 @@ class MaskRCNNConfig:
         ConfigError: a value is out of range.
     """
 
-    encoder: ViTConfig | SwinConfig
+    kind: ClassVar[str] = "detector"
+    has_features: ClassVar[bool] = False
+    with_statistics: ClassVar[bool] = True
+
+    encoder: EncoderConfig
     num_classes: int = 80
     channels: int = 256
     box_head_width: int = 1024
@@ -81,8 +85,7 @@ class MaskRCNNConfig:
     def _check_encoder(self) -> None:
         """Raises ConfigError where the padded images do not fit the pyramid."""
         h, w = self.encoder.image_size
-        is_swin = isinstance(self.encoder, SwinConfig)
-        patch_size = 4 if is_swin else 16
+        patch_size = self.encoder.dense_patch_size
         if self.encoder.patch_size != patch_size:
             raise ConfigError(f"model.patch_size is {self.encoder.patch_size}: the pyramid's strides need {patch_size}")
         if h % 32 or w % 32:
@@ -93,20 +96,24 @@ class MaskRCNNConfig:
             raise ConfigError(
                 f"image_size {h}x{w} is portrait; give the landscape size. Portrait images use it transposed."
             )
-        if not is_swin and h != w:
+        if self.encoder.fixed_image_size and h != w:
             raise ConfigError(f"image_size {h}x{w}: a ViT's positions have one shape, so give a square")
+
+    def make(self, rngs: nnx.Rngs) -> "MaskRCNN":
+        """The detector with drawn parameters."""
+        return MaskRCNN(self, rngs=rngs)
 
 
 class MaskRCNN(PyramidBackbone):
     """Images -> losses, or detections."""
 
     def __init__(self, config: MaskRCNNConfig, *, rngs: nnx.Rngs):
-        encoder = dense_encoder(config.encoder)
+        encoder = config.encoder.for_dense()
         super().__init__(encoder, rngs=rngs)
         self.config = config
         channels, dtype = config.channels, encoder.dtype
         shared = {"sampling_ratio": config.sampling_ratio, "dtype": dtype, "rngs": rngs}
-        widths = tuple(encoder.feature_width(tap) for tap in pyramid_taps(encoder))
+        widths = tuple(encoder.feature_width(tap) for tap in self.taps)
         self.fpn = FPN(widths, channels, dtype=dtype, rngs=rngs)
         self.rpn = rpn.RPN(channels, anchor_scale=config.anchor_scale, dtype=dtype, rngs=rngs)
         self.box_head = roi.BoxHead(channels, config.box_head_width, config.num_classes, **shared)

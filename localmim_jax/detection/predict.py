@@ -87,8 +87,8 @@ class Results:
 
 def require_detector(checkpoint: str, config: ConfigDict, weights: Weights, categories: Categories) -> None:
     """Raises ConfigError unless the weights are a detector with as many classes as its config and its categories."""
-    if weights.about.kind != "detector":
-        raise ConfigError(f"{checkpoint} holds no detector ({weights.about.kind}): train one first")
+    if weights.info.kind != "detector":
+        raise ConfigError(f"{checkpoint} holds no detector ({weights.info.kind}): train one first")
     trained_for = weights.arrays["box_head/scores/bias"].size - 1
     for what, count in (("config", config.model.num_classes), ("categories", len(categories.ids))):
         if count != trained_for:

@@ -13,16 +13,22 @@ from localmim_jax.detection import batches, sources
 from localmim_jax.detection.augment import DetectionEvalTransform, DetectionTransform
 from localmim_jax.detection.coco import DetectionSource
 from localmim_jax.detection.coco_ap import Categories, CocoAP
-from localmim_jax.detection.mask_rcnn import MaskRCNN
+from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.engine.task import Batch, Evaluation, Task
 from localmim_jax.errors import DataError
 from localmim_jax.files import write_json
 from localmim_jax.params import Tree, model_state_of
-from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.tasks import from_config, inputs
 from localmim_jax.tasks.initialize import initializer
 
 RESULTS = "detections.json"
 CATEGORIES = "categories.json"  # COCO's id and name of each label, so that the run can be used without its dataset
+
+
+def model_config(config: ConfigDict) -> MaskRCNNConfig:
+    """The detector; its encoder is changed to what dense features need."""
+    encoder = from_config.encoder_config(config).for_dense()
+    return from_config.fill(MaskRCNNConfig, ConfigDict(config.model.to_dict() | {"encoder": encoder}))
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -36,7 +42,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         ConfigError: an impossible model, schedule or augmentation.
         DataError: the dataset is missing or empty, or its classes are not the model's.
     """
-    model = from_config.detector_config(config)
+    model = model_config(config)
     normalize = normalizer(config)
     data = inputs.data_config(config)
     train = open_split(config, config.data.split, skip_empty=config.data.skip_empty)
@@ -71,13 +77,13 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     return Task(
         name=config.task,
-        make_model=lambda rngs: MaskRCNN(model, rngs=rngs),
+        make_model=model.make,
         loss=loss,
         train_batches=train_batches,
         batch_size=config.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        weight_decay_rules=decay.DETECT,
+        weight_decay_rules=model.encoder.weight_decay["detect"],
         init_from=initializer(config, model),
         evaluations=(
             evaluation(

@@ -57,24 +57,24 @@ class DecoderConfig:
             )
         if self.depth < 0:
             raise ConfigError(f"model.decoder.depth is {self.depth}: choose 0 or more")
-        if self.width % 2 ** max(self.octaves, 0):
+        if self.width % 2 ** max(self.log2_scale, 0):
             raise ConfigError(
-                f"model.decoder.width {self.width} cannot be halved {self.octaves} times on the way from a "
-                f"{self.feature_grid} to a {self.target_grid} grid: choose a multiple of {2**self.octaves}"
+                f"model.decoder.width {self.width} cannot be halved {self.log2_scale} times on the way from a "
+                f"{self.feature_grid} to a {self.target_grid} grid: choose a multiple of {2**self.log2_scale}"
             )
 
     @property
-    def octaves(self) -> int:
+    def log2_scale(self) -> int:
         """log2 of the target grid over the feature grid: 2 doubles twice, -1 halves once.
 
         Raises:
             ConfigError: the ratio is not one power of two for both axes.
         """
         (rows, columns), (target_rows, target_columns) = self.feature_grid, self.target_grid
-        for octaves in range(-10, 11):
-            up, down = 2 ** max(octaves, 0), 2 ** max(-octaves, 0)
+        for log2_scale in range(-10, 11):
+            up, down = 2 ** max(log2_scale, 0), 2 ** max(-log2_scale, 0)
             if (target_rows * down, target_columns * down) == (rows * up, columns * up):
-                return octaves
+                return log2_scale
         raise ConfigError(
             f"a {target_rows}x{target_columns} target grid cannot be reached from a {rows}x{columns} feature grid: "
             "the ratio must be the same power of two on both axes, so choose target cells that are the patch size "
@@ -102,7 +102,7 @@ class Decoder(nnx.Module):
         self.blocks = nnx.List([blocks.Block(block, rngs=rngs) for _ in range(config.depth)])
         self.out_norm = blocks.layer_norm(width, config.epsilon, dtype=dtype, rngs=rngs)
 
-        widths = [width // 2**i for i in range(max(config.octaves, 0) + 1)]
+        widths = [width // 2**i for i in range(max(config.log2_scale, 0) + 1)]
         self.upsamples = nnx.List([Upsample(w, dtype=dtype, rngs=rngs) for w in widths[:-1]])
         self.upsample_norms = nnx.List(
             [blocks.layer_norm(w, config.epsilon, dtype=dtype, rngs=rngs) for w in widths[1:-1]]
@@ -133,12 +133,12 @@ class Decoder(nnx.Module):
         return x.reshape(x.shape[0], -1, config.out_channels)
 
     def rescale(self, x: jax.Array) -> jax.Array:
-        """[b, feature rows, columns, d] -> [b, target rows, columns, d / 2^octaves or d]: upsampled or mean-pooled."""
+        """[b, feature rows, columns, d] -> [b, target rows, columns, d / 2^log2_scale or d]: up or mean-pooled."""
         for i, upsample in enumerate(self.upsamples):
             x = upsample(x)
             if i < len(self.upsample_norms):
                 x = blocks.gelu(self.upsample_norms[i](x))
-        factor = 2 ** max(-self.config.octaves, 0)
+        factor = 2 ** max(-self.config.log2_scale, 0)
         if factor > 1:
             b, rows, columns, d = x.shape
             x = x.reshape(b, rows // factor, factor, columns // factor, factor, d).mean(axis=(2, 4))

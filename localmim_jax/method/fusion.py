@@ -9,8 +9,7 @@ import jax
 from flax import nnx
 
 from localmim_jax.models import blocks
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from localmim_jax.models.base import EncoderConfig
 
 
 class Fusion(nnx.Module):
@@ -22,7 +21,7 @@ class Fusion(nnx.Module):
         top: the layer whose place the result takes.
     """
 
-    def __init__(self, encoder: ViTConfig | SwinConfig, layers: tuple[int, ...], top: int, *, rngs: nnx.Rngs):
+    def __init__(self, encoder: EncoderConfig, layers: tuple[int, ...], top: int, *, rngs: nnx.Rngs):
         width = encoder.feature_width(top)
         rows = encoder.feature_grid(top)[0]
         self.factors = tuple(encoder.feature_grid(layer)[0] // rows for layer in layers)

@@ -5,7 +5,7 @@ before it pools.
 """
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,16 @@ from flax import nnx
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks
-from localmim_jax.models.swin import Swin, SwinConfig
-from localmim_jax.models.vit import ViT, ViTConfig
+from localmim_jax.models.base import EncoderConfig, ModelConfig
+from localmim_jax.models.info import ModelInfo
+from localmim_jax.models.vit import ViTConfig
 
 BATCH_NORM_EPSILON = 1e-6  # MAE's linear probe
 BATCH_NORM_MOMENTUM = 0.9  # 1 - torch's 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(ModelConfig):
     """A classifier.
 
     Attributes:
@@ -33,7 +34,9 @@ class ClassifierConfig:
         batch_norm: a batch norm without scale and bias before the head, as in MAE's linear probe.
     """
 
-    encoder: ViTConfig | SwinConfig = ViTConfig(position="learned")
+    kind: ClassVar[str] = "classifier"
+
+    encoder: EncoderConfig = ViTConfig(position="learned")
     num_classes: int = 1000
     pool: Literal["mean", "class"] = "mean"
     head_order: Literal["pool_norm", "norm_pool"] = "pool_norm"
@@ -45,12 +48,20 @@ class ClassifierConfig:
             raise ConfigError(f"model.num_classes is {self.num_classes}: at least 2 are needed")
         if self.pool not in ("mean", "class"):
             raise ConfigError(f"model.pool is {self.pool!r}: choose 'mean' or 'class'")
-        if self.pool == "class" and not isinstance(self.encoder, ViTConfig):
+        if self.pool == "class" and not self.encoder.has_class_token:
             raise ConfigError("model.pool='class' needs a class token, which only ViT has: choose 'mean'")
         if self.head_order not in ("pool_norm", "norm_pool"):
             raise ConfigError(f"model.head_order is {self.head_order!r}: choose 'pool_norm' or 'norm_pool'")
         if self.head_std <= 0:
             raise ConfigError(f"model.head_std is {self.head_std}: it must be above 0")
+
+    def make(self, rngs: nnx.Rngs) -> "Classifier":
+        """The classifier with drawn parameters."""
+        return Classifier(self, rngs=rngs)
+
+    def describe(self) -> ModelInfo:
+        """What is known of the classifier."""
+        return dataclasses.replace(super().describe(), pool=self.pool, head_order=self.head_order)
 
 
 class Classifier(nnx.Module):
@@ -60,7 +71,7 @@ class Classifier(nnx.Module):
         encoder = config.encoder
         width = encoder.feature_width(encoder.num_layers)
         self.config = config
-        self.encoder = ViT(encoder, rngs=rngs) if isinstance(encoder, ViTConfig) else Swin(encoder, rngs=rngs)
+        self.encoder = encoder.make(rngs)
         self.norm = blocks.layer_norm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
         if config.batch_norm:
             self.batch_norm = nnx.BatchNorm(
@@ -93,7 +104,7 @@ class Classifier(nnx.Module):
 
     def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """The normalized and pooled feature, float32 [b, width]."""
-        config, prefix = self.config, self.encoder.num_prefix_tokens
+        config, prefix = self.config, self.config.encoder.num_prefix_tokens
         (x,) = self.encoder(images, taps=(config.encoder.num_layers,), key=key)
         x = x[:, :1] if config.pool == "class" else x[:, prefix:]
         x = x.astype(jnp.float32)

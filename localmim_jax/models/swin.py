@@ -6,21 +6,32 @@ defects of the authors' release that this rules out are in docs/differences.md.
 """
 
 import dataclasses
-from typing import Any, Literal, cast
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from localmim_jax.errors import ConfigError
-from localmim_jax.models import blocks
+from localmim_jax.models import blocks, decay
+from localmim_jax.models.base import EncoderConfig
 from localmim_jax.models.mask import Mask
 from localmim_jax.models.patch import PatchEmbed
+from localmim_jax.models.pyramid import SwinPyramid
 from localmim_jax.models.windows import DenseWindows, Layout, attend, sparse_windows, token_coordinates
+
+VARIANTS = {
+    "swin_t": {"width": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_s": {"width": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_b": {"width": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+    "swin_l": {"width": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class SwinConfig:
+class SwinConfig(EncoderConfig):
     """A Swin transformer. The defaults are Swin-B at 224 px, as it is pre-trained.
 
     Attributes:
@@ -36,8 +47,8 @@ class SwinConfig:
         tap_after_merging: whether a tap is read behind the patch merging that ends its stage (pre-training) or before
             it (segmentation, detection).
         sparse_attention: form of each stage's attention among visible tokens: "packed" into groups of whole windows, or
-            "plain", all tokens at once, as it also is where one group is enough. They give the same numbers; the
-            default was the faster one in every stage (docs/benchmarks.md).
+            "plain", all tokens at once, as it also is where one group is enough. They give the same numbers; None
+            packs every stage, which was the faster form in each (docs/benchmarks.md).
         mlp_ratio: hidden width of an MLP over the block's width.
         drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
         epsilon: of every layer norm.
@@ -46,6 +57,15 @@ class SwinConfig:
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn", for the decoders: windows add a bias of their own and always use XLA.
     """
+
+    family: ClassVar[str] = "swin"
+    label: ClassVar[str] = "Swin"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    has_class_token: ClassVar[bool] = False
+    fixed_image_size: ClassVar[bool] = False
+    dense_patch_size: ClassVar[int] = 4
+    prediction_init: ClassVar[Literal["conv", "linear"]] = "linear"
+    weight_decay: ClassVar[Mapping[str, decay.Rules]] = decay.SWIN
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: int = 4
@@ -56,7 +76,7 @@ class SwinConfig:
     window: int = 7
     window_rule: Literal["shrink", "pad"] = "shrink"
     tap_after_merging: bool = True
-    sparse_attention: tuple[Literal["packed", "plain"], ...] = ("packed", "packed", "packed", "packed")
+    sparse_attention: tuple[Literal["packed", "plain"], ...] | None = None
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
     epsilon: float = 1e-6
@@ -70,14 +90,14 @@ class SwinConfig:
         if stages < 1 or any(depth < 1 for depth in self.depths):
             raise ConfigError(f"model.depths {self.depths}: name at least one stage, each with at least 1 block")
         for key in ("num_heads", "sparse_attention"):
-            if len(getattr(self, key)) != stages:
+            if len(getattr(self, key) or self.depths) != stages:
                 raise ConfigError(f"model.{key} {getattr(self, key)} needs one value for each of the {stages} stages")
         for i, heads in enumerate(self.num_heads):
             width = self.width * 2**i
             if heads < 1 or width % heads:
                 legal = [number for number in range(1, 65) if width % number == 0]
                 raise ConfigError(f"model.num_heads: {heads} do not divide stage {i + 1}'s width {width}: {legal} do")
-        if any(form not in ("packed", "plain") for form in self.sparse_attention):
+        if any(form not in ("packed", "plain") for form in self.sparse_attention or ()):
             raise ConfigError(f"model.sparse_attention {self.sparse_attention}: each stage is 'packed' or 'plain'")
         if self.window_rule not in ("shrink", "pad"):
             raise ConfigError(f"model.window_rule is {self.window_rule!r}: choose 'shrink' or 'pad'")
@@ -115,6 +135,21 @@ class SwinConfig:
         """How many layers can be tapped: the stages."""
         return len(self.depths)
 
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are, through all stages."""
+        return sum(self.depths)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Every token has a place in the image."""
+        return 0
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of every stage."""
+        return self.num_heads
+
     def grids(self, image_size: tuple[int, ...]) -> list[tuple[int, int]]:
         """(rows, columns) of every stage's tokens, of any image: what does not divide is padded, so rounded up."""
         grids = [(-(-image_size[0] // self.patch_size), -(-image_size[1] // self.patch_size))]
@@ -139,8 +174,11 @@ class SwinConfig:
         """The paper's layers: every stage."""
         return tuple(range(1, self.num_layers + 1))
 
-    @staticmethod
-    def default_decoder_width(tap: int) -> int:
+    def default_cells(self, taps: tuple[int, ...]) -> tuple[int, ...]:
+        """The paper's scales: each tap's own tokens."""
+        return tuple(self.image_size[0] // self.feature_grid(tap)[0] for tap in taps)
+
+    def default_decoder_width(self, tap: int) -> int:
         """The paper's decoder width for a tap: the first has four times the tokens and half the width of the next."""
         return 64 if tap == 1 else 128
 
@@ -151,13 +189,39 @@ class SwinConfig:
             return grid, 0
         return self.window, self.window // 2
 
+    def is_packed(self, stage: int) -> bool:
+        """Whether visible tokens are packed into groups of whole windows in a stage, counted from 0."""
+        return self.sparse_attention is None or self.sparse_attention[stage] == "packed"
 
-VARIANTS = {
-    "swin_t": {"width": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
-    "swin_s": {"width": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
-    "swin_b": {"width": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
-    "swin_l": {"width": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
-}
+    def make(self, rngs: nnx.Rngs) -> "Swin":
+        """The encoder with drawn parameters."""
+        return Swin(self, rngs=rngs)
+
+    def make_pyramid(self, taps: tuple[int, ...], rngs: nnx.Rngs) -> SwinPyramid:
+        """The stages' own maps, each normalized."""
+        return SwinPyramid(self, taps, rngs=rngs)
+
+    def for_classification(self) -> Self:
+        """With the release's epsilons."""
+        return dataclasses.replace(self, epsilon2=1e-5)
+
+    def for_dense(self, relative_and_scale: bool = False) -> Self:
+        """With windows that keep their size, taps before patch merging, and epsilon 1e-5 in every norm.
+
+        Raises:
+            ConfigError: relative_and_scale, which is a ViT's.
+        """
+        if relative_and_scale:
+            raise ConfigError("model.relative_and_scale is for ViTs: a Swin has relative position biases already")
+        return dataclasses.replace(self, window_rule="pad", tap_after_merging=False, epsilon=1e-5, epsilon2=None)
+
+    def encoder_layer(self, path: str) -> int:
+        """Blocks are numbered through the stages; a patch merging belongs to the last block of its stage."""
+        if block := re.match(r"stages/(\d+)/blocks/(\d+)/", path):
+            return sum(self.depths[: int(block[1])]) + int(block[2]) + 1
+        if merging := re.match(r"stages/(\d+)/merging/", path):
+            return sum(self.depths[: int(merging[1]) + 1])
+        return 0
 
 
 class WindowAttention(blocks.AttentionProjections):
@@ -246,8 +310,6 @@ class Stage(nnx.Module):
 class Swin(nnx.Module):
     """A Swin transformer without a final norm: norms belong to whoever reads a tap."""
 
-    num_prefix_tokens = 0
-
     def __init__(self, config: SwinConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.patch_embed = PatchEmbed(
@@ -330,7 +392,7 @@ class Swin(nnx.Module):
         window, shift = config.windows(index)
         if mask is None:
             return DenseWindows(grid, window, 0), DenseWindows(grid, window, shift)
-        packed = config.sparse_attention[index] == "packed"
+        packed = config.is_packed(index)
 
         def layout(shift: int) -> Layout:
             return sparse_windows(mask.keep, mask.grid, self._unit_side(index), window, shift, packed)

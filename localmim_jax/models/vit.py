@@ -5,7 +5,9 @@ dropped before they are embedded, so that at mask ratio 0.75 the whole encoder w
 """
 
 import dataclasses
-from typing import Any, Literal
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +15,23 @@ import numpy as np
 from flax import nnx
 
 from localmim_jax.errors import ConfigError
-from localmim_jax.models import blocks
+from localmim_jax.models import blocks, decay
+from localmim_jax.models.base import EncoderConfig
 from localmim_jax.models.mask import Mask
 from localmim_jax.models.patch import PatchEmbed
 from localmim_jax.models.positions import sincos_2d
+from localmim_jax.models.pyramid import ViTPyramid
+
+VARIANTS = {
+    "vit_ti": {"width": 192, "depth": 12, "num_heads": 3},
+    "vit_s": {"width": 384, "depth": 12, "num_heads": 6},
+    "vit_b": {"width": 768, "depth": 12, "num_heads": 12},
+    "vit_l": {"width": 1024, "depth": 24, "num_heads": 16},
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class ViTConfig:
+class ViTConfig(EncoderConfig):
     """A vision transformer. The defaults are ViT-B/16 at 224 px.
 
     Attributes:
@@ -38,6 +49,15 @@ class ViTConfig:
         layer_scale: a learned factor, from 1, for every channel of each block's branches. These two are the
             segmentation backbone's and start as no change.
     """
+
+    family: ClassVar[str] = "vit"
+    label: ClassVar[str] = "ViT"
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
+    has_class_token: ClassVar[bool] = True
+    fixed_image_size: ClassVar[bool] = True
+    dense_patch_size: ClassVar[int] = 16
+    prediction_init: ClassVar[Literal["conv", "linear"]] = "conv"
+    weight_decay: ClassVar[Mapping[str, decay.Rules]] = decay.VIT
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: int = 16
@@ -82,7 +102,7 @@ class ViTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+        return self.feature_grid(1)
 
     @property
     def mask_grid(self) -> tuple[int, int]:
@@ -94,9 +114,25 @@ class ViTConfig:
         """How many layers can be tapped."""
         return self.depth
 
-    def feature_grid(self, tap: int) -> tuple[int, int]:
-        """(rows, columns) of the tokens after a layer."""
-        return self.grid
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are."""
+        return self.depth
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """The class token leads every feature."""
+        return 1
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of every block."""
+        return (self.num_heads,)
+
+    def feature_grid(self, tap: int, image_size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """(rows, columns) of the tokens after a layer, for images of `image_size` (None: the config's)."""
+        h, w = image_size or self.image_size
+        return h // self.patch_size, w // self.patch_size
 
     def feature_width(self, tap: int) -> int:
         """Channels of the tokens after a layer."""
@@ -107,29 +143,62 @@ class ViTConfig:
         """The paper's layers, counted from 1: 2, 4, depth - 2, depth. Shallower models tap what they have of these."""
         return tuple(sorted({min(2, self.depth), min(4, self.depth), max(self.depth - 2, 1), self.depth}))
 
-    @staticmethod
-    def default_decoder_width(tap: int) -> int:
+    def default_cells(self, taps: tuple[int, ...]) -> tuple[int, ...]:
+        """The paper's four scales, for four taps: a quarter, a half, one and two patches."""
+        quarter = self.patch_size // 4
+        if len(taps) != 4 or self.patch_size % 4:
+            raise ConfigError(
+                f"model.target.cells is not set, and the paper's four scales do not fit {len(taps)} taps of "
+                f"{self.patch_size} px patches: set one cell a tap, in pixels"
+            )
+        return quarter, 2 * quarter, 4 * quarter, 8 * quarter
+
+    def default_decoder_width(self, tap: int) -> int:
         """The paper's decoder width, the same for every tap."""
         return 256
 
+    def make(self, rngs: nnx.Rngs) -> "ViT":
+        """The encoder with drawn parameters."""
+        return ViT(self, rngs=rngs)
 
-VARIANTS = {
-    "vit_ti": {"width": 192, "depth": 12, "num_heads": 3},
-    "vit_s": {"width": 384, "depth": 12, "num_heads": 6},
-    "vit_b": {"width": 768, "depth": 12, "num_heads": 12},
-    "vit_l": {"width": 1024, "depth": 24, "num_heads": 16},
-}
+    def make_pyramid(self, taps: tuple[int, ...], rngs: nnx.Rngs) -> ViTPyramid:
+        """Four maps from the one grid."""
+        return ViTPyramid(self, taps, rngs=rngs)
 
+    def pyramid_taps(self, taps: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """The four layers that a feature pyramid reads; its coarsest map has half the grid."""
+        taps = super().pyramid_taps(taps)
+        if min(self.grid) < 2:
+            raise ConfigError(f"a feature pyramid needs at least 2 x 2 patches, and image_size gives {self.grid}")
+        return taps
 
-def position_table(config: ViTConfig) -> np.ndarray:
-    """The fixed positions of the class token (a row of zeros) and of every patch: float32 [1 + n, width]."""
-    return np.concatenate([np.zeros((1, config.width), np.float32), sincos_2d(config.grid, config.width)])
+    def for_classification(self) -> Self:
+        """With positions as parameters."""
+        return dataclasses.replace(self, position="learned")
+
+    def for_dense(self, relative_and_scale: bool = False) -> Self:
+        """With positions as parameters; the release's segmentation adds a relative position bias and layer scale."""
+        learned = dataclasses.replace(self, position="learned")
+        if not relative_and_scale:
+            return learned
+        return dataclasses.replace(learned, relative_position_bias=True, layer_scale=True)
+
+    def encoder_layer(self, path: str) -> int:
+        """Block i, from 0, is layer i + 1."""
+        block = re.match(r"blocks/(\d+)/", path)
+        return int(block[1]) + 1 if block else 0
+
+    def position_table(self) -> np.ndarray:
+        """The fixed positions of the class token (a row of zeros) and of every patch: float32 [1 + n, width]."""
+        return np.concatenate([np.zeros((1, self.width), np.float32), sincos_2d(self.grid, self.width)])
+
+    def fixed_parameters(self) -> dict[str, np.ndarray]:
+        """The positions, unless they are learned."""
+        return {} if self.position == "learned" else {"position_embedding": self.position_table()}
 
 
 class ViT(nnx.Module):
     """A plain vision transformer without a final norm: norms belong to whoever reads a tap."""
-
-    num_prefix_tokens = 1  # the class token leads every feature
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -148,7 +217,7 @@ class ViT(nnx.Module):
         )
         self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.width,)))
         if config.position == "learned":
-            self.position_embedding = nnx.Param(jnp.asarray(position_table(config)))
+            self.position_embedding = nnx.Param(jnp.asarray(config.position_table()))
         self.blocks = nnx.List(
             [
                 blocks.Block(block, drop_path=config.drop_path * i / max(config.depth - 1, 1), rngs=rngs)
@@ -188,14 +257,15 @@ class ViT(nnx.Module):
 
         Args:
             images: [b, h, w, c], normalized.
-            measure: (weights, group, coordinates), see `blocks.Measure`; there is one group, without the class token.
+            measure: (weights, group, coordinates), see `blocks.Measure`; there is one group, without the prefix tokens.
 
         Returns:
             One result a block.
         """
         rows, columns = np.meshgrid(*map(np.arange, self.config.grid), indexing="ij")
         coordinates = np.stack([rows.ravel(), columns.ravel()], axis=-1).astype(np.int32)
-        coordinates = np.concatenate([np.full((1, 2), -1, np.int32), coordinates])[None]
+        prefix = np.full((self.config.num_prefix_tokens, 2), -1, np.int32)
+        coordinates = np.concatenate([prefix, coordinates])[None]
         group = np.minimum(coordinates[..., 0], 0)
         x, results = self._embed(images, None), []
         for block in self.blocks:
@@ -210,8 +280,11 @@ class ViT(nnx.Module):
         keep = None if mask is None else mask.keep
         x = self.patch_embed(images, keep)
         learned = config.position == "learned"
-        table = self.position_embedding[...] if learned else jnp.asarray(position_table(config))
-        class_position, positions = table[0].astype(config.dtype), table[1:].astype(config.dtype)
+        table = self.position_embedding[...] if learned else jnp.asarray(config.position_table())
+        prefix, positions = self._prefix_and_positions(table.astype(config.dtype))
         x = x + (positions[None] if keep is None else jnp.repeat(positions[keep], x.shape[0] // len(keep), axis=0))
-        class_token = self.class_token[...].astype(config.dtype) + class_position
-        return jnp.concatenate([jnp.broadcast_to(class_token, (x.shape[0], 1, config.width)), x], axis=1)
+        return jnp.concatenate([jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape)), x], axis=1)
+
+    def _prefix_and_positions(self, table: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The prefix tokens [p, d] and the patches' positions [n, d], from the table in the compute dtype."""
+        return (self.class_token[...].astype(table.dtype) + table[0])[None], table[1:]

@@ -17,7 +17,7 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.params import merge
 from localmim_jax.segmentation import task
 from localmim_jax.segmentation.sliding import labels_at
-from localmim_jax.tasks import from_config, initialize
+from localmim_jax.tasks import initialize
 
 
 class Predictor:
@@ -33,7 +33,7 @@ class Predictor:
     """
 
     def __init__(self, config: ConfigDict, model: tuple[Any, Any, Any]):
-        settings = task.evaluation_config(config, from_config.segmenter_config(config))
+        settings = task.evaluation_config(config, task.model_config(config))
         self._transform, scores = task.eval_transform(config), task.score_function(config, settings)
         graphdef, *arrays = model
         self._params, self._model_state = jax.device_put(tuple(arrays))
@@ -53,8 +53,8 @@ class Predictor:
 
 def require_segmenter(checkpoint: str, weights: Weights) -> None:
     """Raises ConfigError unless the weights are those of a segmentation model."""
-    if weights.about.kind != "segmenter":
-        raise ConfigError(f"{checkpoint} segments nothing ({weights.about.kind}): train it with a segmentation recipe")
+    if weights.info.kind != "segmenter":
+        raise ConfigError(f"{checkpoint} segments nothing ({weights.info.kind}): train it with a segmentation recipe")
 
 
 def class_names(config: ConfigDict, checkpoint: str) -> tuple[str, ...]:

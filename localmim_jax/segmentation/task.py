@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from localmim_jax.data import pipeline
 from localmim_jax.data.sources import require_labels, require_same_classes
 from localmim_jax.engine.task import Batch, Evaluation, Task
-from localmim_jax.models.vit import ViTConfig
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.segmentation import batches, sliding, sources
 from localmim_jax.segmentation.augment import Distortion, SegmentationEvalTransform, SegmentationTransform
@@ -19,12 +18,18 @@ from localmim_jax.segmentation.evaluation import EvaluationConfig
 from localmim_jax.segmentation.miou import MeanIoU
 from localmim_jax.segmentation.pixel_loss import pixel_cross_entropy
 from localmim_jax.segmentation.sources import MaskSource
-from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
-from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.segmentation.upernet import SegmenterConfig
+from localmim_jax.tasks import from_config, inputs
 from localmim_jax.tasks.initialize import initializer
-from localmim_jax.tasks.layers import layer_of
 
 RESULTS, MASKS = "segmentation.json", "masks"  # in the run directory: classes and confusion matrix; predictions
+
+
+def model_config(config: ConfigDict) -> SegmenterConfig:
+    """The segmentation model; its encoder is changed to what dense features need."""
+    encoder = from_config.encoder_config(config).for_dense(config.model.get("relative_and_scale", False))
+    values = {name: tuple(config.model[name] or ()) or None for name in ("taps", "pool_scales")}
+    return from_config.fill(SegmenterConfig, ConfigDict(config.model.to_dict() | values | {"encoder": encoder}))
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -38,7 +43,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         ConfigError: an impossible model, schedule, augmentation or evaluation.
         DataError: the dataset is missing or empty, its classes are not the model's, or its masks do not fit.
     """
-    model = from_config.segmenter_config(config)
+    model = model_config(config)
     settings = evaluation_config(config, model)
     normalize = inputs.normalizer(config, channels=3)
     data = inputs.data_config(config)
@@ -72,17 +77,16 @@ def build(config: ConfigDict, workdir: str) -> Task:
             bad_list=Path(workdir) / inputs.BAD_EXAMPLES if workdir else None,
         )
 
-    is_vit = isinstance(model.encoder, ViTConfig)
     return Task(
         name=config.task,
-        make_model=lambda rngs: Segmenter(model, rngs=rngs),
+        make_model=model.make,
         loss=loss,
         train_batches=train_batches,
         batch_size=config.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        weight_decay_rules=decay.SEGMENT_VIT if is_vit else decay.SEGMENT_SWIN,
-        layer_of=layer_of(model.encoder),
+        weight_decay_rules=model.encoder.weight_decay["segment"],
+        layer_of=model.encoder.layer_of,
         init_from=initializer(config, model),
         evaluations=(evaluation(config, settings, whole_images, test, workdir),),
     )
@@ -189,5 +193,5 @@ def evaluation_config(config: ConfigDict, model: SegmenterConfig) -> EvaluationC
         stride=section.stride,
         flip=section.flip,
         batch_size=section.batch_size,
-        fixed_size=isinstance(model.encoder, ViTConfig),
+        fixed_size=model.encoder.fixed_image_size,
     )

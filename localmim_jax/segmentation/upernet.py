@@ -6,7 +6,7 @@ segmentation on ADE20K", and docs/method.md.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
+from localmim_jax.models.base import EncoderConfig, ModelConfig
 from localmim_jax.models.conv_norm import ConvNorm
-from localmim_jax.models.pyramid import PyramidBackbone, pyramid_taps
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from localmim_jax.models.pyramid import PyramidBackbone
 from localmim_jax.ops.resize import adaptive_average_pool, resize_bilinear
 
 MAX_CLASSES = 254  # the values of an 8-bit mask, less "no class" (0 and 255)
@@ -26,11 +25,11 @@ _AUXILIARY_MAP = 2  # index of the map of stride 16
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmenterConfig:
+class SegmenterConfig(ModelConfig):
     """Settings of the segmentation model.
 
     Attributes:
-        encoder: backbone, as returned by `models.pyramid.dense_encoder`.
+        encoder: backbone, as returned by `EncoderConfig.for_dense`.
         num_classes: number of classes, 2 to 254.
         taps: tapped layers, counted from 1; None for the paper's.
         channels: channels of the UperNet head.
@@ -43,7 +42,17 @@ class SegmenterConfig:
         ConfigError: a value is out of range.
     """
 
-    encoder: ViTConfig | SwinConfig
+    kind: ClassVar[str] = "segmenter"
+    has_features: ClassVar[bool] = False
+    with_statistics: ClassVar[bool] = True
+    # The segmentation ViT's relative position bias and layer scale.
+    new_parameters: ClassVar[tuple[str, ...]] = (
+        r"encoder/blocks/\d+/attention/relative_position_bias",
+        r"encoder/blocks/\d+/scale[12]",
+    )
+    position_interpolation: ClassVar[Literal["bicubic", "bilinear"]] = "bilinear"
+
+    encoder: EncoderConfig
     num_classes: int = 150
     taps: tuple[int, ...] | None = None
     channels: int = 768
@@ -66,7 +75,11 @@ class SegmenterConfig:
             raise ConfigError(f"model.dropout {self.dropout} is not in [0, 1)")
         if self.auxiliary_weight < 0:
             raise ConfigError(f"model.auxiliary_weight is {self.auxiliary_weight}; it must not be negative")
-        pyramid_taps(self.encoder, self.taps)
+        self.encoder.pyramid_taps(self.taps)
+
+    def make(self, rngs: nnx.Rngs) -> "Segmenter":
+        """The model with drawn parameters."""
+        return Segmenter(self, rngs=rngs)
 
 
 class Segmenter(PyramidBackbone):

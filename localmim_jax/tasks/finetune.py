@@ -16,15 +16,20 @@ from localmim_jax.data.sources import Source, require_labels, require_same_class
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import DataError
 from localmim_jax.evals.classification import Accuracy, ranks_and_losses
-from localmim_jax.models.classifier import Classifier
+from localmim_jax.models.classifier import ClassifierConfig
 from localmim_jax.ops.erasing import ErasingConfig, random_erasing
 from localmim_jax.ops.mixup import MixConfig, mix, soft_cross_entropy
 from localmim_jax.params import Tree, model_state_of
-from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.tasks import from_config, inputs
 from localmim_jax.tasks.initialize import initializer
-from localmim_jax.tasks.layers import last_blocks, layer_of
+from localmim_jax.tasks.layers import last_blocks
 
 _LABELS_CHECKED = 512  # examples of each split whose label is looked at before the first step
+
+
+def model_config(config: ConfigDict) -> ClassifierConfig:
+    """The classifier of a config."""
+    return from_config.classifier_config(config)
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -38,7 +43,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         ConfigError: an impossible model, schedule or augmentation.
         DataError: a missing, empty or unlabeled dataset, or one with other classes than the model.
     """
-    model = from_config.classifier_config(config)
+    model = model_config(config)
     augment = config.augment
     mixing = from_config.fill(MixConfig, augment)
     erasing = ErasingConfig(probability=augment.erasing)
@@ -64,14 +69,14 @@ def build(config: ConfigDict, workdir: str) -> Task:
     )
     return Task(
         name=config.task,
-        make_model=lambda rngs: Classifier(model, rngs=rngs),
+        make_model=model.make,
         loss=loss,
         train_batches=functools.partial(train.batches, num_steps=num_steps),
         batch_size=config.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        weight_decay_rules=decay.FINETUNE,
-        layer_of=layer_of(model.encoder),
+        weight_decay_rules=model.encoder.weight_decay["finetune"],
+        layer_of=model.encoder.layer_of,
         trainable=last_blocks(model.encoder, config.model.trained_blocks),
         init_from=initializer(config, model),
         evaluations=(evaluation,),

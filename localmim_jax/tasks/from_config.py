@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.engine import settings as engine
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.config import LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIMConfig
 from localmim_jax.method.targets import TargetConfig
-from localmim_jax.models import swin, vit
+from localmim_jax.models.base import EncoderConfig
 from localmim_jax.models.classifier import ClassifierConfig
-from localmim_jax.models.pyramid import dense_encoder
-from localmim_jax.segmentation.upernet import SegmenterConfig
+from localmim_jax.models.registry import VARIANTS
 
 T = TypeVar("T")
 
@@ -73,44 +71,33 @@ def interval(key: str, epochs: float, steps_per_epoch: float) -> int:
     return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 
-def encoder_config(config: ConfigDict) -> vit.ViTConfig | swin.SwinConfig:
+def encoder_config(config: ConfigDict) -> EncoderConfig:
     """The backbone: the variant's sizes, overridden by whatever the config sets.
 
     Raises:
-        ConfigError: an unknown variant or an impossible size.
+        ConfigError: an unknown variant, a variant of another kind than the recipe's, or an impossible size.
     """
     model = config.model
     if len(config.image_size) != 2 or min(config.image_size) < 1:
         raise ConfigError(f"image_size is {tuple(config.image_size)}: height and width are needed, as in 224,224")
-    variants = vit.VARIANTS | swin.VARIANTS
-    if model.variant not in variants:
-        raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(variants)}")
+    if model.variant not in VARIANTS:
+        raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(VARIANTS)}")
     if model.dtype not in DTYPES:
         raise ConfigError(f"model.dtype is {model.dtype!r}; it must be one of {', '.join(DTYPES)}")
-    is_vit = model.variant in vit.VARIANTS
-    if is_vit == ("depths" in model):
-        kind, other = ("ViT", "Swin") if is_vit else ("Swin", "ViT")
-        raise ConfigError(
-            f"model.variant {model.variant!r} is a {kind} in a recipe for a {other}: take a {kind}'s recipe"
-        )
-    chosen = {
+    kind, sizes = VARIANTS[model.variant]
+    if not set(sizes) <= set(model):
+        fitting = [other for other, other_sizes in VARIANTS.values() if set(other_sizes) <= set(model)]
+        other = f" in a recipe for a {fitting[0].label}" if fitting else ""
+        raise ConfigError(f"model.variant {model.variant!r} is a {kind.label}{other}: take a {kind.label}'s recipe")
+    make_config = cast(Any, kind)
+    values = {
         name: tuple(model[name]) if isinstance(model[name], list | tuple) else model[name]
-        for name in ("width", "depth", "depths", "num_heads", "window", "sparse_attention")
-        if model.get(name) is not None
+        for name in {field.name for field in dataclasses.fields(make_config)} & set(model)
+        if model[name] is not None
     }
-    if "depths" in chosen:  # fine-tuning sets no form, which only matters with a mask; it is one a stage
-        chosen.setdefault("sparse_attention", ("packed",) * len(chosen["depths"]))
-    return (vit.ViTConfig if is_vit else swin.SwinConfig)(
-        image_size=tuple(config.image_size),
-        patch_size=model.patch_size,
-        in_channels=config.data.channels,
-        mlp_ratio=model.mlp_ratio,
-        drop_path=model.drop_path,
-        dtype=DTYPES[model.dtype],
-        remat=model.remat,
-        attention=_attention(model.attention, model.dtype),
-        **(variants[model.variant] | chosen),
-    )
+    values |= {"image_size": tuple(config.image_size), "in_channels": config.data.channels}
+    values |= {"dtype": DTYPES[model.dtype], "attention": _attention(model.attention, model.dtype)}
+    return make_config(**(dict(sizes) | values))
 
 
 def _attention(name: str, dtype: str) -> Literal["xla", "cudnn"]:
@@ -129,30 +116,11 @@ def _attention(name: str, dtype: str) -> Literal["xla", "cudnn"]:
 
 
 def classifier_config(config: ConfigDict) -> ClassifierConfig:
-    """The fine-tuning or probing model: positions are parameters, and Swin has the release's epsilons."""
-    encoder = encoder_config(config)
-    if isinstance(encoder, vit.ViTConfig):
-        encoder = dataclasses.replace(encoder, position="learned")
-    else:
-        encoder = dataclasses.replace(encoder, epsilon2=1e-5)
+    """The fine-tuning or probing model."""
     return ClassifierConfig(
-        encoder=encoder,
+        encoder=encoder_config(config).for_classification(),
         **{name: config.model[name] for name in ("num_classes", "pool", "head_order", "head_std", "batch_norm")},
     )
-
-
-def detector_config(config: ConfigDict) -> MaskRCNNConfig:
-    """The detector; its encoder is changed to what dense features need."""
-    return fill(MaskRCNNConfig, ConfigDict(config.model.to_dict() | {"encoder": dense_encoder(encoder_config(config))}))
-
-
-def segmenter_config(config: ConfigDict) -> SegmenterConfig:
-    """The segmentation model; its encoder is changed to what dense features need."""
-    encoder = dense_encoder(encoder_config(config))
-    if isinstance(encoder, vit.ViTConfig) and config.model.relative_and_scale:
-        encoder = dataclasses.replace(encoder, relative_position_bias=True, layer_scale=True)
-    values = {name: tuple(config.model[name] or ()) or None for name in ("taps", "pool_scales")}
-    return fill(SegmenterConfig, ConfigDict(config.model.to_dict() | values | {"encoder": encoder}))
 
 
 def localmim_config(config: ConfigDict) -> LocalMIMConfig:
@@ -160,16 +128,8 @@ def localmim_config(config: ConfigDict) -> LocalMIMConfig:
     model, encoder = config.model, encoder_config(config)
     taps = tuple(model.taps) if model.taps is not None else encoder.default_taps
     cells, width = model.target.cells, model.decoder.width
-    if cells is None and isinstance(encoder, swin.SwinConfig):
-        cells = [encoder.image_size[0] // encoder.feature_grid(tap)[0] for tap in taps]
-    elif cells is None:
-        quarter = encoder.patch_size // 4
-        if len(taps) != 4 or encoder.patch_size % 4:
-            raise ConfigError(
-                f"model.target.cells is not set, and the paper's four scales do not fit {len(taps)} taps of "
-                f"{encoder.patch_size} px patches: set one cell a tap, in pixels"
-            )
-        cells = (quarter, 2 * quarter, 4 * quarter, 8 * quarter)
+    if cells is None:
+        cells = encoder.default_cells(taps)
     return LocalMIMConfig(
         encoder=encoder,
         taps=taps,

@@ -10,26 +10,17 @@ from ml_collections import ConfigDict
 from localmim_jax.convert import files
 from localmim_jax.convert.load import Report, check, transfer
 from localmim_jax.convert.recognize import recognize
-from localmim_jax.convert.weights import POSITIONS, About, Weights, describe, fold_batch_norm, looks_untrained
-from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
+from localmim_jax.convert.weights import Weights, fold_batch_norm, info_from_json, looks_untrained
 from localmim_jax.engine.checkpoints.read import find_checkpoint, load_params
 from localmim_jax.errors import DataError
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.models.classifier import ClassifierConfig
-from localmim_jax.models.vit import ViTConfig, position_table
+from localmim_jax.models.base import ModelConfig
 from localmim_jax.params import Tree, flatten, unflatten
-from localmim_jax.segmentation.upernet import SegmenterConfig
-from localmim_jax.tasks import from_config
-
-Model = LocalMIMConfig | ClassifierConfig | MaskRCNNConfig | SegmenterConfig
-
-# What the segmentation ViT has and no pre-trained one: relative position bias and layer scale.
-_SEGMENTERS_OWN = (r"encoder/blocks/\d+/attention/relative_position_bias", r"encoder/blocks/\d+/scale[12]")
+from localmim_jax.tasks.lookup import model_config
 
 CONVERTED = "model.json"  # stands in the place of config.json in what `cli.convert` writes
 
 
-def initializer(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
+def initializer(config: ConfigDict, model: ModelConfig) -> Callable[[Tree, Tree], tuple[Tree, Tree]] | None:
     """`Task.init_from` for a config: None for a fresh start.
 
     It logs a table of what was loaded, resized, kept as drawn and ignored, and raises ConfigError or DataError with
@@ -50,19 +41,18 @@ def initializer(config: ConfigDict, model: Model) -> Callable[[Tree, Tree], tupl
     return initialize
 
 
-def load_into(weights: Weights, params: Tree, model_state: Tree, model: Model) -> tuple[Tree, Tree, Report]:
+def load_into(weights: Weights, params: Tree, model_state: Tree, model: ModelConfig) -> tuple[Tree, Tree, Report]:
     """A model's freshly drawn (params, model_state) with everything taken over that belongs there, and what was.
 
     The statistics of batch norms go with the parameters of dense heads. A classifier's are part of its head by now.
     """
-    segments = isinstance(model, SegmenterConfig)
-    statistics = flatten(model_state) if segments or isinstance(model, MaskRCNNConfig) else {}
+    statistics = flatten(model_state) if model.with_statistics else {}
     filled, report = transfer(
         weights,
         unflatten(flatten(params) | statistics),
-        describe(model),
-        _SEGMENTERS_OWN if segments else (),
-        "bilinear" if segments else "bicubic",
+        model.describe(),
+        model.new_parameters,
+        model.position_interpolation,
     )
     flat = flatten(filled)
     if statistics:
@@ -88,19 +78,18 @@ def _read(place: Path, standard_merging: bool) -> Weights:
     if not place.is_dir():
         return recognize(*files.read(place), str(place), standard_merging)
     if (place / CONVERTED).is_file():
-        about = About.from_json((place / CONVERTED).read_text(), str(place))
-        return Weights(flatten(load_params(place)), about, str(place))
+        info = info_from_json((place / CONVERTED).read_text(), str(place))
+        return Weights(flatten(load_params(place)), info, str(place))
     model = model_config(run_config(place))
     step = find_checkpoint(place)
     arrays = flatten(load_params(step)) | flatten(load_params(step, "ema"))
-    if isinstance(model.encoder, ViTConfig):
-        arrays.setdefault(POSITIONS, position_table(model.encoder))
+    arrays = {f"encoder/{path}": array for path, array in model.encoder.fixed_parameters().items()} | arrays
     statistics = flatten(load_params(step, "model_state"))
-    if isinstance(model, SegmenterConfig | MaskRCNNConfig):
+    if model.with_statistics:
         arrays |= statistics
     if "batch_norm/mean" in statistics:
         arrays = fold_batch_norm(arrays, statistics["batch_norm/mean"], statistics["batch_norm/var"])
-    return Weights(arrays, describe(model), str(place))
+    return Weights(arrays, model.describe(), str(place))
 
 
 def run_config(place: Path) -> ConfigDict:
@@ -131,18 +120,3 @@ def run_directory(place: Path) -> Path:
     raise DataError(
         f"{place} belongs to no run: there is no config.json in it or above; give a run directory or a file"
     )
-
-
-def model_config(config: ConfigDict) -> Model:
-    """The model of a run's config, whatever its task."""
-    if config.task == "segment":
-        return from_config.segmenter_config(config)
-    if config.task == "detect":
-        return from_config.detector_config(config)
-    if config.task != "pretrain":
-        return from_config.classifier_config(config)
-    bias = config.model.target.hog_bias
-    if bias is not None and not Path(bias).is_file():
-        logging.warning("model.target.hog_bias: %s is gone; no parameter depends on it, but an export lacks it", bias)
-        config.model.target.hog_bias = None
-    return from_config.localmim_config(config)

@@ -8,6 +8,8 @@ from localmim_jax.engine.task import Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.tasks import finetune
 
+model_config = finetune.model_config
+
 
 def build(config: ConfigDict, workdir: str) -> Task:
     """The linear-probe task of a config; see `finetune.build`.

@@ -3,26 +3,35 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from ml_collections import ConfigDict
 
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
 from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
-from localmim_jax.method.config import LocalMIMConfig
-from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
+from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
 from localmim_jax.method.masking import check_num_masks
 from localmim_jax.method.targets import make_targets
-from localmim_jax.models.swin import SwinConfig
 from localmim_jax.params import Tree, model_state_of
-from localmim_jax.tasks import decay, from_config, inputs
+from localmim_jax.tasks import from_config, inputs
 from localmim_jax.tasks.initialize import initializer
 
 _PICTURE_MASK_SEED = 0  # the same masks at every evaluation, so that pictures can be compared over time
+
+
+def model_config(config: ConfigDict) -> LocalMIMConfig:
+    """The model of a run's config, even if the file of its frozen gradient biases is gone."""
+    bias = config.model.target.hog_bias
+    if bias is not None and not Path(bias).is_file():
+        logging.warning("model.target.hog_bias: %s is gone; no parameter depends on it, but an export lacks it", bias)
+        config.model.target.hog_bias = None
+    return from_config.localmim_config(config)
 
 
 def build(config: ConfigDict, workdir: str) -> Task:
@@ -40,7 +49,6 @@ def build(config: ConfigDict, workdir: str) -> Task:
     normalize = inputs.normalizer(config)
     train = inputs.TrainInput(config, workdir)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
-    is_swin = isinstance(model.encoder, SwinConfig)
     if model.num_masks is not None:
         mesh = config.mesh
         devices = jax.device_count() if mesh.data == -1 else mesh.data * mesh.fsdp
@@ -55,13 +63,13 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     return Task(
         name="pretrain",
-        make_model=lambda rngs: LocalMIM(model, rngs=rngs),
+        make_model=model.make,
         loss=loss,
         train_batches=functools.partial(train.batches, num_steps=num_steps),
         batch_size=config.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
-        weight_decay_rules=decay.SWIN_PRETRAIN if is_swin else decay.VIT_PRETRAIN,
+        weight_decay_rules=model.encoder.weight_decay["pretrain"],
         init_from=initializer(config, model),
         evaluations=tuple(evaluations(config, model, train, steps_per_epoch)),
     )
