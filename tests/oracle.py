@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.convert import names
+from localmim_jax.convert import names, vit_names
 from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
 from localmim_jax.method.masking import mask_from_noise
 from localmim_jax.method.targets import TargetConfig
@@ -49,8 +49,8 @@ class PretrainOracle:
         return LocalMIM(self.config, rngs=rngs)
 
     def rules(self):
-        decoders = [names.vit_decoder(i, d.log2_scale) for i, d in enumerate(self.config.decoders())]
-        return (*names.VIT_ENCODER, *(rule for decoder in decoders for rule in decoder))
+        decoders = [vit_names.decoder(i, d.log2_scale) for i, d in enumerate(self.config.decoders())]
+        return (*vit_names.ENCODER, *(rule for decoder in decoders for rule in decoder))
 
     def params(self) -> tuple[object, trees.Tree]:
         graphdef, abstract, _ = trees.split(self.make_model)

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from localmim_jax import params as trees
-from localmim_jax.convert import names
+from localmim_jax.convert import names, swin_names, vit_names
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.models.swin import SwinConfig
@@ -34,7 +34,7 @@ def check_logits(file, config, rules):
 def test_vit_logits_equal_the_release(goldens):
     file = dict(np.load(goldens / "vit_classifier.npz"))
     encoder = ViTConfig(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
-    arrays = check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), names.VIT_CLASSIFIER)
+    arrays = check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), vit_names.CLASSIFIER)
     # The oracle's positions have been trained: sine-cosine ones would not pass.
     assert np.abs(arrays["encoder/position_embedding"] - encoder.position_table()).max() > 1e-3
 
@@ -42,7 +42,7 @@ def test_vit_logits_equal_the_release(goldens):
 def test_swin_logits_equal_the_release(goldens):
     file = dict(np.load(goldens / "swin_classifier.npz"))
     encoder = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
-    check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), (*names.swin_encoder(), *names.SWIN_HEAD))
+    check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), (*swin_names.encoder(), *swin_names.HEAD))
 
 
 def test_learned_positions_start_from_the_fixed_ones():

@@ -8,7 +8,8 @@ import pytest
 
 from localmim_jax.convert import files
 from localmim_jax.convert.export import export, only_encoder
-from localmim_jax.convert.recognize import recognize, swap_merging_order
+from localmim_jax.convert.recognize import recognize
+from localmim_jax.convert.swin_names import swap_merging_order
 from localmim_jax.convert.weights import info_from_json, info_to_json
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.info import ModelInfo

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from localmim_jax import params as trees
-from localmim_jax.convert import names
+from localmim_jax.convert import names, swin_names, vit_names
 from localmim_jax.engine.optim import make_optimizer
 from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
@@ -37,7 +37,7 @@ def test_every_parameter_has_the_releases_scale_and_decay(goldens, name):
     expected = json.loads((goldens / "finetune_param_groups.json").read_text())[name]
     variant, decay = RELEASE[name]
     encoder, paths = parameters(variant)
-    rules = names.VIT_CLASSIFIER if variant.startswith("vit") else (*names.swin_encoder(), *names.SWIN_HEAD)
+    rules = vit_names.CLASSIFIER if variant.startswith("vit") else (*swin_names.encoder(), *swin_names.HEAD)
     settings = OptimizerSettings(weight_decay=0.05, layer_decay=decay)
     optimizer = make_optimizer(settings, paths, encoder.weight_decay["finetune"], encoder.layer_of)
     found = {

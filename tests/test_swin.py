@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localmim_jax import params as trees
-from localmim_jax.convert import names
+from localmim_jax.convert import names, swin_names
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
 from localmim_jax.method.masking import mask_from_noise
@@ -78,7 +78,7 @@ class PretrainOracle:
             decoder_num_heads=2,
             num_masks=1,
         )
-        self.rules = (*names.swin_encoder("encoder."), *(rule for i in range(4) for rule in names.swin_decoder(i)))
+        self.rules = (*swin_names.encoder("encoder."), *(rule for i in range(4) for rule in swin_names.decoder(i)))
         graphdef, params = imported(lambda rngs: LocalMIM(self.config, rngs=rngs), self.rules, source)
         images = jnp.asarray(self.file["images"])
         units = self.file["mask"]
@@ -141,7 +141,7 @@ def test_dense_classification_logits():
     file, source = release("swin_classifier")
     config = SwinConfig(epsilon2=1e-5, **TINY)
 
-    (tokens,) = encode(config, names.swin_encoder(), source, file["images"], taps=(4,))
+    (tokens,) = encode(config, swin_names.encoder(), source, file["images"], taps=(4,))
     pooled = tokens.mean(axis=1)
     norm = nnx.LayerNorm(64, epsilon=1e-6, use_fast_variance=False, rngs=nnx.Rngs(0))
     norm.scale[...], norm.bias[...] = jnp.asarray(source["norm.weight"]), jnp.asarray(source["norm.bias"])
@@ -162,7 +162,7 @@ def test_segmentation_features():
         epsilon=1e-5,
     )
     graphdef, params = imported(
-        lambda rngs: nnx.Dict(encoder=Swin(config, rngs=rngs)), names.swin_encoder("backbone."), source
+        lambda rngs: nnx.Dict(encoder=Swin(config, rngs=rngs)), swin_names.encoder("backbone."), source
     )
     features = jax.jit(lambda p, x: trees.merge(graphdef, p)["encoder"](x, taps=(1, 2, 3, 4)))(params, file["images"])
     for i, feature in enumerate(features):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from localmim_jax import params as trees
-from localmim_jax.convert import names
+from localmim_jax.convert import names, swin_names, vit_names
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
 
 VIT = ViTConfig(image_size=(64, 64), width=24, num_heads=3, relative_position_bias=True, layer_scale=True)
 SWIN = SwinConfig(image_size=(96, 96), width=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4))
-ORACLES = {"upernet_vit": (VIT, names.VIT_SEGMENTER), "upernet_swin": (SWIN, names.SWIN_SEGMENTER)}
+ORACLES = {"upernet_vit": (VIT, vit_names.SEGMENTER), "upernet_swin": (SWIN, swin_names.SEGMENTER)}
 
 
 def oracle(goldens, name):

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from localmim_jax.convert import files, interpolate, names
-from localmim_jax.convert.export import rename, with_last_norm
+from localmim_jax.convert import files, names
+from localmim_jax.convert.export import with_last_norm
+from localmim_jax.convert.naming import naming_of
+from localmim_jax.convert.transformers_names import HEAD
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.info import ModelInfo
@@ -22,63 +24,6 @@ from localmim_jax.models.info import ModelInfo
 EPSILON = 1e-6  # of our norms; see docs/weights.md for the few where Transformers has another one built in
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of every file by others read here
 _BICUBIC = 3  # Pillow's number
-
-_BLOCK = (
-    ("norm1/scale", "layernorm_before.weight", "same"),
-    ("norm1/bias", "layernorm_before.bias", "same"),
-    *(
-        (f"attention/{part}/{ours}", f"attention.<self>.{part}.{theirs}", layout)
-        for part in ("query", "key", "value")
-        for ours, theirs, layout in (("kernel", "weight", "linear"), ("bias", "bias", "same"))
-    ),
-    ("attention/proj/kernel", "attention.output.dense.weight", "linear"),
-    ("attention/proj/bias", "attention.output.dense.bias", "same"),
-    ("norm2/scale", "layernorm_after.weight", "same"),
-    ("norm2/bias", "layernorm_after.bias", "same"),
-    ("mlp/fc1/kernel", "intermediate.dense.weight", "linear"),
-    ("mlp/fc1/bias", "intermediate.dense.bias", "same"),
-    ("mlp/fc2/kernel", "output.dense.weight", "linear"),
-    ("mlp/fc2/bias", "output.dense.bias", "same"),
-)
-
-_AROUND = (
-    ("encoder/patch_embed/kernel", "embeddings.patch_embeddings.projection.weight", "patch"),
-    ("encoder/patch_embed/bias", "embeddings.patch_embeddings.projection.bias", "same"),
-    ("norm/scale", "layernorm.weight", "same"),
-    ("norm/bias", "layernorm.bias", "same"),
-)
-
-VIT = (
-    *_AROUND,
-    ("encoder/class_token", "embeddings.cls_token", "token"),
-    ("encoder/position_embedding", "embeddings.position_embeddings", "positions"),
-    *(
-        (f"encoder/blocks/<i>/{ours}", f"encoder.layer.<i>.{theirs.replace('<self>', 'attention')}", layout)
-        for ours, theirs, layout in _BLOCK
-    ),
-)
-
-SWIN = (
-    *_AROUND,
-    ("encoder/patch_norm/scale", "embeddings.norm.weight", "same"),
-    ("encoder/patch_norm/bias", "embeddings.norm.bias", "same"),
-    *(
-        (
-            f"encoder/stages/<i>/blocks/<j>/{ours}",
-            f"encoder.layers.<i>.blocks.<j>.{theirs.replace('<self>', 'self')}",
-            layout,
-        )
-        for ours, theirs, layout in (
-            *_BLOCK,
-            ("attention/relative_position_bias", "attention.<self>.relative_position_bias_table", "same"),
-        )
-    ),
-    ("encoder/stages/<i>/merging/norm/scale", "encoder.layers.<i>.downsample.norm.weight", "same"),
-    ("encoder/stages/<i>/merging/norm/bias", "encoder.layers.<i>.downsample.norm.bias", "same"),
-    ("encoder/stages/<i>/merging/reduction/kernel", "encoder.layers.<i>.downsample.reduction.weight", "linear"),
-)
-
-_HEAD = (("head/kernel", "classifier.weight", "linear"), ("head/bias", "classifier.bias", "same"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,23 +57,21 @@ def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], boo
     info, origin = weights.info, weights.origin
     if info.kind == "detector":
         raise ConfigError(f"{origin}: Transformers has no such detector; export the encoder alone (--part=encoder)")
-    if info.kind == "classifier":
-        _check_head(weights)
     if info.num_heads is None:
         raise ConfigError(f"{origin} does not tell its attention heads, which Transformers needs")
+    model = naming_of(info.family).transformers(weights)
     arrays = _split_qkv(weights.arrays)
     width = arrays[_last_block_norm(arrays)].shape[0]
     plain = "norm/scale" not in arrays
     if plain:
         arrays |= {"norm/scale": np.ones(width, np.float32), "norm/bias": np.zeros(width, np.float32)}
-    config = _vit_config(info, arrays) if info.family == "vit" else _swin_config(info, arrays, origin)
-    rules: names.Rules = VIT if info.family == "vit" else SWIN
+    config, rules = _shared_config(info, arrays, model.name) | model.settings, model.rules
     if info.kind == "classifier":
-        rules = [*((ours, f"{info.family}.{theirs}", layout) for ours, theirs, layout in rules), *_HEAD]
+        rules = [*((ours, f"{model.name.lower()}.{theirs}", layout) for ours, theirs, layout in rules), *HEAD]
         labels = [f"class_{i}" for i in range(len(arrays["head/bias"]))]
         config |= {"id2label": {f"{i}": label for i, label in enumerate(labels)}}
         config |= {"label2id": {label: i for i, label in enumerate(labels)}}
-    return rename(origin, arrays, rules, f"Transformers' {'ViT' if info.family == 'vit' else 'Swin'}"), config, plain
+    return names.rename(origin, arrays, rules, f"Transformers' {model.name}"), config, plain
 
 
 def write(
@@ -150,22 +93,6 @@ def write(
         with files.whole(directory / name) as path:
             path.write_text(json.dumps(content, indent=2) + "\n")
     return [directory / name for name in ("model.safetensors", *texts)]
-
-
-def _check_head(weights: Weights) -> None:
-    info = weights.info
-    if info.family == "vit" and info.pool != "class":
-        raise ConfigError(
-            f"{weights.origin}: its head reads the mean of the patch tokens (model.pool='mean'), where Transformers' "
-            "ViT reads the class token: the same weights would give other logits there. Export the encoder alone "
-            "(--part=encoder), or fine-tune with model.pool=class"
-        )
-    if info.family == "swin" and info.head_order != "norm_pool":
-        raise ConfigError(
-            f"{weights.origin}: its head pools before the norm (head_order='pool_norm'), where Transformers' Swin "
-            "normalizes first: the same weights would give other logits there. Export the encoder alone "
-            "(--part=encoder), or fine-tune with model.head_order=norm_pool"
-        )
 
 
 def _split_qkv(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -199,43 +126,6 @@ def _shared_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], model: str
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "layer_norm_eps": EPSILON,
-    }
-
-
-def _vit_config(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    width, hidden = arrays["encoder/blocks/0/mlp/fc1/kernel"].shape
-    (heads,) = info.num_heads or ()
-    return _shared_config(info, arrays, "ViT") | {
-        "hidden_size": width,
-        "num_hidden_layers": len({path.split("/")[2] for path in arrays if path.startswith("encoder/blocks/")}),
-        "num_attention_heads": heads,
-        "intermediate_size": hidden,
-        "encoder_stride": arrays["encoder/patch_embed/kernel"].shape[0],
-    }
-
-
-def _swin_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], origin: str) -> dict[str, Any]:
-    blocks = {
-        tuple(map(int, m.groups())) for path in arrays if (m := re.match(r"encoder/stages/(\d+)/blocks/(\d+)/", path))
-    }
-    depths = [sum(stage == i for stage, _ in blocks) for i in range(1 + max(stage for stage, _ in blocks))]
-    windows = {
-        interpolate.window_of(len(array)) for path, array in arrays.items() if path.endswith("relative_position_bias")
-    }
-    if len(windows) != 1 or None in windows:
-        raise ConfigError(
-            f"{origin} has windows of {sorted(map(str, windows))} tokens a side in different stages, where "
-            "Transformers' Swin has one size: fine-tune at an image size whose last grid is as large as the window"
-        )
-    width, hidden = arrays["encoder/stages/0/blocks/0/mlp/fc1/kernel"].shape
-    return _shared_config(info, arrays, "Swin") | {
-        "embed_dim": width,
-        "depths": depths,
-        "num_heads": list(info.num_heads or ()),
-        "window_size": windows.pop(),
-        "mlp_ratio": hidden / width,
-        "use_absolute_embeddings": False,
-        "drop_path_rate": 0.0,
     }
 
 

@@ -56,6 +56,12 @@ def window_of(rows: int) -> int | None:
     return (side + 1) // 2 if side * side == rows and side % 2 else None
 
 
+def square_side(count: int) -> int:
+    """The side of a square of `count` places; 0 where it is none."""
+    side = math.isqrt(max(count, 0))
+    return side if side * side == count else 0
+
+
 def resize_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """A patch projection [h, w, c, d] for images of other channels, which answers a gray image as before.
 

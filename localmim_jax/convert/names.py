@@ -1,10 +1,12 @@
-"""Names of the authors' PyTorch release beside ours, and how each array is laid out in either.
+"""Rules between the names of arrays in others' files and our paths, and how each array is laid out in either.
 
-One list of rules serves both directions: a rule holds a pattern over our paths, the release's name, and a layout. `<i>`
+One list of rules serves both directions: a rule holds a pattern over our paths, the other's name, and a layout. `<i>`
 and `<j>` stand for numbers. Layouts: "same"; "linear" (ours in x out, theirs out x in); "patch", of any convolution
 (ours h x w x in x out, theirs out x in x h x w); "deconv" (ours in x h x w x out, theirs in x out x h x w); "conv1x1"
 (ours in x out, theirs out x in x 1 x 1); "token" (ours d, theirs 1 x 1 x d); "positions" (ours n x d, theirs 1 x n x
 d).
+
+The tables of a kind of backbone are in `<family>_names.py`.
 """
 
 import functools
@@ -13,7 +15,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-_BLOCK = (
+from localmim_jax.errors import ConfigError
+
+Rules = Iterable[tuple[str, str, str]]
+
+BLOCK = (  # one transformer block of the release and of timm
     ("norm1/scale", "norm1.weight", "same"),
     ("norm1/bias", "norm1.bias", "same"),
     ("attention/qkv/kernel", "attn.qkv.weight", "linear"),
@@ -28,99 +34,7 @@ _BLOCK = (
     ("mlp/fc2/bias", "mlp.fc2.bias", "same"),
 )
 
-VIT_ENCODER = (
-    ("encoder/class_token", "cls_token", "token"),
-    ("encoder/position_embedding", "pos_embed", "positions"),
-    ("encoder/patch_embed/kernel", "patch_embed.proj.weight", "patch"),
-    ("encoder/patch_embed/bias", "patch_embed.proj.bias", "same"),
-    *((f"encoder/blocks/<i>/{ours}", f"blocks.<i>.{theirs}", layout) for ours, theirs, layout in _BLOCK),
-)
-
-VIT_CLASSIFIER = (
-    *VIT_ENCODER,
-    ("norm/scale", "fc_norm.weight", "same"),
-    ("norm/bias", "fc_norm.bias", "same"),
-    ("head/kernel", "head.weight", "linear"),
-    ("head/bias", "head.bias", "same"),
-)
-
-
-def vit_decoder(index: int, log2_scale: int) -> tuple[tuple[str, str, str], ...]:
-    """The rules of one ViT decoder. In the release the numbering of `pred` depends on how the decoder rescales."""
-    ours, theirs = f"decoders/{index}", f"decoder.{index}"
-    rules = [
-        (f"{ours}/norm/scale", f"norm.{index}.weight", "same"),
-        (f"{ours}/norm/bias", f"norm.{index}.bias", "same"),
-        (f"{ours}/embed/kernel", f"{theirs}.embed.weight", "linear"),
-        (f"{ours}/embed/bias", f"{theirs}.embed.bias", "same"),
-        (f"{ours}/mask_token", f"{theirs}.mask_token", "token"),
-        *((f"{ours}/blocks/<j>/{a}", f"{theirs}.blocks.<j>.{b}", layout) for a, b, layout in _BLOCK),
-        (f"{ours}/out_norm/scale", f"{theirs}.norm.weight", "same"),
-        (f"{ours}/out_norm/bias", f"{theirs}.norm.bias", "same"),
-    ]
-    position = 0
-    for i in range(max(log2_scale, 0)):
-        rules.append((f"{ours}/upsamples/{i}/kernel", f"{theirs}.pred.{position}.weight", "deconv"))
-        rules.append((f"{ours}/upsamples/{i}/bias", f"{theirs}.pred.{position}.bias", "same"))
-        if i + 1 < log2_scale:
-            rules.append((f"{ours}/upsample_norms/{i}/scale", f"{theirs}.pred.{position + 1}.weight", "same"))
-            rules.append((f"{ours}/upsample_norms/{i}/bias", f"{theirs}.pred.{position + 1}.bias", "same"))
-            position += 3  # transposed convolution, norm, GELU
-        else:
-            position += 1
-    position += log2_scale < 0  # a pooling layer comes first
-    rules.append((f"{ours}/predict/kernel", f"{theirs}.pred.{position}.weight", "conv1x1"))
-    rules.append((f"{ours}/predict/bias", f"{theirs}.pred.{position}.bias", "same"))
-    return tuple(rules)
-
-
-_SWIN_BLOCK = (
-    *_BLOCK,
-    ("attention/relative_position_bias", "attn.relative_position_bias_table", "same"),
-)
-
-
-def swin_encoder(prefix: str = "") -> tuple[tuple[str, str, str], ...]:
-    """The rules of a Swin encoder; `prefix` is "encoder." in pre-training, "backbone." in segmentation, else ""."""
-    stage, merging = f"{prefix}layers.<i>", "encoder/stages/<i>/merging"
-    return (
-        ("encoder/patch_embed/kernel", f"{prefix}patch_embed.proj.weight", "patch"),
-        ("encoder/patch_embed/bias", f"{prefix}patch_embed.proj.bias", "same"),
-        ("encoder/patch_norm/scale", f"{prefix}patch_embed.norm.weight", "same"),
-        ("encoder/patch_norm/bias", f"{prefix}patch_embed.norm.bias", "same"),
-        *((f"encoder/stages/<i>/blocks/<j>/{a}", f"{stage}.blocks.<j>.{b}", layout) for a, b, layout in _SWIN_BLOCK),
-        (f"{merging}/norm/scale", f"{stage}.downsample.norm.weight", "same"),
-        (f"{merging}/norm/bias", f"{stage}.downsample.norm.bias", "same"),
-        (f"{merging}/reduction/kernel", f"{stage}.downsample.reduction.weight", "linear"),
-    )
-
-
-SWIN_HEAD = (
-    ("norm/scale", "norm.weight", "same"),
-    ("norm/bias", "norm.bias", "same"),
-    ("head/kernel", "head.weight", "linear"),
-    ("head/bias", "head.bias", "same"),
-)
-
-
-def swin_decoder(index: int) -> tuple[tuple[str, str, str], ...]:
-    """The rules of one Swin decoder. The release keeps the taps' norms in its encoder."""
-    ours, theirs = f"decoders/{index}", f"decoder.{index}"
-    return (
-        (f"{ours}/norm/scale", f"encoder.norm.{index}.weight", "same"),
-        (f"{ours}/norm/bias", f"encoder.norm.{index}.bias", "same"),
-        (f"{ours}/embed/kernel", f"{theirs}.embed.weight", "linear"),
-        (f"{ours}/embed/bias", f"{theirs}.embed.bias", "same"),
-        (f"{ours}/mask_token", f"{theirs}.mask_token", "token"),
-        *((f"{ours}/blocks/<j>/{a}", f"{theirs}.blocks.<j>.{b}", layout) for a, b, layout in _BLOCK),
-        (f"{ours}/out_norm/scale", f"{theirs}.norm.weight", "same"),
-        (f"{ours}/out_norm/bias", f"{theirs}.norm.bias", "same"),
-        (f"{ours}/predict/kernel", f"{theirs}.pred.weight", "linear"),
-        (f"{ours}/predict/bias", f"{theirs}.pred.bias", "same"),
-    )
-
-
-_CONV_NORM = (
+CONV_NORM = (
     ("conv/kernel", "conv.weight", "patch"),
     ("norm/scale", "bn.weight", "same"),
     ("norm/bias", "bn.bias", "same"),
@@ -130,7 +44,7 @@ _CONV_NORM = (
 
 
 def _conv_norm(ours: str, theirs: str) -> tuple[tuple[str, str, str], ...]:
-    return tuple((f"{ours}/{a}", f"{theirs}.{b}", layout) for a, b, layout in _CONV_NORM)
+    return tuple((f"{ours}/{a}", f"{theirs}.{b}", layout) for a, b, layout in CONV_NORM)
 
 
 SEGMENTATION_HEADS = (
@@ -145,36 +59,6 @@ SEGMENTATION_HEADS = (
     ("auxiliary_head/classifier/linear/kernel", "auxiliary_head.conv_seg.weight", "conv1x1"),
     ("auxiliary_head/classifier/linear/bias", "auxiliary_head.conv_seg.bias", "same"),
 )
-
-VIT_SEGMENTER = (
-    *((ours, f"backbone.{theirs}", layout) for ours, theirs, layout in VIT_ENCODER),
-    ("encoder/blocks/<i>/scale1", "backbone.blocks.<i>.gamma_1", "same"),
-    ("encoder/blocks/<i>/scale2", "backbone.blocks.<i>.gamma_2", "same"),
-    (
-        "encoder/blocks/<i>/attention/relative_position_bias",
-        "backbone.blocks.<i>.attn.relative_position_bias_table",
-        "same",
-    ),
-    ("pyramid/up4_first/kernel", "backbone.fpn1.0.weight", "deconv"),
-    ("pyramid/up4_first/bias", "backbone.fpn1.0.bias", "same"),
-    *((f"pyramid/up4_norm/{a[5:]}", f"backbone.fpn1.1.{b[3:]}", layout) for a, b, layout in _CONV_NORM[1:]),
-    ("pyramid/up4_second/kernel", "backbone.fpn1.3.weight", "deconv"),
-    ("pyramid/up4_second/bias", "backbone.fpn1.3.bias", "same"),
-    ("pyramid/up2/kernel", "backbone.fpn2.0.weight", "deconv"),
-    ("pyramid/up2/bias", "backbone.fpn2.0.bias", "same"),
-    *SEGMENTATION_HEADS,
-)
-
-SWIN_PYRAMID = (
-    *swin_encoder("backbone."),
-    ("pyramid/norms/<i>/scale", "backbone.norm<i>.weight", "same"),
-    ("pyramid/norms/<i>/bias", "backbone.norm<i>.bias", "same"),
-)
-
-SWIN_SEGMENTER = (*SWIN_PYRAMID, *SEGMENTATION_HEADS)
-
-
-Rules = Iterable[tuple[str, str, str]]
 
 
 def release_name(path: str, rules: Rules) -> tuple[str, str] | None:
@@ -242,6 +126,36 @@ def to_release(array: np.ndarray, layout: str) -> np.ndarray:
         case "positions":
             return array[None]
     raise ValueError(f"no layout is called {layout!r}")
+
+
+def count(arrays: Mapping[str, np.ndarray], pattern: str) -> int:
+    """One more than the highest number, of at most three digits, in the group of `pattern`; 0 without a match."""
+    numbers = [int(match[1]) for name in arrays if (match := re.fullmatch(pattern, name)) and len(match[1]) < 4]
+    return max(numbers, default=-1) + 1
+
+
+def rename(origin: str, arrays: Mapping[str, np.ndarray], rules: Rules, whose: str) -> dict[str, np.ndarray]:
+    """Our arrays under the names and in the layouts of `rules`; the other arguments are for messages.
+
+    Raises:
+        ConfigError: a path that no rule covers.
+    """
+    rules, renamed, nameless = tuple(rules), {}, []
+    for path, array in arrays.items():
+        named = release_name(path, rules)
+        if named is None:
+            nameless.append(path)
+        else:
+            renamed[named[0]] = np.ascontiguousarray(to_release(array, named[1]))
+    if nameless:
+        more = f" and {len(nameless) - 6} more" if len(nameless) > 6 else ""
+        alone = (
+            "" if any(path.startswith("encoder/") for path in nameless) else " the encoder alone (--part=encoder), or"
+        )
+        raise ConfigError(
+            f"{origin}: {whose} has no name for {', '.join(nameless[:6])}{more}; export{alone} with --names=localmim"
+        )
+    return renamed
 
 
 def import_arrays(source: Mapping[str, np.ndarray], paths: Iterable[str], rules: Rules) -> dict[str, np.ndarray]:
