@@ -58,7 +58,7 @@ MUTATIONS = {
     "fine-tuning: the same mixture at every step": ("localmim_jax/tasks/finetune.py", "erase_key, mix_key, model_key = jax.random.split(key, 3)", "erase_key, mix_key, model_key = jax.random.split(jax.random.key(0), 3)", "finetune"),
     "fine-tuning: drop path in the evaluation": ("localmim_jax/tasks/finetune.py", 'ranks_and_losses(model(normalize(batch["image"])),', 'ranks_and_losses(model(normalize(batch["image"]), jax.random.key(0)),', "finetune"),
     "fine-tuning: encoder trained by a probe": ("localmim_jax/tasks/linear_probe.py", 'path.startswith("head/")', "True", "finetune"),
-    "merging order swapped": ("localmim_jax/models/swin.py", "x.transpose(0, 1, 3, 4, 2, 5)", "x.transpose(0, 1, 3, 2, 4, 5)", "swin"),
+    "merging order swapped": ("localmim_jax/models/swin_blocks.py", "x.transpose(0, 1, 3, 4, 2, 5)", "x.transpose(0, 1, 3, 2, 4, 5)", "swin"),
     "shift dropped": ("localmim_jax/models/swin.py", "return self.window, self.window // 2", "return self.window, 0", "swin"),
     "relative bias: row and column exchanged": ("localmim_jax/models/positions.py", "(dy * (2 * window - 1) + dx)", "(dx * (2 * window - 1) + dy)", "windows"),
     "relative bias: key minus query": ("localmim_jax/models/positions.py", "index = (dy * (2 * window - 1) + dx).astype(np.int32)", "index = (dy * (2 * window - 1) + dx).astype(np.int32).T.copy()", "windows"),

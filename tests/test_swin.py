@@ -19,7 +19,8 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
 from localmim_jax.method.masking import mask_from_noise
 from localmim_jax.method.targets import TargetConfig, make_targets
-from localmim_jax.models.swin import VARIANTS, PatchMerging, Swin, SwinConfig
+from localmim_jax.models.swin import VARIANTS, Swin, SwinConfig
+from localmim_jax.models.swin_blocks import PatchMerging
 from tests.oracle import GOLDENS
 
 TINY = {"width": 8, "depths": (2, 2, 4, 2), "num_heads": (1, 2, 4, 8)}

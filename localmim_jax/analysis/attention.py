@@ -32,7 +32,7 @@ def statistics(weights: jax.Array, group: np.ndarray, coordinates: np.ndarray) -
     """KL divergence, normalized mutual information and distance of attention maps, see the top of this file.
 
     Args:
-        weights, group, coordinates: see `backbones.blocks.Measure`.
+        weights, group, coordinates: see `models.blocks.Measure`.
 
     Returns:
         "kl", "nmi", "distance" (in tokens), float32 [b] each: means over the heads. 0 where no window has two places.
