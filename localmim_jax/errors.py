@@ -1,11 +1,11 @@
-"""The errors a user can cause or meet, each with the exit status `main.py` ends with.
+"""Errors that a user can cause or meet, each with the exit status of `main.py`.
 
 0 done, 1 unexpected, 2 bad config or data, 3 diverged, 4 storage, 75 preempted and saved, 130 interrupted and saved.
 """
 
 
 class UserError(Exception):
-    """Something the user can put right. Its text is one line: what is wrong, where, and what to do."""
+    """An error that the user can fix. Its text is one line: what is wrong, where, and what to do."""
 
     exit_code = 2
 
@@ -23,7 +23,7 @@ class DataError(UserError):
 
 
 class Diverged(UserError):
-    """Training met only non-finite steps for too long."""
+    """Too many training steps in a row were not finite."""
 
     exit_code = 3
 

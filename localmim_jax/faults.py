@@ -1,4 +1,4 @@
-"""The one hook of the fault tests: the process kills itself, as `kill -9` would, at a named point.
+"""The one hook of the fault tests: the process kills itself at a named point, as `kill -9` would.
 
 `LOCALMIM_FAULT=point` or `LOCALMIM_FAULT=point:step` turns it on; unset, it does nothing. Points: before_save (before a
 checkpoint is begun), after_write (its data is in place, without a manifest), before_publish (its manifest is written

@@ -1,6 +1,6 @@
-"""The pure-dict view of a module: split it once, merge it back inside `jax.jit`, name its leaves by path.
+"""The pure-dict view of a module: split once, merged inside `jax.jit`, leaves named by path.
 
-A module's arrays live in nested dicts with string keys (`params["encoder"]["blocks"]["0"]["norm1"]["scale"]`), which
+A module's arrays are nested dicts with string keys (`params["encoder"]["blocks"]["0"]["norm1"]["scale"]`), which
 jit, optax and orbax all understand. Paths join the keys with "/".
 """
 
@@ -24,14 +24,14 @@ def split(make_model: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Tree, Tree
 
 
 def initialize(make_model: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> tuple[Tree, Tree]:
-    """Freshly drawn (params, model_state) of a model. Meant to run inside `jax.jit`."""
+    """Randomly initialized (params, model_state) of a model. Meant to run inside `jax.jit`."""
     parts: Any = nnx.split(make_model(nnx.Rngs(key)), nnx.Param, ...)
     _, params, model_state = parts
     return _string_keys(nnx.to_pure_dict(params)), _string_keys(nnx.to_pure_dict(model_state))
 
 
 def merge(graphdef: Any, params: Tree, model_state: Tree | None = None) -> Any:
-    """The module with these arrays, of the class that was split. Inside `jax.jit` this costs trace time only."""
+    """The module with these arrays, of the class that was split. Inside `jax.jit` it costs trace time only."""
     return nnx.merge(graphdef, _integer_keys(params), _integer_keys(model_state or {}))
 
 

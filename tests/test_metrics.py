@@ -49,7 +49,7 @@ def test_a_report_averages_the_steps_since_the_last_one(clock, monkeypatch):
         "speed/images_per_second": 32.0,
         "speed/data_wait": 0.25,
         "speed/teraflops": 1.0,
-        "speed/peak_share": 0.25,
+        "speed/peak_fraction": 0.25,
         "time/left_seconds": 84 / 0.5,
         "time/device_hours": 3.0 + 146 * 4 / 3600,
     }

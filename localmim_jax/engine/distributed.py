@@ -1,4 +1,4 @@
-"""Several processes as one run, through `jax.distributed`. One process with any number of devices needs nothing."""
+"""Several processes as one run, through `jax.distributed`. One process with any number of devices does not need it."""
 
 import importlib.util
 import os
@@ -12,15 +12,15 @@ from localmim_jax.errors import ConfigError
 def initialize(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the run's other processes if the arguments or the environment say that there are any.
+    """Joins the other processes of the run, if the arguments or the environment name any.
 
     Without arguments: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID; SLURM or Open MPI with more
-    than one task; a TPU machine. What jax detects by itself is left to it. Must run before any other use of jax.
+    than one task; a TPU machine. jax detects the rest. Must run before any other use of jax.
 
     Args:
         coordinator_address: host:port of process 0.
-        num_processes: how many take part.
-        process_id: which of them this is, from 0.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
 
     Raises:
         ConfigError: some of the three are missing, or the processes do not find each other.
@@ -56,7 +56,7 @@ def _number(argument: int | None, variable: str) -> int | None:
 
 
 def _launched_as_several() -> bool:
-    """Whether a launcher that jax understands started this process as one of several, or this is a TPU machine."""
+    """Whether a launcher known to jax started this process as one of several, or this is a TPU machine."""
     tasks = max(int(os.environ.get(name, 1)) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     platforms = os.environ.get("JAX_PLATFORMS", "tpu")
     return tasks > 1 or ("tpu" in platforms and importlib.util.find_spec("libtpu") is not None)

@@ -43,6 +43,6 @@ class DivergenceWatch:
         shown = ", ".join(map(str, batch.ids[:8])) + (", ..." if len(batch.ids) > 8 else "")
         raise Diverged(
             f"loss or gradient was not finite in {self._max_bad_steps} steps in a row, the last being {batch.step + 1} "
-            f"with examples {shown} (all in {self._path}); parameters and checkpoints are those of before: look at "
-            "these examples, or lower the learning rate in another workdir"
+            f"with examples {shown} (all in {self._path}); these steps changed neither parameters nor checkpoints; "
+            "look at these examples, or lower the learning rate in another workdir"
         )

@@ -1,4 +1,4 @@
-"""Runs a task's evaluations: exact over every example once, whatever the batch, device and process count."""
+"""Evaluation of a task: exact over every example once, for any batch size and any number of devices and processes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,8 +17,8 @@ from localmim_jax.params import Tree, merge
 class Evaluator:
     """One evaluation of one run; its prediction is compiled once.
 
-    Batches may have any number of examples up to the first one's; they are padded to that, and to what the devices
-    share evenly, by repeating an example that "valid" then leaves out.
+    No batch may have more examples than the first. Batches are padded to the size of the first, rounded up to a
+    multiple of the devices, by repeating an example. "valid" is False for the padding.
     """
 
     def __init__(self, evaluation: Evaluation, spec: StateSpec):
@@ -32,21 +32,21 @@ class Evaluator:
         self._predict = jax.jit(predict, out_shardings=meshes.replicated(spec.mesh))
 
     def due(self, step: int, num_steps: int) -> bool:
-        """Whether to run after `step` steps: at its interval, at the end, and where asked for before the first."""
+        """Whether to run after `step` steps: at its interval, at the end, and before the first one with `at_start`."""
         interval = self.evaluation.every_steps
         return step == num_steps or (self.evaluation.at_start if step == 0 else bool(interval) and step % interval == 0)
 
     def __call__(self, state: Tree, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
-        """What the metric computes for this state (its moving average where there is one), names prefixed.
+        """The metric's values for this state (for its moving average, if there is one), with prefixed names.
 
         Args:
-            stop: asked after every batch; if it says True, the evaluation is given up.
+            stop: called after every batch; True aborts the evaluation.
 
         Returns:
-            Values by name, the same on every process; None if given up.
+            Values by name, the same on every process; None if aborted.
 
         Raises:
-            DataError: there is no example to evaluate on.
+            DataError: the evaluation has no examples.
         """
         params, metric, count = evaluation_params(state), self.evaluation.make_metric(), 0
         for batch in self.evaluation.batches():
@@ -65,7 +65,7 @@ class Evaluator:
         return {f"{self.evaluation.name}/{name}": value for name, value in metric.compute().items()}
 
     def score(self, results: Mapping[str, Any]) -> float | None:
-        """What decides over the best checkpoint; None if this evaluation does not."""
+        """The score of the best-checkpoint rule; None if this evaluation does not give it."""
         best = self.evaluation.best
         return float(results[f"{self.evaluation.name}/{best}"]) if best else None
 
@@ -74,8 +74,8 @@ class Evaluator:
         size = len(next(iter(batch.values())))
         batch.setdefault("valid", np.ones(size, bool))
         if not self._size:
-            share = len(self._mesh.local_devices)
-            self._size = -(-_largest_of_all_processes(size) // share) * share
+            local_devices = len(self._mesh.local_devices)
+            self._size = -(-_largest_of_all_processes(size) // local_devices) * local_devices
         missing = self._size - size
         if missing < 0:
             raise DataError(f"evaluation {self.evaluation.name}: a batch of {size} examples after a smaller first one")
@@ -86,7 +86,7 @@ class Evaluator:
 
 
 def _of_all_processes(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """This batch and those of the other processes, in the order in which the mesh has them."""
+    """The batches of all processes, concatenated in the order of the mesh."""
     if jax.process_count() == 1:
         return batch
     return {name: np.asarray(array) for name, array in process_allgather(batch, tiled=True).items()}

@@ -1,4 +1,4 @@
-"""How much arithmetic a step is, and how much the device could do."""
+"""FLOPs of a step, and the peak FLOP/s of devices."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from localmim_jax.params import Tree
 
-# Dense bfloat16 (float16 on V100 and T4) peak of one JAX device in TFLOP/s: the makers' data sheets, without sparsity.
+# Dense bfloat16 (float16 on V100 and T4) peak of one JAX device in TFLOP/s, from data sheets, without sparsity.
 # NVIDIA: A100, H100, H200, L4, L40S, T4, V100 product pages, GA102 and Ada architecture papers (float32 accumulation).
 # TPU: cloud.google.com/tpu/docs/system-architecture-tpu-vm, per chip; halved for v2 and v3, whose cores are devices.
 # The first name contained in the device's kind counts, so a longer name stands before its beginning.
@@ -37,29 +37,30 @@ PEAK_TERAFLOPS = (
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """FLOP/s of one device in 16-bit arithmetic; None where it is not known, and for float32 compute."""
+    """Peak FLOP/s of one device in 16-bit arithmetic; None where it is unknown, and for float32 compute."""
     if dtype == "float32":
         return None
     return next((peak * 1e12 for name, peak in PEAK_TERAFLOPS if name in device_kind), None)
 
 
 def model_flops(jaxpr_of_step: Any, forward: Callable[..., Any], *arguments: Any) -> float:
-    """FLOPs that one step of the model needs, recomputation (remat) not counted.
+    """FLOPs that one step of the model needs, without recomputation (remat).
 
-    Matrix products and convolutions only, a multiply-add being two. A backward pass takes twice the forward's, so three
-    times the forward is the need; where less is differentiated (a frozen encoder) the step itself holds less than that.
+    Counts matrix products and convolutions; a multiply-add is two FLOPs. A backward pass takes twice the FLOPs of the
+    forward pass, so a step needs three times the forward pass. Where less is differentiated (a frozen encoder), the
+    step itself has fewer, and its own count is returned.
 
     Args:
         jaxpr_of_step: the whole step's jaxpr.
-        forward: its loss, called with the (abstract) `arguments` to count the forward pass.
+        forward: the loss, traced with the (abstract) `arguments` to count the forward pass.
     """
     return min(count_flops(jaxpr_of_step), 3 * count_flops(jax.make_jaxpr(forward)(*arguments)))
 
 
 def count_flops(jaxpr: Any) -> float:
-    """FLOPs of the matrix products and convolutions in a jaxpr; of alternative branches the dearest counts.
+    """FLOPs of the matrix products and convolutions in a jaxpr. Of the branches of a `cond`, the most expensive counts.
 
-    A `while` loop counts as one turn, since its length is not known.
+    A `while` loop counts as one iteration, since its length is unknown.
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     return sum(_equation_flops(equation) for equation in jaxpr.eqns)
@@ -76,7 +77,7 @@ def _equation_flops(equation: Any) -> float:
         out_channels_axis = params["dimension_numbers"].rhs_spec[0]
         kernel = equation.invars[1].aval.shape
         window = math.prod(kernel) / kernel[out_channels_axis]
-        zeros = math.prod(params["lhs_dilation"])  # the zeros a transposed convolution inserts are no work
+        zeros = math.prod(params["lhs_dilation"])  # zeros inserted by a transposed convolution cost nothing
         return 2.0 * math.prod(equation.outvars[0].aval.shape) * window / zeros
     if name == "cond":
         return max(count_flops(branch) for branch in params["branches"])

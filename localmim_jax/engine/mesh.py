@@ -1,6 +1,6 @@
-"""Where arrays live: a (data, fsdp) mesh, batches split over both axes, parameters over fsdp by a rule of shape.
+"""Placement of arrays: a (data, fsdp) mesh, batches split over both axes, parameters over fsdp by a rule on shapes.
 
-Modules know nothing of this: the compiler derives every collective from the placement of the state and the batch.
+Modules do not depend on it. The compiler derives every collective from the placement of the state and the batch.
 """
 
 import math
@@ -21,10 +21,10 @@ MIN_SHARDED_SIZE = 2**12  # elements; gathering smaller arrays costs more than k
 
 
 def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over these devices (default: all of all processes).
+    """The mesh over these devices (default: all devices of all processes).
 
-    Devices stay grouped by process, so that the global batch is the processes' batches one after the other whatever
-    their number, and fsdp groups lie within a host where they fit.
+    Devices stay grouped by process. So the global batch is the concatenation of the processes' batches, and fsdp groups
+    lie within a host where they fit.
 
     Raises:
         ConfigError: the sizes do not multiply to the number of devices.
@@ -64,9 +64,9 @@ def _spec(shape: tuple[int, ...], fsdp: int) -> P:
 
 
 def place_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This host's part of a batch as part of global arrays, without its "id", which only the host uses.
+    """Global arrays from each host's part of a batch, without "id", which only the host uses.
 
-    64-bit numbers become 32-bit ones.
+    64-bit numbers become 32-bit numbers.
     """
     sharding = batch_sharding(mesh)
 
@@ -78,7 +78,7 @@ def place_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
 
 
 def abstract_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `place_batch` would return, without moving anything."""
+    """Shapes, dtypes and shardings of the arrays that `place_batch` returns."""
     processes = len({device.process_index for device in mesh.devices.flat})
     return {
         name: jax.ShapeDtypeStruct(
@@ -92,7 +92,7 @@ def abstract_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax
 
 
 def place_state(tree: Any, shardings: Any) -> Any:
-    """Host arrays, equal on every process, as global arrays."""
+    """Global arrays from host arrays that are equal on every process."""
 
     def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
@@ -101,7 +101,7 @@ def place_state(tree: Any, shardings: Any) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Global arrays as whole numpy arrays on every process. A collective: every process must call it."""
+    """Whole numpy arrays on every process from global arrays. A collective: every process must call it."""
     return jax.tree.map(
         lambda leaf: np.asarray(leaf) if leaf.is_fully_addressable else process_allgather(leaf, tiled=True), tree
     )

@@ -1,4 +1,4 @@
-"""From the metrics of single steps to what a person reads: averages, rates, shares, progress."""
+"""Reports from the metrics of single steps: averages, speed, memory, progress."""
 
 import contextlib
 import dataclasses
@@ -12,12 +12,13 @@ import numpy as np
 
 from localmim_jax.engine.flops import peak_flops
 
-_COUNTED = ("skipped_steps", "skipped_in_a_row", "learning_rate", "loss_scale")  # the last value says more than a mean
+# Reported by their last value instead of their mean.
+_COUNTED = ("skipped_steps", "skipped_in_a_row", "learning_rate", "loss_scale")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSize:
-    """What progress and speed are measured against; `dtype` is the compute dtype."""
+    """The quantities that progress and speed refer to. `dtype` is the compute dtype, `batch_size` is global."""
 
     num_steps: int
     steps_per_epoch: float
@@ -27,11 +28,11 @@ class RunSize:
 
 
 class Meter:
-    """Gathers steps between two reports, and the time they took without pauses (evaluation, saving).
+    """Collects the steps between two reports, and their time without pauses (evaluation, saving).
 
     Args:
-        size: of the whole run.
-        device_hours: taken by the run before this start.
+        size: size of the whole run.
+        device_hours: device hours of the run before this start.
     """
 
     def __init__(self, size: RunSize, device_hours: float = 0.0):
@@ -44,43 +45,45 @@ class Meter:
         self._speed: float | None = None
 
     def start(self, flops_per_step: float, waited: float) -> None:
-        """Training begins now, after compilation.
+        """Starts the clock, after compilation.
 
         Args:
-            flops_per_step: of the model, for the global batch.
+            flops_per_step: FLOPs of the model for the global batch.
             waited: seconds that were spent waiting for data before.
         """
         self._flops = flops_per_step
         self._since, self._waited = time.perf_counter(), waited
 
     def add(self, metrics: Mapping[str, float]) -> None:
-        """The metrics of one step, see `engine.step`."""
+        """Adds the metrics of one step, see `engine.step`."""
         self._steps.append(metrics)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is not training."""
+        """The time inside does not count as training time."""
         start = time.perf_counter()
         yield
         self._since += time.perf_counter() - start
 
     def report(self, step: int, waited: float) -> dict[str, float]:
-        """Scalars of the steps since the last report, `step` being done and all of them finished on the devices.
+        """Scalars of the steps since the last report. All of them are finished on the devices.
 
         Args:
-            waited: seconds that have been spent waiting for data since the run started.
+            step: number of steps finished.
+            waited: seconds spent waiting for data since the run started.
 
         Returns:
             The steps' own metrics averaged over those that were not skipped, and
-            "progress/epoch"; "speed/steps_per_second"; "speed/images_per_second" (global); "speed/data_wait" (share of
-            the time, 0..1); "speed/teraflops" (the model's, per second, all devices) and "speed/peak_share" (0..1)
-            where the device's peak is known; "memory/device_gib", "memory/device_peak_gib" where it tells;
-            "memory/host_peak_gib"; "time/device_hours" (the whole run's, over all devices); "time/left_seconds".
+            "progress/epoch"; "speed/steps_per_second"; "speed/images_per_second" (global); "speed/data_wait"
+            (fraction of the time, 0..1); "speed/teraflops" (of the model, per second, on all devices) and
+            "speed/peak_fraction" (0..1) where the device's peak is known; "memory/device_gib" and
+            "memory/device_peak_gib" where the backend provides them; "memory/host_peak_gib"; "time/device_hours" (of
+            the whole run, summed over devices); "time/left_seconds".
         """
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         speed = len(self._steps) / seconds
-        # Of the whole run rather than the last report's, so that the estimate of the end does not jump.
+        # A moving average, so that the estimate of the remaining time does not jump.
         self._speed = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
         hours = self._device_hours + (now - self._born) * self._size.num_devices / 3600
         flops = self._flops * speed
@@ -96,14 +99,14 @@ class Meter:
         }
         peak = peak_flops(jax.devices()[0].device_kind, self._size.dtype)
         if peak is not None:
-            scalars["speed/peak_share"] = flops / (peak * self._size.num_devices)
+            scalars["speed/peak_fraction"] = flops / (peak * self._size.num_devices)
         scalars |= memory()
         self._steps = []
         self._since, self._waited = now, waited
         return scalars
 
     def line(self, step: int, scalars: Mapping[str, float]) -> str:
-        """A report in one line for the console."""
+        """A report as one line for the console."""
         own = [name for name in scalars if "/" not in name and name not in ("loss", "skipped", *_COUNTED)]
         images = scalars["speed/images_per_second"]
         parts = [
@@ -114,8 +117,8 @@ class Meter:
             f"{images:,.0f} images/s" if images >= 100 else f"{images:.3g} images/s",
             f"data wait {scalars['speed/data_wait']:.0%}",
         ]
-        if "speed/peak_share" in scalars:
-            parts.append(f"{scalars['speed/peak_share']:.0%} of peak")
+        if "speed/peak_fraction" in scalars:
+            parts.append(f"{scalars['speed/peak_fraction']:.0%} of peak")
         if scalars["skipped_steps"]:
             parts.append(f"skipped {scalars['skipped_steps']:.0f}")
         if step < self._size.num_steps:
@@ -124,7 +127,7 @@ class Meter:
 
 
 def memory() -> dict[str, float]:
-    """Memory of the first local device (where the backend tells) and of this process, in GiB."""
+    """Memory of the first local device (where the backend provides it) and of this process, in GiB."""
     stats = jax.local_devices()[0].memory_stats() or {}
     names = {"bytes_in_use": "memory/device_gib", "peak_bytes_in_use": "memory/device_peak_gib"}
     found = {name: stats[key] / 2**30 for key, name in names.items() if key in stats}
@@ -145,7 +148,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as "12.3 MiB"."""
+    """A number of bytes as "12.3 MiB"."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.3g} {unit}"

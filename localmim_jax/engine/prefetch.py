@@ -1,4 +1,4 @@
-"""Batches on their way to the devices: the next ones are fetched and placed while the current one is computed on."""
+"""Prefetching: the next batches are fetched and placed on the devices while the current step runs."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ AHEAD = 2  # batches placed, or being placed, besides the one in use
 
 @dataclasses.dataclass(frozen=True)
 class PlacedBatch:
-    """A batch on the devices, the ids of this host's examples in it, and the step it is for."""
+    """A batch on the devices, the ids of this host's examples, and the step that consumes it."""
 
     step: int
     arrays: dict[str, jax.Array]
@@ -27,14 +27,14 @@ class PlacedBatch:
 
     @property
     def shapes(self) -> Hashable:
-        """What a step is compiled for: the name, shape and dtype of every array."""
+        """The name, shape and dtype of every array. A step is compiled once for each."""
         return tuple((name, array.shape, str(array.dtype)) for name, array in sorted(self.arrays.items()))
 
 
 class DevicePrefetch:
     """Iterates over the placed batches of steps `first_step` to `num_steps` - 1. A context manager.
 
-    One thread asks the source, in order; what it meets there is raised by `next`.
+    One thread reads the source in order. `next` raises the errors of the source.
 
     Attributes:
         waited: seconds that `next` has waited so far.
@@ -77,5 +77,5 @@ class DevicePrefetch:
     def _fetch(self, step: int) -> PlacedBatch:
         batch = next(self._source, None)
         if batch is None:
-            raise DataError(f"the training data ended before step {step}; it must go on for as long as the run does")
+            raise DataError(f"the training data ended before step {step}; it must have a batch for every step")
         return PlacedBatch(step, place_batch(self._mesh, batch), np.asarray(batch["id"]))

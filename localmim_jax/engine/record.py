@@ -1,5 +1,7 @@
-"""What a run directory says about its run: `config.json`, the config it was started with, and `env.json`, one entry for
-each start with versions, devices, commit and command. A resumed run must have the config it was started with."""
+"""The records of a run: `config.json`, the config it was started with, and `env.json`, with an entry for each start.
+
+An entry has versions, devices, commit and command. A resumed run must have the config it was started with.
+"""
 
 import datetime
 import importlib.metadata
@@ -20,7 +22,7 @@ from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.files import write_json
 from localmim_jax.params import flatten
 
-# Keys whose value does not change what is learned. A name stands for itself and all below it; "*" ends a prefix.
+# Keys whose value does not change what is learned. A name covers itself and all keys below it; "*" ends a prefix.
 MAY_CHANGE = (
     "log",
     "eval",
@@ -37,11 +39,11 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gra
 
 
 def open_workdir(workdir: str | os.PathLike[str]) -> Path:
-    """The absolute run directory, made if it is missing and tried for writing.
+    """The absolute run directory, created if it is missing. Writing to it is tried.
 
     Raises:
         ConfigError: it is a URL.
-        StorageError: it cannot be made or written; names the path and the reason.
+        StorageError: it cannot be created or written; names the path and the reason.
     """
     if "://" in os.fspath(workdir):
         raise ConfigError(f"workdir {workdir} is a URL; give a local or mounted directory")
@@ -57,15 +59,15 @@ def open_workdir(workdir: str | os.PathLike[str]) -> Path:
 
 
 def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None:
-    """Compares the config with the recorded one, then writes both records. Every process compares, the first writes.
+    """Compares the config with the recorded one, then writes both records. Every process compares; the first writes.
 
     Args:
         workdir: as `open_workdir` gave it.
-        config: the resolved config as nested mappings of what JSON can hold, tuples included.
-        resuming: whether the directory holds a checkpoint; without one a changed config simply replaces the old one.
+        config: the resolved config as nested mappings of JSON values and tuples.
+        resuming: whether the directory has a checkpoint. Without one, a changed config replaces the old one.
 
     Raises:
-        ConfigError: a resumed run's config differs in more than `MAY_CHANGE`; shows each key: old -> new.
+        ConfigError: a resumed run's config differs outside `MAY_CHANGE`; lists each key: old -> new.
         StorageError: a record cannot be read or written.
     """
     config = _as_json(config)
@@ -93,9 +95,9 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Each key that may not differ but does, as "key: old -> new". Numbers are JSON's: 1 equals 1.0, not true.
+    """Each key that differs but must not, as "key: old -> new". Numbers compare as in JSON: 1 equals 1.0, not true.
 
-    A key that is null is as one that is absent: so runs go on after an update that brought a new key.
+    A null key equals an absent one, so that runs can resume after an update that added a key.
     """
     before, after = _flatten(_as_json(old)), _flatten(_as_json(new))
     return [
@@ -106,7 +108,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def environment() -> dict[str, Any]:
-    """This start of the run: time, command, host, devices, versions, commit."""
+    """The entry of this start: time, command, host, devices, versions, commit."""
     devices = jax.devices()
     return {
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -158,7 +160,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The commit this package is at, with "+changes" if the tree differs from it; "" outside its repository."""
+    """The commit of this package, with "+changes" if the tree differs from it; "" outside its repository."""
     package = Path(__file__).parents[1]
     commit = _git(package, "log", "-1", "--format=%H", "--", "errors.py")
     if not commit:

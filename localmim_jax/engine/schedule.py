@@ -18,7 +18,7 @@ def make_schedule(settings: ScheduleSettings, batch_size: int, num_steps: int, s
     schedule). "linear" and "steps" are OpenMMLab's: the warm-up factor multiplies a rate that decays from step 0 on.
 
     Raises:
-        ConfigError: the warm-up does not leave a step of the run, or a milestone lies beyond it.
+        ConfigError: the warm-up is as long as the run, or a milestone lies beyond its end.
     """
     peak = settings.peak(batch_size)
     epochs = settings.warmup_epochs * steps_per_epoch

@@ -1,4 +1,4 @@
-"""What a run is told besides its task: frozen and checked when made.
+"""The settings of a run besides its task: frozen dataclasses, validated when they are made.
 
 `tasks/` builds them from the config, whose keys have the same names.
 """
@@ -19,7 +19,7 @@ def _one_of(key: str, value: str, legal: tuple[str, ...]) -> None:
 
 
 def _finite(key: str, value: float, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Refuses values outside [low, high], or outside (low, high] with `above`; NaN and infinity always."""
+    """Raises ConfigError for NaN, infinity and values outside [low, high], or outside (low, high] with `above`."""
     legal = math.isfinite(value) and (low < value if above else low <= value) and value <= high
     bound = ("above " if above else "at least ") + f"{low:g}" + (f" and at most {high:g}" if high < math.inf else "")
     _require(legal, f"{key} is {value}; it must be {bound}")
@@ -27,18 +27,18 @@ def _finite(key: str, value: float, low: float, high: float = math.inf, above: b
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """How gradients become updates.
+    """The optimizer.
 
     Attributes:
         name: "adamw" (decoupled weight decay, as torch's AdamW), "lars" (as MAE's linear probe) or "momentum" (SGD with
-            L2 regularisation, as torch's SGD).
-        b1, b2, eps: of Adam.
-        momentum: of "lars" and "momentum".
-        weight_decay: for the parameters that the task's rules call decayed.
+            L2 regularization, as torch's SGD).
+        b1, b2, eps: Adam's decay rates and denominator offset.
+        momentum: momentum coefficient of "lars" and "momentum".
+        weight_decay: weight decay of the parameters that the task's rules select.
         layer_decay: learning-rate factor from each layer to the one below it; None for one rate everywhere.
         clip_norm: largest global gradient norm; None to leave gradients alone.
-        ema_decay: of the parameters' exponential moving average per step; None keeps no average.
-        max_bad_steps: skipped (non-finite) steps in a row that end the run.
+        ema_decay: decay per step of the parameters' exponential moving average; None keeps no average.
+        max_bad_steps: number of skipped (non-finite) steps in a row that ends the run.
     """
 
     name: str = "adamw"
@@ -69,15 +69,15 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleSettings:
-    """The learning rate over the run (`engine.schedule` has the formulas).
+    """The learning-rate schedule (formulas in `engine.schedule`).
 
     Attributes:
         kind: "cosine", "linear" (to zero, as segmentation's polynomial of power one) or "steps" (x0.1 at milestones).
-        base_lr: rate for a batch of 256, scaled by batch / 256 (pre-training); exactly one of it and `peak_lr`.
+        base_lr: rate for a batch of 256, scaled by batch / 256 (pre-training). Set exactly one of it and `peak_lr`.
         peak_lr: absolute rate at the end of the warm-up (everything downstream).
-        min_lr: where "cosine" and "linear" end.
+        min_lr: final rate of "cosine" and "linear".
         warmup_epochs, warmup_steps: length of the linear warm-up; the steps win if both are given.
-        warmup_lr: where the warm-up starts.
+        warmup_lr: rate at the start of the warm-up.
         milestone_epochs, milestones: epochs, or steps, at which "steps" multiplies the rate by 0.1; the steps win if
             both are given.
     """
@@ -130,7 +130,7 @@ class ScheduleSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-    """How devices are laid out: `data` x `fsdp`; -1 for one of them means "whatever remains"."""
+    """The device mesh, `data` x `fsdp`. -1 for one of them takes the remaining devices."""
 
     data: int = -1
     fsdp: int = 1
@@ -144,12 +144,12 @@ class MeshSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSettings:
-    """When the state is saved and what is kept. The last step of a run is always saved.
+    """When checkpoints are saved and which are kept. The last step of a run is always saved.
 
     Attributes:
         every_steps, every_epochs: interval between saves; the steps win if both are given, 0 and 0 save only the end.
-        keep_last: newest checkpoints kept.
-        keep_every_steps: steps divisible by this are kept for ever; 0 for none.
+        keep_last: number of newest checkpoints to keep.
+        keep_every_steps: checkpoints at multiples of this step are never removed; 0 for none.
     """
 
     every_steps: int = 0
@@ -171,12 +171,12 @@ class CheckpointSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LogSettings:
-    """What is reported.
+    """Logging and profiling.
 
     Attributes:
-        every_steps: interval between metrics.
+        every_steps: steps between reports.
         profile_at: step at which a profile of five steps starts; 0 for never.
-        notes: free text kept with the run.
+        notes: free text recorded with the run.
     """
 
     every_steps: int = 50
@@ -190,12 +190,12 @@ class LogSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Everything the engine is told besides the task.
+    """All settings of the engine besides the task.
 
     Attributes:
-        seed: of initialization and of each step's key; in [0, 2**31).
-        accum_steps: micro-batches a step's batch is cut into.
-        dtype: compute dtype of the model; "float16" turns dynamic loss scaling on.
+        seed: seed of the initialization and of each step's random key, in [0, 2**31).
+        accum_steps: number of micro-batches in a step.
+        dtype: compute dtype of the model. "float16" uses dynamic loss scaling.
     """
 
     schedule: ScheduleSettings
@@ -213,7 +213,7 @@ class RunSettings:
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
 
     def check_batch(self, batch_size: int, num_devices: int) -> None:
-        """Raises ConfigError unless every micro-batch divides evenly over the devices, naming what would."""
+        """Raises ConfigError unless every micro-batch divides evenly over the devices. Names legal values."""
         _finite("batch_size", batch_size, 1)
         _require(
             batch_size % self.accum_steps == 0,

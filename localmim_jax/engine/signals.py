@@ -1,7 +1,7 @@
-"""SIGTERM and Ctrl-C as requests to finish the step, save and leave.
+"""SIGTERM and Ctrl-C as requests to finish the step, save and exit.
 
-With one process the handlers are Python's. With several, SIGTERM belongs to jax's preemption service, which makes all
-of them agree on one step; a Ctrl-C is handed to the same service.
+With one process, Python's signal handlers are used. With several, jax's preemption service handles SIGTERM and makes
+all processes agree on one step. A Ctrl-C is forwarded to the same service.
 """
 
 import os
@@ -19,15 +19,15 @@ from localmim_jax.errors import Interrupted
 
 
 class StopRequest:
-    """Context manager around a training loop; `agreed(step)` says when to save and leave.
+    """Context manager around a training loop; `agreed(step)` says when to save and exit.
 
-    The first SIGTERM or Ctrl-C is noted. Later SIGTERMs change nothing. A second Ctrl-C leaves at once with exit
-    status 130, without waiting for the checkpoint in flight: those already published stay whole. In a notebook or at a
-    prompt, where the process belongs to the user, it raises KeyboardInterrupt instead. Outside the main thread signals
-    cannot be caught and only `agreed` of several processes works.
+    The first SIGTERM or Ctrl-C is recorded. Later SIGTERMs change nothing. A second Ctrl-C exits at once with status
+    130, without waiting for the checkpoint in flight; published checkpoints stay whole. In a notebook or an interactive
+    session it raises KeyboardInterrupt instead. Outside the main thread, signals cannot be caught, and only `agreed` of
+    several processes works.
 
     Attributes:
-        requested: None, "SIGTERM" or "SIGINT": what this process was asked first.
+        requested: the first signal that this process received, "SIGTERM" or "SIGINT"; None before it.
     """
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class StopRequest:
         self._previous.clear()
 
     def agreed(self, step: int) -> str | None:
-        """Why every process leaves after `step`: "SIGTERM" or "SIGINT"; None to go on.
+        """The signal for which every process exits after `step`, "SIGTERM" or "SIGINT"; None to continue.
 
-        With several processes each must call this at every step, all from the same first one. Then all get an answer
-        at the same step, a few after the signal; "SIGINT" only those that had the Ctrl-C themselves.
+        With several processes each must call this at every step, all from the same first one. Then all get the signal
+        at the same step, a few steps after it was sent. Only processes that received the Ctrl-C get "SIGINT".
         """
         if not self._several:
             return self.requested

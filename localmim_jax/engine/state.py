@@ -22,7 +22,7 @@ INITIAL_LOSS_SCALE = 2.0**15
 
 @dataclasses.dataclass(frozen=True)
 class StateSpec:
-    """All that is known of a run's state before any array exists: structure, shapes and placement."""
+    """Structure, shapes and placement of a run's state, before any array exists."""
 
     task: Task
     settings: RunSettings
@@ -75,11 +75,11 @@ class StateSpec:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
     def create(self) -> Tree:
-        """The state at step 0, on the devices, drawn from the seed and then passed through the task's `init_from`."""
+        """The state at step 0 on the devices, initialized from the seed and passed through the task's `init_from`."""
         targets = self.shardings["params"], self.shardings["model_state"]
 
         def draw(seed: jax.Array) -> tuple[Tree, Tree]:
-            # The last key of the seed: steps fold in 0, 1, ... and never come this far.
+            # The last key of the seed. Steps fold in 0, 1, ... and never reach it.
             return initialize(self.task.make_model, jax.random.fold_in(jax.random.key(seed), 2**32 - 1))
 
         params, model_state = jax.jit(draw, out_shardings=targets)(self.settings.seed)
@@ -96,7 +96,7 @@ class StateSpec:
             "params": params,
             "model_state": model_state,
             "opt_state": self.optimizer.init(trained),
-            # A copy, since the step donates its state and no buffer can be donated twice.
+            # A copy, since the step donates its state, and a buffer cannot be donated twice.
             "ema": {} if self.settings.optimizer.ema_decay is None else jax.tree.map(jnp.copy, trained),
             "bad_steps": {"total": jnp.zeros((), jnp.int32), "in_a_row": jnp.zeros((), jnp.int32)},
             "step": jnp.zeros((), jnp.int32),
@@ -107,7 +107,7 @@ class StateSpec:
         return state
 
     def bytes_per_device(self) -> int:
-        """What the state takes of each device's memory."""
+        """Memory of the state on each device, in bytes."""
         return sum(
             int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
             for leaf in jax.tree.leaves(self.abstract)
@@ -120,7 +120,7 @@ def join(trained: Tree, frozen: Tree) -> Tree:
 
 
 def evaluation_params(state: Tree) -> Tree:
-    """The parameters to evaluate and to export: the moving average where there is one, else the parameters."""
+    """The parameters to evaluate and to export: the moving average if there is one, else the parameters."""
     return join(state["ema"], state["params"])
 
 
@@ -135,7 +135,7 @@ def state_hash(params: Tree) -> str:
 
 
 def _check_same(expected: Any, found: Any) -> None:
-    """Raises ConfigError where loaded arrays differ from the drawn ones in name, shape or dtype."""
+    """Raises ConfigError if loaded arrays differ from the initialized ones in name, shape or dtype."""
     problems = []
     for wanted, given in zip(expected, found, strict=True):
         wanted, given = flatten(wanted), flatten(given)

@@ -27,9 +27,9 @@ def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
     """The jitted step: (state, batch) -> (state, metrics). The state given to it is donated.
 
     Metrics are float32 scalars, replicated. Besides the task's own they are: "loss"; "learning_rate"; "norm/gradient"
-    (before clipping), "norm/parameters" and "norm/update" of what is trained; "skipped" (1 where loss or gradient were
-    not finite, so that everything but the step count stayed as it was); "skipped_in_a_row"; "skipped_steps" (of the
-    whole run); under float16 "loss_scale".
+    (before clipping), "norm/parameters" and "norm/update" of the trained parameters; "skipped" (1 if loss or gradient
+    were not finite, so that everything but the step count was left unchanged); "skipped_in_a_row"; "skipped_steps"
+    (since the start of the run); under float16 "loss_scale".
     """
     task, settings = spec.task, spec.settings
     optimizer, ema_decay = spec.optimizer, settings.optimizer.ema_decay
@@ -91,8 +91,8 @@ def _gradients(
 ) -> tuple[Metrics, Tree, Tree]:
     """(metrics with the "loss", model_state, gradients) of a batch, averaged over its micro-batches.
 
-    Example i belongs to micro-batch i mod accum_steps: each device then cuts its own examples and none moves. The
-    model state passes through the micro-batches in turn. Under float16 the loss is scaled while it is differentiated.
+    Example i belongs to micro-batch i mod accum_steps, so that each device splits its own examples and none moves. The
+    model state passes through the micro-batches in turn. Under float16 the loss is scaled for its gradient.
     """
     scale = state["loss_scale"]["scale"] if "loss_scale" in state else 1.0
 
@@ -112,7 +112,7 @@ def _gradients(
     else:
         split_over_devices = NamedSharding(spec.mesh, P(None, meshes.BATCH_AXES))
 
-        def cut(array: jax.Array) -> jax.Array:
+        def split(array: jax.Array) -> jax.Array:
             array = array.reshape(array.shape[0] // count, count, *array.shape[1:]).swapaxes(0, 1)
             return jax.lax.with_sharding_constraint(array, split_over_devices)
 
@@ -121,7 +121,7 @@ def _gradients(
             return (model_state, jax.tree.map(jnp.add, carry[1], gradients)), metrics
 
         start = state["model_state"], jax.tree.map(jnp.zeros_like, trained)
-        inputs = jnp.arange(count), {name: cut(array) for name, array in batch.items()}
+        inputs = jnp.arange(count), {name: split(array) for name, array in batch.items()}
         (model_state, gradients), metrics = jax.lax.scan(micro_step, start, inputs)
         metrics = {name: jnp.mean(values) for name, values in metrics.items()}
     return metrics, model_state, jax.tree.map(lambda g: g / (count * scale), gradients)
@@ -130,8 +130,8 @@ def _gradients(
 def _counters(state: Tree, good: jax.Array, finite_loss: jax.Array) -> Tree:
     """The step count, the skipped steps and float16's loss scale after a step.
 
-    A gradient that overflows while the loss is finite and the scale can still fall is float16's normal way of finding
-    its scale: such a step is skipped and counted in the total, but brings the run no nearer to its end as diverged.
+    With float16, gradients overflow with a finite loss until the loss scale is small enough. Such a step is skipped and
+    counted in the total, but not among the steps in a row that end a diverged run.
     """
     bad_steps, excused = state["bad_steps"], jnp.zeros((), bool)
     new = {"step": state["step"] + 1}
@@ -157,9 +157,9 @@ class CompiledStep:
 
     Attributes:
         run: (state, batch) -> (state, metrics), see `make_train_step`.
-        seconds: spent tracing and compiling, or reading the compilation cache.
-        flops: of the model per step, over the global batch, see `engine.flops`.
-        bytes_per_device: largest memory in use while it runs, state and batch included; None where XLA does not tell.
+        seconds: time to trace and compile, or to read the compilation cache.
+        flops: FLOPs of the model per step for the global batch, see `engine.flops`.
+        bytes_per_device: peak memory while it runs, including state and batch; None where XLA does not provide it.
     """
 
     run: Callable[[Tree, Batch], tuple[Tree, Metrics]]
@@ -169,7 +169,7 @@ class CompiledStep:
 
 
 def compile_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> CompiledStep:
-    """Compiles the step for batches like this one, of which only shapes, dtypes and placement matter."""
+    """Compiles the step for the shapes, dtypes and placement of this batch."""
     start = time.perf_counter()
     traced = make_train_step(spec).trace(spec.abstract, batch)
     compiled = traced.lower().compile()

@@ -1,5 +1,7 @@
-"""What the engine knows of a task: nothing but this protocol. Pre-training, fine-tuning, probing, segmentation and
-detection are each one `Task`, and all of them run through the one loop in `engine.loop`."""
+"""The interface between the engine and a task.
+
+Pre-training, fine-tuning, linear probing, segmentation and detection are each a `Task`. All run in `engine.loop`.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +21,10 @@ class Metric(Protocol):
     """Accumulates one evaluation on the host, in numpy, over every example exactly once."""
 
     def update(self, outputs: Any, batch: Batch) -> None:
-        """`outputs` is what `predict` gave for `batch`, both as global numpy arrays with padding already removed."""
+        """Adds the outputs of `predict` for `batch`. Both are global numpy arrays without padding."""
 
     def compute(self) -> dict[str, Any]:
-        """Scalars (float), pictures (uint8 [n, h, w, 3]) or texts (str) by name."""
+        """Scalars (float), images (uint8 [n, h, w, 3]) or texts (str) by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +32,17 @@ class Evaluation:
     """One evaluation, run at intervals by the engine.
 
     Attributes:
-        name: prefix of what it reports, as in "knn/accuracy".
-        batches: () -> this host's batches, none with more examples than the first. Every host yields equally many, each
-            with a bool "valid" [b] that is False for padding (left out, all are valid); over all hosts each example is
-            there once. The engine pads further where the devices cannot share a batch.
+        name: prefix of its values, as in "knn/accuracy".
+        batches: () -> this host's batches, none with more examples than the first. Every host yields the same number of
+            batches. An optional bool "valid" [b] is False for padding. Over all hosts, each example occurs once. The
+            engine pads further where a batch does not divide evenly over the devices.
         predict: (model, batch) -> outputs, traced under jit with the global batch (without its "id"); a pytree whose
             leaves have the example axis first.
         make_metric: () -> a fresh Metric.
-        every_steps: interval in steps; the end of the run always counts, the start where `at_start`.
-        at_start: also before the first step.
-        best: name of a scalar whose highest value decides which checkpoint is kept as the best; "" keeps none. At
-            most one evaluation of a task has it.
+        every_steps: interval in steps. It also runs at the end, and with `at_start` before the first step.
+        at_start: whether it runs before the first step.
+        best: name of a scalar; the checkpoint with its highest value is kept. "" for none. At most one evaluation of a
+            task has it.
 
     Raises:
         ConfigError: a negative interval.
@@ -61,7 +63,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is learned, from what, and how its parameters are grouped.
+    """A model, its loss, its data and the grouping of its parameters.
 
     Attributes:
         name: "pretrain", "finetune", ...
@@ -69,21 +71,21 @@ class Task:
         loss: (model, batch, key) -> (scalar float32, metrics, model_state). Traced under jit with the global batch
             (micro-batch under accumulation); metrics is a flat dict of float32 scalars that average over micro-batches;
             model_state is `params.model_state_of(model)` after the forward pass.
-        train_batches: (first_step) -> this host's batches from that step on: a pure function of (seed, step). Each has
-            an "id" int64 [b] that names its examples and stays on the host; the hosts' batches one after the other are
-            the global one. Their other axes may change from step to step, alike on every host: each new shape is
-            compiled once.
-        batch_size: global.
-        num_steps: length of the whole run.
-        steps_per_epoch: float, for reporting.
+        train_batches: (first_step) -> this host's batches from that step on, a pure function of (seed, step). Each has
+            an "id" int64 [b] that identifies its examples and stays on the host. The global batch is the concatenation
+            of the hosts' batches. The other axes may change from step to step, in the same way on every host; the step
+            is compiled once for each shape.
+        batch_size: global batch size.
+        num_steps: number of steps of the whole run.
+        steps_per_epoch: steps in an epoch (float), for reports.
         weight_decay_rules: (regular expression, decayed?) pairs searched in each parameter's path; every parameter must
             be matched by exactly one.
         layer_of: (path) -> layer id for layer-wise learning-rate decay, 0 for the embedding, up to depth + 1.
             None without it.
         trainable: (path) -> whether the parameter is trained. Frozen ones get no gradient, update or optimizer state.
         init_from: (params, model_state) -> (params, model_state) that start from another checkpoint; None for a
-            fresh start. Called on concrete host arrays only when a run starts at step 0.
-        evaluations: run at intervals.
+            random initialization. Called with host arrays when a run starts at step 0.
+        evaluations: the evaluations to run at intervals.
     """
 
     name: str

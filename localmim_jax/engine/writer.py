@@ -1,6 +1,6 @@
-"""What a run leaves to read: TensorBoard events, `metrics.jsonl`, pictures, texts. The one place that knows clu.
+"""The logs of a run: TensorBoard events (through clu), `metrics.jsonl`, images and texts.
 
-A log that cannot be written is warned of once and given up: training goes on.
+If a log cannot be written, one warning is given, that log ends, and training continues.
 """
 
 import json
@@ -20,14 +20,14 @@ from localmim_jax.params import Tree, flatten
 
 
 class MetricsWriter:
-    """Writes into a run directory from the first process; on the others it does nothing. A context manager.
+    """Writes into a run directory from the first process; does nothing on the others. A context manager.
 
-    `metrics.jsonl` has one object a report: "step", "time" (seconds since 1970) and scalars by name. Lines that a
-    resumed run will write again are removed first, so each step of training is in the file once.
+    `metrics.jsonl` has one JSON object per report: "step", "time" (seconds since 1970) and scalars by name. Lines that
+    a resumed run will write again are removed first, so that each training step is in the file once.
 
     Args:
         workdir: the run directory, which exists.
-        first_step: the step the run starts or resumes from.
+        first_step: the step from which the run starts or resumes.
     """
 
     def __init__(self, workdir: Path, first_step: int):
@@ -46,7 +46,7 @@ class MetricsWriter:
         self._to_events(lambda events: events.close())
 
     def write_run(self, params: Tree, config: Mapping[str, Any], notes: str) -> None:
-        """The parameter overview (`parameters.txt`), the config and a free text, for a run's start."""
+        """Writes the parameter overview (`parameters.txt`), the config and the notes at the start of a run."""
         from clu import parameter_overview
 
         if not self._enabled:
@@ -59,10 +59,10 @@ class MetricsWriter:
         self._to_events(lambda events: events.write_hparams(plain))
 
     def write(self, step: int, values: Mapping[str, Any]) -> list[Path]:
-        """Sorts values by their kind: numbers are scalars, strings texts, uint8 [n, h, w, c] pictures.
+        """Writes numbers as scalars, strings as texts, and uint8 [n, h, w, c] as images.
 
         Returns:
-            The files in which the pictures are.
+            The files of the images.
         """
         if not self._enabled:
             return []
@@ -77,17 +77,17 @@ class MetricsWriter:
         if images:
             self._to_events(lambda events: events.write_images(step, images))
         paths: list[Path] = []
-        for name, pictures in images.items():
-            for index, picture in enumerate(pictures):
+        for name, batch in images.items():
+            for index, image in enumerate(batch):
                 path = (
                     self._workdir / "pictures" / f"{name.replace('/', '-')}-{step:07d}{f'-{index}' * bool(index)}.png"
                 )
-                self._attempt("pictures", _save_picture, path, picture)
+                self._attempt("pictures", _save_image, path, image)
                 paths += [path] if "pictures" not in self._given_up else []
         return paths
 
     def hours_so_far(self) -> float:
-        """Device hours that the run had taken when it stopped, 0 for a new one."""
+        """Device hours of the run before this start; 0 for a new run."""
         try:
             entries = _entries(self._workdir / "metrics.jsonl") if self._enabled else []
         except OSError:
@@ -118,13 +118,13 @@ class MetricsWriter:
             logging.warning("%s in %s cannot be written any more: %s", what, self._workdir, error)
 
 
-def _save_picture(path: Path, picture: np.ndarray) -> None:
+def _save_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Removes what a run that resumes from `step` writes again, and a line that a kill cut short."""
+    """Removes the lines that a run resumed from `step` writes again, and a line that a kill left incomplete."""
     if not path.exists():
         return
     kept = []
@@ -137,7 +137,7 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    """What was reported, without a line that a kill cut short."""
+    """The reports, without a line that a kill left incomplete."""
     entries = []
     if path.exists():
         for line in path.read_text().splitlines():

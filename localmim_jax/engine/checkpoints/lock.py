@@ -1,8 +1,8 @@
-"""One writer per run directory: `run.lock`, held with flock and signed with host, process and start.
+"""One writer per run directory: `run.lock`, held with flock and signed with host, process and start time.
 
-The kernel drops flock when its owner dies, so a crash on the same host never blocks the next start. Where flock does
-not reach (another host on a file system that keeps it local, or one without flock), the owner's signature decides: it
-touches the file every few seconds, and a signature that has not been touched for a minute belongs to a dead run.
+The kernel releases flock when its owner dies, so a crash on the same host never blocks the next start. Where flock does
+not reach (another host on a file system that keeps it local, or one without flock), the owner's signature decides. The
+owner touches the file every few seconds. A file that was not touched for a minute belongs to a dead run.
 """
 
 import errno
@@ -29,7 +29,7 @@ _NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.
 
 
 class RunLock:
-    """Context manager; only the first of several processes takes the lock.
+    """Context manager that holds the lock. Only the first of several processes takes it.
 
     Raises:
         InUseError: (exit status 2) another run holds the directory; names its host, process and start.
@@ -77,7 +77,7 @@ class RunLock:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # its owner removed it while we opened it; try the new one
+            os.close(descriptor)  # its owner removed it while we opened it: try the new one
 
     def _flock(self, descriptor: int) -> bool:
         """Whether flock was taken; False where the file system has none."""
@@ -112,7 +112,7 @@ class RunLock:
         logging.warning("%s was left by a run that died (%s); taking it over", self._path, _describe(holder))
 
     def _watch(self, descriptor: int, holder: dict[str, Any]) -> None:
-        """Waits until the owner on another host shows a sign of life (refused) or has shown none for long enough."""
+        """Waits until the owner on another host touches the file (then raises) or has been silent for long enough."""
         last = os.fstat(descriptor).st_mtime
         while (silent := _now_on(self._path.parent) - last) < DEAD_AFTER_SECONDS:
             logging.warning("%s is signed by %s; waiting for a sign of life", self._path, _describe(holder))
@@ -134,7 +134,7 @@ class RunLock:
 
 
 def holder(workdir: Path) -> str | None:
-    """Who is running in a directory, by the signature in its lock; None if nobody is. Takes no lock itself."""
+    """The run that uses a directory, by the signature in its lock; None if there is none. Takes no lock itself."""
     try:
         descriptor = os.open(Path(workdir) / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -164,7 +164,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _signature(descriptor: int) -> dict[str, Any]:
-    """What the owner wrote; {} if it had not yet, or died while writing."""
+    """The signature of the owner; {} if it has not signed yet, or died while writing."""
     try:
         signature = json.loads(os.pread(descriptor, 4096, 0))
     except ValueError:
@@ -179,9 +179,9 @@ def _describe(holder: dict[str, Any]) -> str:
 
 
 def _started(pid: int | None) -> str | None:
-    """When this process started, in the kernel's clock ticks, so that a reused pid is not taken for its former owner.
+    """Start time of a process in the kernel's clock ticks, which tells a reused pid from its former owner.
 
-    "alive" where the system does not tell; None if there is no such process.
+    "alive" where the system does not provide it; None if there is no such process.
     """
     if not pid:
         return None
@@ -199,6 +199,6 @@ def _started(pid: int | None) -> str | None:
 
 
 def _now_on(directory: Path) -> float:
-    """The time of the directory's file system, whose clock may differ from ours."""
+    """The current time by the clock of the directory's file system, which may differ from ours."""
     with tempfile.TemporaryFile(dir=directory) as handle:
         return os.fstat(handle.fileno()).st_mtime

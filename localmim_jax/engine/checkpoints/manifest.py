@@ -1,6 +1,6 @@
-"""The proof that a checkpoint is whole: `manifest.json` in its directory names every file with its bytes and sha256.
+"""Proof that a checkpoint is whole: `manifest.json` lists every file of its directory with size and sha256.
 
-It is written last, so a step counts only once its manifest exists, and it carries a digest of itself.
+It is written last, so a step counts only once its manifest exists. It contains a digest of itself.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What one checkpoint directory holds.
+    """The contents of one checkpoint directory.
 
     Attributes:
         step: training step of the state.
         files: path inside the directory -> (bytes, sha256 in hexadecimal).
-        score: what the best checkpoint is chosen by, highest first; None without an evaluation at this step.
+        score: score of the best-checkpoint rule, higher is better; None without an evaluation at this step.
     """
 
     step: int
@@ -35,7 +35,7 @@ class Manifest:
 
     @property
     def total_bytes(self) -> int:
-        """Size of all files together."""
+        """Total size of all files."""
         return sum(size for size, _ in self.files.values())
 
 
@@ -45,9 +45,9 @@ def exists(directory: Path) -> bool:
 
 
 def publish(directory: Path, step: int, score: float | None = None) -> Manifest:
-    """Hashes every file of a finished checkpoint, puts them and their names on the disk, then writes the manifest.
+    """Hashes and syncs every file of a finished checkpoint, then writes the manifest.
 
-    The manifest appears in one rename: a process killed in here leaves a directory that does not count.
+    One rename puts the manifest in place. A process killed before it leaves a directory that does not count.
 
     Raises:
         OSError: a file could not be read, or the manifest not written.
@@ -72,11 +72,11 @@ def publish(directory: Path, step: int, score: float | None = None) -> Manifest:
 
 
 def read(directory: Path) -> Manifest:
-    """The manifest of a checkpoint, checked against its own digest; the files are not looked at.
+    """The manifest of a checkpoint, checked against its own digest. The files are not read.
 
     Raises:
         StorageError: it is missing or damaged.
-        ConfigError: it is of a later format than this version knows; nothing is wrong with it.
+        ConfigError: its format is newer than this version supports; it is not damaged.
     """
     try:
         body: dict[str, Any] = json.loads((directory / NAME).read_bytes())
@@ -95,10 +95,10 @@ def read(directory: Path) -> Manifest:
 
 
 def verify(directory: Path) -> Manifest:
-    """Reads every file that the manifest names and compares sizes and hashes.
+    """The manifest, after the size and hash of every file were compared with it.
 
     Raises:
-        StorageError: naming the first file that is missing, of another size or of another content.
+        StorageError: a file is missing, or its size or content differs; names the first such file.
     """
     manifest = read(directory)
     with ThreadPoolExecutor(max_workers=4) as pool:

@@ -1,4 +1,4 @@
-"""The few calls of orbax that a checkpoint needs, with its errors in one line. A checkpoint holds one item, `state`."""
+"""The orbax calls that a checkpoint needs, with errors in one line. A checkpoint has one item, `state`."""
 
 import functools
 import logging
@@ -19,24 +19,24 @@ _SHOWN_DIFFERENCES = 8
 
 
 def writer() -> ocp.AsyncCheckpointer:
-    """Saves in the background. One per run: it allows one save at a time."""
+    """A checkpointer that saves in the background, one save at a time. One per run."""
     return ocp.AsyncCheckpointer(_handler())
 
 
 def save(checkpointer: ocp.AsyncCheckpointer, directory: Path, state: Any) -> None:
     """Copies the state, then writes it to a temporary name in the background and renames that to `directory`.
 
-    With several processes a directory of that name is replaced: only the first can know whether it is there.
+    With several processes an existing directory is replaced, since only the first one knows whether it exists.
     """
     arguments = ocp.args.Composite(**{ITEM: ocp.args.PyTreeSave(state)})
     checkpointer.save(directory, args=arguments, force=jax.process_count() > 1)
 
 
 def restore(directory: Path, abstract_state: Any) -> Any:
-    """The whole state, placed as the abstract one is.
+    """The whole state, placed as the abstract state says.
 
     Raises:
-        ConfigError: paths, shapes or dtypes differ; names the differences.
+        ConfigError: paths, shapes or dtypes differ; lists the differences.
         StorageError: orbax cannot read it.
     """
     _refuse_differences(directory, abstract_state)
@@ -45,10 +45,10 @@ def restore(directory: Path, abstract_state: Any) -> Any:
 
 
 def restore_part(directory: Path, part: Any) -> Any:
-    """The leaves of `part`, a tree cut out of `saved_tree`, as numpy arrays. Raises StorageError if any is missing."""
+    """The leaves of `part`, a subtree of `saved_tree`, as numpy arrays. Raises StorageError if any is missing."""
     restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), part)
     loaded = _read(directory, ocp.args.PyTreeRestore(item=part, restore_args=restore_args, partial_restore=True))
-    # Orbax hands back the placeholder of a leaf that it did not find.
+    # Orbax returns the placeholder of a leaf that it did not find.
     found = {path for path, leaf in _paths(loaded) if isinstance(leaf, np.ndarray)}
     missing = [path for path, _ in _paths(part) if path not in found]
     if missing:
@@ -57,7 +57,7 @@ def restore_part(directory: Path, part: Any) -> Any:
 
 
 def saved_tree(directory: Path) -> Any:
-    """What orbax says was saved: nested dicts and lists whose leaves have a shape and dtype."""
+    """The saved structure, from orbax's metadata: nested dicts and lists whose leaves have a shape and dtype."""
     try:
         return ocp.Checkpointer(_handler()).metadata(directory).item_metadata[ITEM].tree
     except Exception as error:
@@ -65,7 +65,7 @@ def saved_tree(directory: Path) -> Any:
 
 
 def _refuse_differences(directory: Path, abstract_state: Any) -> None:
-    """Orbax casts dtypes silently, and answers other shapes with kilobytes of internals."""
+    """Raises ConfigError before orbax would cast dtypes silently or report shapes with kilobytes of internals."""
     saved, wanted = _leaves(saved_tree(directory)), _leaves(abstract_state)
     differences = [
         f"{path}: saved {saved.get(path, 'nothing')}, the config asks for {wanted.get(path, 'nothing')}"
@@ -100,7 +100,7 @@ def _read(directory: Path, arguments: Any) -> Any:
 
 @functools.cache
 def _silence() -> None:
-    """Keeps from the user's screen what orbax and TensorStore say besides the exceptions that reach us.
+    """Hides the output of orbax and TensorStore that repeats the exceptions we receive.
 
     Orbax logs progress for its developers, and errors as kilobytes of tracebacks. When one array cannot be written,
     TensorStore prints a traceback for each of the others, whose event loop orbax has closed by then, and asyncio one
@@ -132,14 +132,14 @@ def _handler() -> ocp.CompositeCheckpointHandler:
 
 
 def storage_error(what: str, error: Exception) -> StorageError:
-    """The error for the user; one that is a StorageError already stays as it is."""
+    """The error for the user. A StorageError is returned unchanged."""
     if isinstance(error, StorageError):
         return error
     return StorageError(f"{what}: {reason(error)}")
 
 
 def reason(error: Exception) -> str:
-    """Why, in one line without the internals that TensorStore wraps around it."""
+    """The reason in one line, without TensorStore's internals."""
     code = re.search(r"os_error_code='(\d+)'", str(error))
     if code:
         return os.strerror(int(code[1]))

@@ -1,5 +1,6 @@
-"""What is saved in a directory, for readers that change nothing: the complete steps of a run, the newest that verifies,
-and parts of a state on any machine. The format is told in `engine.checkpoint`.
+"""Read-only access to checkpoints: the complete steps of a run, its newest whole step, and parts of a state as numpy.
+
+The format is described in `write`.
 """
 
 import os
@@ -22,7 +23,7 @@ def complete_steps(directory: Path) -> list[int]:
 
 
 def load_params(path: str | os.PathLike[str], subtree: str = "params") -> Tree:
-    """Part of a checkpoint as numpy arrays, on any machine and without the devices it was saved on.
+    """Part of a checkpoint as numpy arrays. The devices may differ from those of the run.
 
     Args:
         path: as for `find_checkpoint`.
@@ -32,7 +33,7 @@ def load_params(path: str | os.PathLike[str], subtree: str = "params") -> Tree:
         Nested dict as saved; {} for a subtree that is empty.
 
     Raises:
-        StorageError: there is no checkpoint here, or it is damaged.
+        StorageError: the path has no checkpoint, or it is damaged.
         ConfigError: the checkpoint has no such subtree; names what it has.
     """
     directory = find_checkpoint(path)
@@ -54,12 +55,12 @@ def load_params(path: str | os.PathLike[str], subtree: str = "params") -> Tree:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The directory of one step: the newest that verifies in a run directory or its `checkpoints/`, or that one step.
+    """The directory of one step: the given step, or the newest that verifies in a run directory or its `checkpoints/`.
 
-    Reading several parts of a run that is still training needs this first, so that all are of the same step.
+    Call this first to read several parts of a run that is still training, so that all are of the same step.
 
     Raises:
-        StorageError: there is no checkpoint here, or it is damaged.
+        StorageError: the path has no checkpoint, or it is damaged.
     """
     path = Path(path).expanduser().absolute()
     if manifest.exists(path):

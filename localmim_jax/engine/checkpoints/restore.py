@@ -59,7 +59,7 @@ def _newest_whole(directory: Path) -> int:
         except StorageError as error:
             place = _set_aside(directory, step)
             damaged.append(f"{step} ({error})")
-            logging.error("CHECKPOINT %d IS DAMAGED and now in %s: %s", step, place, error)
+            logging.error("CHECKPOINT %d IS DAMAGED, moved to %s: %s", step, place, error)
             continue
         if damaged:
             logging.error("resuming from the older step %d", step)
