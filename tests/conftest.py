@@ -18,6 +18,13 @@ from pathlib import Path
 import jax
 import pytest
 from absl import flags
+from jaxtyping import install_import_hook
+
+from tests.typecheck import check_types
+
+# Before anything of the packages is imported. Outside the tests the annotations cost nothing.
+HOOKED = ["localmim_jax.ops", "localmim_jax.models", "localmim_jax.method"]
+install_import_hook(HOOKED, f"{check_types.__module__}.{check_types.__name__}")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if not flags.FLAGS.is_parsed():

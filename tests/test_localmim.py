@@ -1,5 +1,7 @@
 """The whole method against the authors' release: latents, targets, predictions, losses and every gradient norm."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,6 +111,31 @@ def test_general_shapes(config, images):
     assert value > 0
     unreached = [path for path, g in trees.flatten(gradients).items() if not jnp.any(g)]
     assert unreached == []
+
+
+def test_the_compiled_loss_reads_by_names():
+    config = tiny()
+    params, _ = jax.eval_shape(lambda key: trees.initialize(config.make, key), jax.random.key(0))
+    graphdef, _, _ = trees.split(config.make)
+
+    def loss(params, images, key):
+        return pretrain_loss(trees.merge(graphdef, params), images, draw_mask(key, config, len(images)))[0]
+
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    text = jax.jit(jax.grad(loss)).lower(params, images, jax.random.key(0)).compile().as_text()
+    names = {re.sub(r"(jvp|transpose)\(|\)", "", name) for name in re.findall(r'op_name="([^"]*)"', text)}
+    scopes = [
+        "masking",
+        "encoder/patch_embed",
+        "encoder/block_03/attention",
+        "encoder/block_04/mlp",
+        *(f"decoder_{cell}px/block_01/attention" for cell in config.target.cells),
+        "decoder_2px/rescale/upsample",
+        "decoder_16px/prediction",
+        "hog",
+        "loss",
+    ]
+    assert [scope for scope in scopes if not any(f"/{scope}/" in name for name in names)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from localmim_jax.method.losses import masked_mean_squared_error, multi_scale_loss
 
@@ -32,3 +33,8 @@ def test_scales_weigh_the_same():
     total, losses = multi_scale_loss(predictions, targets, [jnp.ones((1, 4)), jnp.ones((1, 1))])
     assert [float(loss) for loss in losses] == [1.0, 9.0]
     assert total == 10.0
+
+
+def test_shapes_that_disagree_are_refused_under_pytest():
+    with pytest.raises(TypeCheckError, match="weight"):
+        masked_mean_squared_error(jnp.ones((1, 2, 3)), jnp.zeros((1, 2, 3)), jnp.zeros((1, 3)))

@@ -235,6 +235,15 @@ def test_shared_masks_need_no_traffic_between_devices():
     np.testing.assert_allclose(several, jax.jit(loss)(params, images, key), rtol=1e-6)
 
 
+def test_the_lowered_encoder_reads_by_names():
+    graphdef, params, _ = trees.split(SMALL.make)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    encode = jax.jit(lambda params, images: trees.merge(graphdef, params)(images, taps=(2,)))
+    text = encode.lower(params, images).as_text(debug_info=True)
+    scopes = ("patch_embed", "stage_1/block_02/attention", "stage_1/merging", "stage_2/block_01/mlp")
+    assert [scope for scope in scopes if f"/encoder/{scope}/" not in text] == []
+
+
 def test_the_two_inputs_that_the_release_swaps():
     """Patch merging reads (0, 0), (1, 0), (0, 1), (1, 1) in (row, column); an odd grid is padded with zeros."""
     merging = PatchMerging(1, 1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))

@@ -79,7 +79,7 @@ def sparse_attention(case, packed, x, table, keep):
     layout = windows.sparse_windows(keep, case.unit_grid, case.side, case.window, case.shift, packed)
     groups = layout.pack(x, jnp.zeros(4))
     groups = groups.reshape(*groups.shape[:-1], HEADS, -1)
-    return layout.unpack(windows.attend(groups, groups, groups, layout.bias(table)))
+    return layout.unpack(windows.attend_in_groups(groups, groups, groups, layout.bias(table)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.masking import to_grid
@@ -21,16 +23,16 @@ from localmim_jax.models.upsample import Upsample
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """The decoder of one tap.
+    """The decoder of one tapped layer.
 
     Attributes:
         in_width: width of the tapped feature.
         feature_grid: (rows, columns) of the tapped layer.
         target_grid: (rows, columns) of the target; both axes differ from the feature's by the same power of two.
         out_channels: length of a target vector.
-        width, num_heads, depth, mlp_ratio: of the transformer blocks.
+        width, num_heads, depth, mlp_ratio: dimensions of the transformer blocks.
         num_prefix_tokens: leading tokens without a place in the image (1 for ViT's class token, 0 for Swin).
-        epsilon: of every layer norm.
+        epsilon: layer-norm epsilon.
         prediction_init: "conv" for PyTorch's default of a 1x1 convolution (ViT), "linear" for Xavier (Swin).
         dtype, remat, attention: as in the encoder.
     """
@@ -118,28 +120,30 @@ class Decoder(nnx.Module):
             rngs=rngs,
         )
 
-    def __call__(self, feature: jax.Array, mask: Mask) -> jax.Array:
-        """[b, prefix + visible, in_width] -> [b, target rows * columns, out_channels], cells row-major."""
+    def __call__(self, feature: Float[Array, "b n d"], mask: Mask) -> Float[Array, "b cells c"]:
+        """Predicts every cell of the target grid, row-major, from the prefix tokens and the visible ones."""
         config = self.config
         x = self.embed(self.norm(feature))
         prefix, visible = x[:, : config.num_prefix_tokens], x[:, config.num_prefix_tokens :]
-        tokens = to_grid(visible, mask, self.mask_token[...]).reshape(x.shape[0], -1, config.width)
+        tokens = rearrange(to_grid(visible, mask, self.mask_token[...]), "b y x d -> b (y x) d")
         tokens = tokens + jnp.asarray(sincos_2d(config.feature_grid, config.width), config.dtype)[None]
         x = jnp.concatenate([prefix, tokens], axis=1)
-        for block in self.blocks:
-            x = blocks.run_block(block, config.remat, x)
+        for i, block in enumerate(self.blocks):
+            with jax.named_scope(f"block_{i + 1:02d}"):
+                x = blocks.run_block(block, config.remat, x)
         x = self.out_norm(x)[:, config.num_prefix_tokens :]
-        x = self.predict(self.rescale(x.reshape(x.shape[0], *config.feature_grid, config.width)))
-        return x.reshape(x.shape[0], -1, config.out_channels)
+        x = self.rescale(rearrange(x, "b (y x) d -> b y x d", y=config.feature_grid[0]))
+        with jax.named_scope("prediction"):
+            return rearrange(self.predict(x), "b y x c -> b (y x) c")
 
-    def rescale(self, x: jax.Array) -> jax.Array:
-        """[b, feature rows, columns, d] -> [b, target rows, columns, d / 2^log2_scale or d]: up or mean-pooled."""
+    @jax.named_scope("rescale")
+    def rescale(self, x: Float[Array, "b y x d"]) -> Float[Array, "b _ _ _"]:
+        """From the feature grid to the target grid: upsampled with half the channels each time, or mean-pooled."""
         for i, upsample in enumerate(self.upsamples):
             x = upsample(x)
             if i < len(self.upsample_norms):
                 x = blocks.gelu(self.upsample_norms[i](x))
         factor = 2 ** max(-self.config.log2_scale, 0)
         if factor > 1:
-            b, rows, columns, d = x.shape
-            x = x.reshape(b, rows // factor, factor, columns // factor, factor, d).mean(axis=(2, 4))
+            x = rearrange(x, "b (y i) (x j) d -> b y i x j d", i=factor, j=factor).mean(axis=(2, 4))
         return x

@@ -6,7 +6,9 @@ the top width; and the sum over layers. The top tap's norm, the first thing in i
 """
 
 import jax
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float
 
 from localmim_jax.models import blocks
 from localmim_jax.models.base import EncoderConfig
@@ -30,19 +32,19 @@ class Fusion(nnx.Module):
             [blocks.linear(encoder.feature_width(layer), width, dtype=encoder.dtype, rngs=rngs) for layer in layers]
         )
 
-    def __call__(self, features: tuple[jax.Array, ...]) -> jax.Array:
-        """[b, n_i, d_i] a layer, as the encoder gives them with a mask -> [b, n_top, d_top]."""
+    @jax.named_scope("fusion")
+    def __call__(self, features: tuple[Float[Array, "b _ _"], ...]) -> Float[Array, "b n d"]:
+        """One feature, shaped like layer `top`'s, from one for each layer as the encoder returns them with a mask."""
         projected = [
             project(self._pool(feature, factor))
             for project, feature, factor in zip(self.projections, features, self.factors, strict=True)
         ]
         return sum(projected[1:], projected[0])
 
-    def _pool(self, x: jax.Array, factor: int) -> jax.Array:
+    def _pool(self, x: Float[Array, "b n d"], factor: int) -> Float[Array, "b n//{factor*factor} d"]:
         """The mean of every factor x factor neighborhood. Tokens come mask unit by mask unit, row-major inside."""
         if factor == 1:
             return x
-        b, _, d = x.shape
         side = self.unit_side
-        x = x.reshape(b, -1, side, factor, side, factor, d).mean(axis=(3, 5))
-        return x.reshape(b, -1, d)
+        x = rearrange(x, "b (n y i x j) d -> b n y i x j d", y=side, i=factor, x=side, j=factor).mean(axis=(3, 5))
+        return rearrange(x, "b n y x d -> b (n y x) d")

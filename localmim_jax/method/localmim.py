@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import jax
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.decoders import Decoder, DecoderConfig
@@ -34,40 +35,48 @@ class LocalMIM(nnx.Module):
         if config.fusion:
             self.fusion = Fusion(config.encoder, config.fusion, config.taps[0], rngs=rngs)
 
-    def predict(self, images: jax.Array, mask: Mask) -> list[jax.Array]:
+    def predict(self, images: Float[Array, "b h w c"], mask: Mask) -> list[Float[Array, "b _ _"]]:
         """One prediction [b, cells, channels] for each tapped layer, for visible and masked cells alike."""
         config = self.config
         features = self.encoder(images, mask=mask, taps=config.fusion or config.taps)
         if config.fusion:
             features = (self.fusion(features),)
-        return [decode(feature, mask) for decode, feature in zip(self.decoders, features, strict=True)]
+        predictions = []
+        for scale, decode, feature in zip(scale_labels(config), self.decoders, features, strict=True):
+            with jax.named_scope(f"decoder_{scale}"):
+                predictions.append(decode(feature, mask))
+        return predictions
 
-    def features(self, images: jax.Array) -> jax.Array:
-        """What k-NN and probes read: the mean of the last tap's normalized patch tokens, unmasked. [b, width]."""
+    def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b d"]:
+        """What k-NN and probes read: the mean of the last tap's normalized patch tokens, unmasked."""
         (feature,) = self.encoder(images, taps=self.config.taps[-1:])
         return self.decoders[-1].norm(feature)[:, self.config.encoder.num_prefix_tokens :].mean(axis=1)
 
 
-def pretrain_loss(model: LocalMIM, images: jax.Array, mask: Mask) -> tuple[jax.Array, dict[str, jax.Array]]:
+def pretrain_loss(
+    model: LocalMIM, images: Float[Array, "b h w c"], mask: Mask
+) -> tuple[Float32[Array, ""], dict[str, Float32[Array, ""]]]:
     """The training objective: the masked error at every scale, summed.
 
     Args:
         model: the model.
-        images: float32 [b, h, w, c], normalized by mean and standard deviation.
+        images: normalized by mean and standard deviation.
         mask: m masks, where m divides b; see `draw_mask`.
 
     Returns:
-        The summed loss (float32 scalar), and {"loss": it, "loss/<cell>px": each scale's own}.
+        The summed loss, and {"loss": it, "loss/<cell>px": each scale's own}.
     """
     predictions = model.predict(images, mask)
     targets = make_targets(images, model.config.target)
-    mask = mask.per_image(images.shape[0])
-    weights = [mask.resized_to(decoder.config.target_grid) for decoder in model.decoders]
-    loss, losses = multi_scale_loss(predictions, targets, weights)
+    with jax.named_scope("loss"):
+        mask = mask.per_image(images.shape[0])
+        weights = [mask.resized_to(decoder.config.target_grid) for decoder in model.decoders]
+        loss, losses = multi_scale_loss(predictions, targets, weights)
     return loss, {"loss": loss} | dict(zip(scale_names(model.config), losses, strict=True))
 
 
-def draw_mask(key: jax.Array, config: "LocalMIMConfig", batch: int) -> Mask:
+@jax.named_scope("masking")
+def draw_mask(key: PRNGKeyArray, config: "LocalMIMConfig", batch: int) -> Mask:
     """Random masks for a batch of images, at the config's ratio and in its number.
 
     Raises:
@@ -184,11 +193,16 @@ class LocalMIMConfig(ModelConfig):
         )
 
 
-def scale_names(config: LocalMIMConfig) -> list[str]:
-    """A metric name for every tap: "loss/8px", or "loss/layer4/16px" where scales repeat."""
+def scale_labels(config: LocalMIMConfig) -> list[str]:
+    """A name for the scale of every tap: "8px", or "tap2_layer4/16px" where scales repeat."""
     cells = config.target.cells
     unique = len(set(cells)) == len(cells)
     return [
-        f"loss/{cell}px" if unique else f"loss/tap{i}_layer{tap}/{cell}px"
+        f"{cell}px" if unique else f"tap{i}_layer{tap}/{cell}px"
         for i, (tap, cell) in enumerate(zip(config.taps, cells, strict=True), start=1)
     ]
+
+
+def scale_names(config: LocalMIMConfig) -> list[str]:
+    """The metric of every tap: "loss/8px"."""
+    return [f"loss/{label}" for label in scale_labels(config)]

@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32
 
 
-def masked_mean_squared_error(prediction: jax.Array, target: jax.Array, weight: jax.Array) -> jax.Array:
+def masked_mean_squared_error(
+    prediction: Float[Array, "b n c"], target: Float32[Array, "b n c"], weight: Float32[Array, "b n"]
+) -> Float32[Array, ""]:
     """sum(weight * mean over channels of (prediction - target)^2) / sum(weight), over the whole batch.
 
     Args:
-        prediction: [b, cells, c], any float dtype; the difference is taken in float32.
-        target: float32 [b, cells, c].
-        weight: float32 [b, cells] in [0, 1], the masked fraction of each cell.
+        prediction: of every cell; the difference is taken in float32.
+        target: of every cell.
+        weight: the masked fraction of each cell, in [0, 1].
 
     Returns:
-        float32 scalar; 0 where nothing is masked.
+        The error; 0 where nothing is masked.
     """
     error = jnp.square(prediction.astype(jnp.float32) - target).mean(axis=-1)
     total = weight.sum()
@@ -23,9 +25,11 @@ def masked_mean_squared_error(prediction: jax.Array, target: jax.Array, weight: 
 
 
 def multi_scale_loss(
-    predictions: Sequence[jax.Array], targets: Sequence[jax.Array], weights: Sequence[jax.Array]
-) -> tuple[jax.Array, list[jax.Array]]:
-    """The sum of the taps' losses (float32 scalar), and each of them."""
+    predictions: Sequence[Float[Array, "b _ _"]],
+    targets: Sequence[Float32[Array, "b _ _"]],
+    weights: Sequence[Float32[Array, "b _"]],
+) -> tuple[Float32[Array, ""], list[Float32[Array, ""]]]:
+    """The sum of the taps' losses, and each of them."""
     losses = [
         masked_mean_squared_error(prediction, target, weight)
         for prediction, target, weight in zip(predictions, targets, weights, strict=True)

@@ -6,6 +6,8 @@ supplement, section C). Of every image the same number of units is kept, so that
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.mask import Mask
@@ -28,11 +30,11 @@ def num_visible(grid: tuple[int, int], mask_ratio: float) -> int:
     return keep
 
 
-def mask_from_noise(noise: jax.Array, grid: tuple[int, int], keep: int) -> Mask:
+def mask_from_noise(noise: Float32[Array, "m n"], grid: tuple[int, int], keep: int) -> Mask:
     """The mask that keeps the `keep` units with the smallest noise.
 
     Args:
-        noise: float32 [b, rows * columns].
+        noise: one number for each of the n units.
         grid: (rows, columns) of the unit grid.
         keep: number of visible units.
     """
@@ -46,7 +48,7 @@ def mask_from_noise(noise: jax.Array, grid: tuple[int, int], keep: int) -> Mask:
     )
 
 
-def random_mask(key: jax.Array, num_masks: int, grid: tuple[int, int], mask_ratio: float) -> Mask:
+def random_mask(key: PRNGKeyArray, num_masks: int, grid: tuple[int, int], mask_ratio: float) -> Mask:
     """Uniformly random masks, each keeping `num_visible(grid, mask_ratio)` units. Mask i depends on key and i alone."""
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(num_masks))
     noise = jax.vmap(lambda key: jax.random.uniform(key, (grid[0] * grid[1],)))(keys)
@@ -72,25 +74,24 @@ def check_num_masks(num_masks: int, batch: int, num_shards: int) -> None:
         )
 
 
-def to_grid(tokens: jax.Array, mask: Mask, fill: jax.Array) -> jax.Array:
+def to_grid(tokens: Float[Array, "b n d"], mask: Mask, fill: Float[Array, " d"]) -> Float[Array, "b y x d"]:
     """Puts visible tokens back to their places and `fill` everywhere else.
 
     Args:
-        tokens: [b, k * s * s, d]: the visible units in the order of `mask.keep`, each with its s x s tokens in
-            row-major order (s is 1 for ViT, 32 px over the stage's stride for Swin).
+        tokens: the visible units in the order of `mask.keep`, each with its s x s tokens in row-major order (s is 1
+            for ViT, 32 px over the stage's stride for Swin).
         mask: the m masks that the tokens were selected with; m divides b.
-        fill: [d], the learned mask token.
+        fill: the learned mask token.
 
     Returns:
-        [b, gh * s, gw * s, d] in the dtype of tokens.
+        The whole grid, s rows and columns for each unit, in the dtype of tokens.
     """
     b, n, d = tokens.shape
-    (rows, columns), (m, keep) = mask.grid, mask.keep.shape
-    s = round((n // keep) ** 0.5)
+    (rows, columns), (m, k) = mask.grid, mask.keep.shape
+    s = round((n // k) ** 0.5)
     # Not one gather of the visible and the filler: its gradient would add up the filler's in any order, atomically.
-    units = move(tokens.reshape(m, b // m, keep, s * s * d), mask.restore, mask.keep)
-    units = units.reshape(m, b // m, rows * columns, s * s, d)
-    filler = jnp.broadcast_to(fill.reshape(1, 1, 1, 1, d), units.shape).astype(tokens.dtype)
+    units = move(tokens.reshape(m, b // m, k, s * s * d), mask.restore, mask.keep)
+    units = rearrange(units, "m r n (t d) -> m r n t d", t=s * s)
+    filler = jnp.broadcast_to(fill.reshape(1, 1, 1, 1, -1), units.shape).astype(tokens.dtype)
     units = jnp.where(mask.masked.reshape(m, 1, -1, 1, 1) > 0, filler, units)
-    grid = units.reshape(b, rows, columns, s, s, d).transpose(0, 1, 3, 2, 4, 5)
-    return grid.reshape(b, rows * s, columns * s, d)
+    return rearrange(units, "m r (y x) (i j) d -> (m r) (y i) (x j) d", y=rows, x=columns, i=s, j=s)

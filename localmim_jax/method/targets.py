@@ -10,6 +10,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, Int32
 
 from localmim_jax.errors import ConfigError
 
@@ -53,29 +55,32 @@ class TargetConfig:
         return in_channels * (self.bins if self.kind == "hog" else cell * cell)
 
 
-def make_targets(images: jax.Array, config: TargetConfig) -> tuple[jax.Array, ...]:
+def make_targets(images: Float[Array, "b h w c"], config: TargetConfig) -> tuple[Float32[Array, "b _ _"], ...]:
     """The targets of every scale, without gradient.
 
     Args:
-        images: float32 [b, h, w, c], normalized by mean and standard deviation; h and w divisible by every cell.
+        images: normalized by mean and standard deviation; h and w divisible by every cell.
         config: kind and scales.
 
     Returns:
-        One float32 [b, (h / cell) * (w / cell), channels] a cell, cells in row-major order.
+        One [b, (h / cell) * (w / cell), channels] for each scale, cells in row-major order.
     """
     images = jax.lax.stop_gradient(images.astype(jnp.float32))
-    if config.kind == "pixels":
-        return tuple(normalized_pixels(images, cell) for cell in config.cells)
-    if config.hog_bias is None:
-        return hog_pyramid(images, config.cells, config.bins)
-    return tuple(
-        hog_pyramid(images, (cell,), config.bins, bias)[0]
-        for cell, bias in zip(config.cells, config.hog_bias, strict=True)
-    )
+    with jax.named_scope(config.kind):
+        if config.kind == "pixels":
+            return tuple(normalized_pixels(images, cell) for cell in config.cells)
+        if config.hog_bias is None:
+            return hog_pyramid(images, config.cells, config.bins)
+        return tuple(
+            hog_pyramid(images, (cell,), config.bins, bias)[0]
+            for cell, bias in zip(config.cells, config.hog_bias, strict=True)
+        )
 
 
-def image_gradients(images: jax.Array, bias: tuple[float, float] = (0.0, 0.0)) -> tuple[jax.Array, jax.Array]:
-    """Sobel gradients (gx, gy) per channel with reflected borders: float32 [b, h, w, c] each.
+def image_gradients(
+    images: Float32[Array, "b h w c"], bias: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Float32[Array, "b h w c"], Float32[Array, "b h w c"]]:
+    """Sobel gradients (gx, gy) per channel with reflected borders.
 
     gx correlates with [[1, 0, -1], [2, 0, -2], [1, 0, -1]], gy with its transpose. The neighbors are subtracted
     before they are smoothed: a flat or mirrored neighborhood then gives an exact zero, where a 3x3 convolution leaves
@@ -90,21 +95,21 @@ def image_gradients(images: jax.Array, bias: tuple[float, float] = (0.0, 0.0)) -
 
 
 def hog_pyramid(
-    images: jax.Array, cells: tuple[int, ...], bins: int, bias: tuple[float, float] = (0.0, 0.0)
-) -> tuple[jax.Array, ...]:
+    images: Float32[Array, "b h w c"], cells: tuple[int, ...], bins: int, bias: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Float32[Array, "b _ {images.shape[3]*bins}"], ...]:
     """Histograms of oriented gradients at several scales, from one pass over the pixels.
 
     Gradients and bins do not depend on the cell, so the histogram of the finest cell is made once and mean-pooled to
     the coarser cells that it divides; only then is every scale L2-normalized per color channel.
 
     Args:
-        images: float32 [b, h, w, c].
+        images: of any scale; only the orientation of a gradient and its share of the cell matter.
         cells: sides of the cells in pixels, in any order.
         bins: orientation bins over half a turn.
         bias: added to (gx, gy); see `TargetConfig.hog_bias`.
 
     Returns:
-        One float32 [b, (h / cell) * (w / cell), c * bins] a cell, channel-major; 0 for a cell without gradient.
+        One [b, (h / cell) * (w / cell), c * bins] for each scale, channel-major; 0 for a cell without gradient.
     """
     gx, gy = image_gradients(images, bias)
     magnitude = jnp.sqrt(jnp.square(gx) + jnp.square(gy))
@@ -120,8 +125,10 @@ def hog_pyramid(
     return tuple(_normalize(histograms[cell]) for cell in cells)
 
 
-def _cell_histogram(magnitude: jax.Array, orientation: jax.Array, cell: int, bins: int) -> jax.Array:
-    """Mean magnitude per orientation: float32 [b, rows, columns, c, bins].
+def _cell_histogram(
+    magnitude: Float32[Array, "b h w c"], orientation: Int32[Array, "b h w c"], cell: int, bins: int
+) -> Float32[Array, "b h//{cell} w//{cell} c {bins}"]:
+    """Mean magnitude per orientation.
 
     Written as a sum over the pixels of a small cell rather than a reduction or a scatter: XLA then makes one vectorized
     kernel of it, which was about 16 times faster than the reduction on a CPU (`localmim_jax/bench/hog.py`).
@@ -132,35 +139,31 @@ def _cell_histogram(magnitude: jax.Array, orientation: jax.Array, cell: int, bin
     magnitude, orientation = magnitude.reshape(split), orientation.reshape(split)
     bin_index = jnp.arange(bins).reshape(1, 1, 1, 1, bins)
     histogram = jnp.zeros((b, h // side, w // side, c, bins), jnp.float32)
-    for row, column in np.ndindex(side, side):
-        vote = orientation[:, :, row, :, column] == bin_index
-        histogram += jnp.where(vote, magnitude[:, :, row, :, column], jnp.float32(0))
+    for i, j in np.ndindex(side, side):
+        vote = orientation[:, :, i, :, j] == bin_index
+        histogram += jnp.where(vote, magnitude[:, :, i, :, j], jnp.float32(0))
     return _mean_pool(histogram / (side * side), cell // side)
 
 
-def _mean_pool(histogram: jax.Array, factor: int) -> jax.Array:
+def _mean_pool(histogram: Float32[Array, "b y x c o"], factor: int) -> Float32[Array, "b _ _ c o"]:
     if factor == 1:
         return histogram
-    b, rows, columns, c, bins = histogram.shape
-    return histogram.reshape(b, rows // factor, factor, columns // factor, factor, c, bins).mean(axis=(2, 4))
+    return rearrange(histogram, "b (y i) (x j) c o -> b y i x j c o", i=factor, j=factor).mean(axis=(2, 4))
 
 
-def _normalize(histogram: jax.Array) -> jax.Array:
+def _normalize(histogram: Float32[Array, "b y x c o"]) -> Float32[Array, "b y*x c*o"]:
     norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))
     histogram = histogram / jnp.maximum(norm, _EPSILON)
-    b, rows, columns, c, bins = histogram.shape
-    return histogram.reshape(b, rows * columns, c * bins)
+    return rearrange(histogram, "b y x c o -> b (y x) (c o)")
 
 
-def pixel_patches(images: jax.Array, cell: int) -> jax.Array:
-    """Raw patches [b, (h / cell) * (w / cell), cell * cell * c], values in (row, column, channel) order."""
-    b, h, w, c = images.shape
-    patches = images.reshape(b, h // cell, cell, w // cell, cell, c).transpose(0, 1, 3, 2, 4, 5)
-    return patches.reshape(b, (h // cell) * (w // cell), cell * cell * c)
+def pixel_patches(images: Float32[Array, "b h w c"], cell: int) -> Float32[Array, "b _ {cell*cell}*c"]:
+    """Raw patches, row-major, their values in (row, column, channel) order."""
+    return rearrange(images, "b (y i) (x j) c -> b (y x) (i j c)", i=cell, j=cell)
 
 
-def normalized_pixels(images: jax.Array, cell: int) -> jax.Array:
-    """Patches minus their mean, over their standard deviation: float32, shaped as `pixel_patches`.
+def normalized_pixels(images: Float32[Array, "b h w c"], cell: int) -> Float32[Array, "b _ {cell*cell}*c"]:
+    """Patches minus their mean, over their standard deviation, ordered as in `pixel_patches`.
 
     The variance is the unbiased one (n - 1), as in the release; 1e-6 is added before the root.
     """

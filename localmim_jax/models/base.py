@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, Self
 
-import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.blocks import Measure
@@ -23,20 +23,24 @@ class Encoder(Protocol):
     """What `EncoderConfig.make` builds: images, a mask or none, and the layers to tap -> one feature a tap."""
 
     def __call__(
-        self, images: jax.Array, mask: Mask | None = None, taps: tuple[int, ...] = (), key: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+        self,
+        images: Float[Array, "b h w c"],
+        mask: Mask | None = None,
+        taps: tuple[int, ...] = (),
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "b _ _"], ...]:
         """For every tap its tokens without a norm: [b, num_prefix_tokens + n, feature_width(tap)].
 
         Args:
-            images: [b, h, w, c], normalized.
+            images: normalized by mean and standard deviation.
             mask: masks over the units of `EncoderConfig.mask_grid`; None sees everything.
             taps: layers to read, counted from 1.
             key: draws the drop path; None means deterministic.
         """
         ...
 
-    def attention(self, images: jax.Array, measure: Measure) -> list[jax.Array]:
-        """What `measure` makes of every block's attention maps, of whole images [b, h, w, c]."""
+    def attention(self, images: Float[Array, "b h w c"], measure: Measure) -> list[Any]:
+        """What `measure` makes of every block's attention maps, of whole images."""
         ...
 
 
@@ -44,9 +48,9 @@ class Pyramid(Protocol):
     """What `EncoderConfig.make_pyramid` builds: four tapped features -> four maps, finest first."""
 
     def __call__(
-        self, features: tuple[jax.Array, ...], image_size: tuple[int, int], train: bool = False
-    ) -> tuple[jax.Array, ...]:
-        """Four [b, num_prefix_tokens + n_i, d_i] -> four [b, h_i, w_i, d_i].
+        self, features: tuple[Float[Array, "b _ _"], ...], image_size: tuple[int, int], train: bool = False
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        """Four maps from the tokens of four taps, prefix tokens included.
 
         Args:
             features: the tapped features.

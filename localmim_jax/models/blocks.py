@@ -12,7 +12,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
 from localmim_jax.models.positions import grid_bias, relative_rows
 
@@ -28,7 +30,7 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
     """PyTorch's default for convolutions, weight and bias alike: uniform within +-1 / sqrt(fan_in)."""
     bound = fan_in**-0.5
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+    def init(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any = jnp.float32, out_sharding: Any = None) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
@@ -42,8 +44,8 @@ class BlockConfig:
         width: channels of a token.
         num_heads: attention heads; divides width.
         mlp_ratio: hidden width of the MLP over width.
-        epsilon: of the first layer norm.
-        epsilon2: of the second; None for the same (the fine-tuning Swin of the release has 1e-5 there).
+        epsilon: layer-norm epsilon.
+        epsilon2: epsilon of the second layer norm; None for the same (1e-5 in the release's fine-tuning Swin).
         dtype: compute dtype.
         attention: "xla", or "cudnn" for the fused kernel (bf16 or fp16 on an NVIDIA GPU).
         relative_grid: (rows, columns) of the patches between which a learned bias depends on their relative position,
@@ -72,7 +74,7 @@ def layer_norm(width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs) -> nnx
     return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
-def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+def drop_path(x: Float[Array, " b *n"], rate: float, key: PRNGKeyArray | None) -> Float[Array, " b *n"]:
     """Stochastic depth: zeroes whole examples (first axis) with probability `rate` and scales the others up."""
     if key is None or rate == 0.0:
         return x
@@ -81,7 +83,7 @@ def drop_path(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 @jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
+def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """x times the normal distribution function at x: the exact GELU, computed in float32 whatever the dtype.
 
     By erf, and with a gradient that keeps nothing but x: jax.nn.gelu goes by erfc, two polynomials of which one is
@@ -91,15 +93,15 @@ def gelu(x: jax.Array) -> jax.Array:
     return (wide * _normal_distribution(wide)).astype(x.dtype)
 
 
-def _normal_distribution(x: jax.Array) -> jax.Array:
+def _normal_distribution(x: Float32[Array, "*n"]) -> Float32[Array, "*n"]:
     return 0.5 * (1.0 + jax.lax.erf(x * 2**-0.5))
 
 
-def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _gelu_forward(x: Float[Array, "*n"]) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
     return gelu(x), x
 
 
-def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+def _gelu_backward(x: Float[Array, "*n"], gradient: Float[Array, "*n"]) -> tuple[Float[Array, "*n"]]:
     # The barrier keeps XLA from finding the forward's erf again, and storing it in between.
     wide = jax.lax.optimization_barrier(x).astype(jnp.float32)
     slope = _normal_distribution(wide) + wide * jnp.exp(-0.5 * jnp.square(wide)) * (2 * math.pi) ** -0.5
@@ -109,38 +111,34 @@ def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
-def attention_weights(q: jax.Array, k: jax.Array, bias: jax.Array | float = 0.0) -> jax.Array:
-    """softmax(q k / sqrt(width) + bias) over the keys.
+def attention_weights(
+    q: Float[Array, "*b n heads d"], k: Float[Array, "*b n heads d"], bias: Float32[Array, "..."] | float = 0.0
+) -> Float32[Array, "*b heads n n"]:
+    """softmax(q k / sqrt(d) + bias) over the keys. Logits and softmax are float32 whatever the dtype of q and k.
 
     Args:
-        q, k: [..., n, heads, width].
-        bias: float32, broadcastable to [..., heads, n, n], query by key.
-
-    Returns:
-        float32 [..., heads, n, n]; logits and softmax are float32 whatever the dtype of q and k.
+        q, k: queries and keys.
+        bias: broadcastable to the weights, query by key.
     """
     logits = jnp.einsum("...qhd,...khd->...hqk", q, k, preferred_element_type=jnp.float32)
     return jax.nn.softmax(logits * q.shape[-1] ** -0.5 + bias, axis=-1)
 
 
 def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
+    q: Float[Array, "b n heads d"],
+    k: Float[Array, "b n heads d"],
+    v: Float[Array, "b n heads d"],
+    bias: Float[Array, "#b #heads n n"] | None = None,
+    mask: Bool[Array, "#b #heads n n"] | None = None,
     implementation: Literal["xla", "cudnn"] = "xla",
-) -> jax.Array:
-    """softmax(q k / sqrt(width) + bias) v, with float32 softmax.
+) -> Float[Array, "b n heads d"]:
+    """softmax(q k / sqrt(d) + bias) v, with float32 softmax, in the dtype of v.
 
     Args:
-        q, k, v: [b, n, heads, width].
-        bias: broadcastable to [b, heads, n, n], query by key, or None.
-        mask: bool, True where a query may attend to a key, broadcastable alike, or None.
-        implementation: "cudnn" is the fused kernel: bf16 or fp16 on an NVIDIA GPU, width a multiple of 8.
-
-    Returns:
-        [b, n, heads, width] in the dtype of v.
+        q, k, v: queries, keys and values.
+        bias: added to the logits, query by key.
+        mask: True where a query may attend to a key.
+        implementation: "cudnn" is the fused kernel: bf16 or fp16 on an NVIDIA GPU, d a multiple of 8.
     """
     b, n = q.shape[:2]
     lengths = None
@@ -171,14 +169,20 @@ class AttentionProjections(nnx.Module):
         self.qkv = linear(config.width, 3 * config.width, dtype=config.dtype, rngs=rngs)
         self.proj = linear(config.width, config.width, dtype=config.dtype, rngs=rngs)
 
-    def split_heads(self, qkv: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """[..., 3 d] as `qkv` gives it -> queries, keys and values, [..., heads, d / heads] each."""
-        qkv = qkv.reshape(*qkv.shape[:-1], 3, self.num_heads, -1)
+    def split_heads(
+        self, qkv: Float[Array, "*b n c"]
+    ) -> tuple[
+        Float[Array, "*b n {self.num_heads} d"],
+        Float[Array, "*b n {self.num_heads} d"],
+        Float[Array, "*b n {self.num_heads} d"],
+    ]:
+        """Queries, keys and values from the output of `qkv`, whose c is 3 * heads * d."""
+        qkv = rearrange(qkv, "... n (three heads d) -> ... n three heads d", three=3, heads=self.num_heads)
         return qkv[..., 0, :, :], qkv[..., 1, :, :], qkv[..., 2, :, :]
 
 
 class Attention(AttentionProjections):
-    """Multi-head self-attention over [b, n, d]."""
+    """Multi-head self-attention over all tokens."""
 
     def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)
@@ -188,22 +192,28 @@ class Attention(AttentionProjections):
             table = jnp.zeros((relative_rows(config.relative_grid), config.num_heads), jnp.float32)
             self.relative_position_bias = nnx.Param(table)
 
-    def __call__(self, x: jax.Array, bias: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        bias: Float[Array, "#b #heads n n"] | None = None,
+        mask: Bool[Array, "#b #heads n n"] | None = None,
+    ) -> Float[Array, "b n d"]:
         """Attends within the n tokens.
 
         Args:
-            x: [b, n, d].
-            bias: added to the logits, broadcastable to [b, heads, n, n], or None.
-            mask: bool, True where a query (row) may attend to a key (column), broadcastable alike, or None.
+            x: the tokens.
+            bias: added to the logits, query by key.
+            mask: True where a query (row) may attend to a key (column).
         """
         q, k, v = self.split_heads(self.qkv(x))
         if self.relative_grid is not None:
             own = grid_bias(self.relative_position_bias[...], self.relative_grid)[None]
             bias = own if bias is None else bias + own
-        return self.proj(attend(q, k, v, bias, mask, self.implementation).reshape(x.shape))
+        out = attend(q, k, v, bias, mask, self.implementation)
+        return self.proj(rearrange(out, "b n heads d -> b n (heads d)"))
 
-    def weights(self, x: jax.Array) -> jax.Array:
-        """The attention maps of a whole sequence, float32 [b, heads, n, n], query by key: what `__call__` weighs by."""
+    def weights(self, x: Float[Array, "b n d"]) -> Float32[Array, "b {self.num_heads} n n"]:
+        """The attention maps of a whole sequence, query by key: what `__call__` weighs by."""
         q, k, _ = self.split_heads(self.qkv(x))
         return attention_weights(q, k)
 
@@ -216,7 +226,7 @@ class Mlp(nnx.Module):
         self.fc1 = linear(config.width, hidden, dtype=config.dtype, rngs=rngs)
         self.fc2 = linear(hidden, config.width, dtype=config.dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
         return self.fc2(gelu(self.fc1(x)))
 
 
@@ -237,23 +247,25 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        x: jax.Array,
-        bias: jax.Array | None = None,
-        mask: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> jax.Array:
-        """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
+        x: Float[Array, "b n d"],
+        bias: Float[Array, "#b #heads n n"] | None = None,
+        mask: Bool[Array, "#b #heads n n"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "b n d"]:
+        """Transforms tokens; `bias` and `mask` as in `Attention`. `key` draws the drop path, None means none."""
         key1, key2 = (None, None) if key is None else jax.random.split(key)
-        branch = self.attention(self.norm1(x), bias, mask)
-        if self.layer_scale:
-            branch = branch * self.scale1[...].astype(branch.dtype).reshape(1, 1, -1)
-        x = x + drop_path(branch, self.drop_path, key1)
-        branch = self.mlp(self.norm2(x))
-        if self.layer_scale:
-            branch = branch * self.scale2[...].astype(branch.dtype).reshape(1, 1, -1)
-        return x + drop_path(branch, self.drop_path, key2)
+        with jax.named_scope("attention"):
+            branch = self.attention(self.norm1(x), bias, mask)
+            if self.layer_scale:
+                branch = branch * self.scale1[...].astype(branch.dtype).reshape(1, 1, -1)
+            x = x + drop_path(branch, self.drop_path, key1)
+        with jax.named_scope("mlp"):
+            branch = self.mlp(self.norm2(x))
+            if self.layer_scale:
+                branch = branch * self.scale2[...].astype(branch.dtype).reshape(1, 1, -1)
+            return x + drop_path(branch, self.drop_path, key2)
 
 
-def run_block(block: nnx.Module, remat: bool, *args: Any) -> jax.Array:
+def run_block(block: nnx.Module, remat: bool, *args: Any) -> Float[Array, "b n d"]:
     """`block(*args)`; with remat its activations are recomputed in the backward pass instead of kept."""
     return jax.checkpoint(lambda *inputs: block(*inputs))(*args) if remat else block(*args)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks
@@ -30,7 +31,7 @@ class ClassifierConfig(ModelConfig):
         num_classes: at least 2.
         pool: "mean" over the patch tokens, or "class" for ViT's class token.
         head_order: "pool_norm" (the release, for ViT and Swin) or "norm_pool" (timm's Swin).
-        head_std: of the head's normally drawn kernel; 2e-5 for fine-tuning, 0.02 for Swin from scratch.
+        head_std: standard deviation of the head's initial kernel; 2e-5 for fine-tuning, 0.02 for Swin from scratch.
         batch_norm: a batch norm without scale and bias before the head, as in MAE's linear probe.
     """
 
@@ -74,6 +75,7 @@ class Classifier(nnx.Module):
         self.encoder = encoder.make(rngs)
         self.norm = blocks.layer_norm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
         if config.batch_norm:
+            # Not `conv_norm.BatchNorm`: this one keeps the biased variance, which saved linear probes hold.
             self.batch_norm = nnx.BatchNorm(
                 width,
                 momentum=BATCH_NORM_MOMENTUM,
@@ -87,27 +89,28 @@ class Classifier(nnx.Module):
         kernel_init = nnx.initializers.normal(config.head_std)
         self.head = nnx.Linear(width, config.num_classes, kernel_init=kernel_init, rngs=rngs)
 
-    def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Class scores.
+    def __call__(
+        self, images: Float[Array, "b h w c"], key: PRNGKeyArray | None = None
+    ) -> Float32[Array, "b {self.config.num_classes}"]:
+        """Logits of the classes.
 
         Args:
-            images: [b, h, w, c], normalized.
+            images: normalized by mean and standard deviation.
             key: draws the drop path and makes the batch norm use the batch's statistics; None evaluates.
-
-        Returns:
-            Logits, float32 [b, num_classes].
         """
         x = self.features(images, key)
-        if self.config.batch_norm:
-            x = self.batch_norm(x, use_running_average=key is None)
-        return self.head(x)
+        with jax.named_scope("head"):
+            if self.config.batch_norm:
+                x = self.batch_norm(x, use_running_average=key is None)
+            return self.head(x)
 
-    def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """The normalized and pooled feature, float32 [b, width]."""
+    def features(self, images: Float[Array, "b h w c"], key: PRNGKeyArray | None = None) -> Float32[Array, "b d"]:
+        """The normalized and pooled feature."""
         config, prefix = self.config, self.config.encoder.num_prefix_tokens
         (x,) = self.encoder(images, taps=(config.encoder.num_layers,), key=key)
-        x = x[:, :1] if config.pool == "class" else x[:, prefix:]
-        x = x.astype(jnp.float32)
-        if config.head_order == "norm_pool":
-            return self.norm(x).mean(axis=1)
-        return self.norm(x.mean(axis=1))
+        with jax.named_scope("pool"):
+            x = x[:, :1] if config.pool == "class" else x[:, prefix:]
+            x = x.astype(jnp.float32)
+            if config.head_order == "norm_pool":
+                return self.norm(x).mean(axis=1)
+            return self.norm(x.mean(axis=1))

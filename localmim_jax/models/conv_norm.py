@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # 1 - torch's 0.1
@@ -24,8 +25,9 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(channels))
         self.var = nnx.BatchStat(jnp.ones(channels))
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[..., c] -> [..., c] in x's dtype; with `train` by the batch's statistics, which enter the running ones."""
+    @jax.named_scope("batch_norm")
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        """Normalizes in float32, to x's dtype; with `train` by the batch's statistics, which enter the running ones."""
         values = x.astype(jnp.float32)
         if train:
             axes = tuple(range(x.ndim - 1))
@@ -64,6 +66,7 @@ class ConvNorm(nnx.Module):
         )
         self.norm = BatchNorm(out, rngs=rngs)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """[b, h, w, width] -> [b, h, w, out]."""
+    @jax.named_scope("conv_norm")
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w out"]:
+        """The same rows and columns; `train` as in `BatchNorm`."""
         return jax.nn.relu(self.norm(self.conv(x), train))

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
 
 from localmim_jax.errors import ConfigError
 
@@ -14,14 +15,14 @@ class Mask:
     """The masks of a batch: m of them, the i-th shared by images i * b / m to (i + 1) * b / m (one each where m is b).
 
     Attributes:
-        keep: int32 [m, k], indices of the visible units (row-major on the unit grid), in the encoder's order.
-        restore: int32 [m, n], position of each unit in the shuffled order; below k where the unit is visible.
-        masked: float32 [m, gh, gw], 1 where the unit is masked, 0 where it is visible.
+        keep: indices of the k visible units (row-major on the unit grid), in the encoder's order.
+        restore: position of each unit in the shuffled order; below k where the unit is visible.
+        masked: 1 where the unit is masked, 0 where it is visible.
     """
 
-    keep: jax.Array
-    restore: jax.Array
-    masked: jax.Array
+    keep: Int32[Array, "m k"]
+    restore: Int32[Array, "m n"]
+    masked: Float32[Array, "m rows columns"]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -33,8 +34,8 @@ class Mask:
         times = batch // self.keep.shape[0]
         return self if times == 1 else jax.tree.map(lambda array: jnp.repeat(array, times, axis=0), self)
 
-    def resized_to(self, grid: tuple[int, int]) -> jax.Array:
-        """The masked fraction of every cell of another grid: float32 [b, rows * columns] in [0, 1].
+    def resized_to(self, grid: tuple[int, int]) -> Float32[Array, "m {grid[0]*grid[1]}"]:
+        """The masked fraction of every cell of another grid, in [0, 1].
 
         Finer grids repeat a unit's value, coarser ones average it (docs/method.md).
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from localmim_jax.models import blocks
 
@@ -19,23 +20,18 @@ class PatchEmbed(nnx.Module):
         self.kernel = nnx.Param(kernel.reshape(p, p, c, d))
         self.bias = nnx.Param(blocks.uniform_fan_in(p * p * c)(rngs.params(), (d,)))
 
-    def __call__(self, images: jax.Array, keep: jax.Array | None) -> jax.Array:
+    def __call__(self, images: Float[Array, "b h w c"], keep: Int[Array, "m k"] | None) -> Float[Array, "b n d"]:
         """Embeds patches.
 
         Args:
-            images: [b, h, w, c], both sides multiples of the patch.
-            keep: int32 [m, k], the patches to embed, list i for images i * b / m to (i + 1) * b / m; None for all.
-
-        Returns:
-            [b, k, d].
+            images: both sides are multiples of the patch.
+            keep: the patches to embed, list i for images i * b / m to (i + 1) * b / m; None for all.
         """
-        p, _, c, d = self.kernel.shape
-        b, h, w, _ = images.shape
-        patches = images.astype(self.dtype).reshape(b, h // p, p, w // p, p, c).transpose(0, 1, 3, 2, 4, 5)
-        patches = patches.reshape(b, -1, p * p * c)
+        kernel = rearrange(self.kernel[...].astype(self.dtype), "i j c d -> (i j c) d")
+        p, d = self.kernel.shape[1], kernel.shape[1]
+        patches = rearrange(images.astype(self.dtype), "b (y i) (x j) c -> b (y x) (i j c)", i=p, j=p)
         if keep is not None:
-            m, k = keep.shape
-            patches = patches.reshape(m, b // m, -1, p * p * c)
-            patches = jnp.take_along_axis(patches, keep[:, None, :, None], axis=2).reshape(b, k, p * p * c)
-        kernel = self.kernel[...].astype(self.dtype).reshape(p * p * c, d)
+            patches = rearrange(patches, "(m r) n c -> m r n c", m=len(keep))
+            patches = jnp.take_along_axis(patches, keep[:, None, :, None], axis=2)
+            patches = rearrange(patches, "m r k c -> (m r) k c")
         return patches @ kernel + self.bias[...].astype(self.dtype).reshape(1, 1, d)

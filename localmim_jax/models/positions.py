@@ -2,16 +2,17 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, Int32
 
 from localmim_jax.errors import ConfigError
 
 
 @functools.lru_cache(maxsize=32)
-def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
-    """Fixed position embeddings of a grid, row-major: float32 [rows * columns, width], values in [-1, 1].
+def sincos_2d(grid: tuple[int, int], width: int) -> Float32[np.ndarray, "{grid[0]*grid[1]} {width}"]:
+    """Fixed position embeddings of a grid of (rows, columns), row-major, values in [-1, 1].
 
     Channels are [sin x, cos x, sin y, cos y], x the column and y the row; frequency i of width / 4 is
     10000^(-i / (width / 4)) (docs/method.md).
@@ -33,8 +34,8 @@ def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=32)
-def relative_position_index(window: int) -> np.ndarray:
-    """The row of a relative position bias table for every pair of a window's places: int32 [window^2, window^2].
+def relative_position_index(window: int) -> Int32[np.ndarray, "{window**2} {window**2}"]:
+    """The row of a relative position bias table for every pair of a window's places, query by key.
 
     Row (dy + window - 1) * (2 * window - 1) + dx + window - 1, where (dy, dx) is the query's place minus the key's and
     places are row-major: the order of every published Swin.
@@ -52,31 +53,31 @@ def relative_rows(grid: tuple[int, int]) -> int:
     return (2 * grid[0] - 1) * (2 * grid[1] - 1) + 3
 
 
-def grid_bias(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def grid_bias(table: Float[Array, "r heads"], grid: tuple[int, int]) -> Float32[Array, "heads q k"]:
     """A relative position bias for every pair of a whole grid's tokens, class token first.
 
     Args:
-        table: [relative_rows(grid), heads]. Row (dy + rows - 1) * (2 * columns - 1) + dx + columns - 1 is for patches,
+        table: `relative_rows(grid)` rows. Row (dy + rows - 1) * (2 * columns - 1) + dx + columns - 1 is for patches,
             (dy, dx) being the query's place minus the key's; the last three rows are class to patch, patch to class
             and class to class, query first.
         grid: (rows, columns) of patches.
 
     Returns:
-        float32 [heads, 1 + n, 1 + n], query by key.
+        The bias of every query and key, 1 + rows * columns each, to add to the logits.
     """
     rows, columns = grid
     table = table.astype(jnp.float32).T
     heads = table.shape[0]
-    pairs = table[:, :-3].reshape(heads, 2 * rows - 1, 2 * columns - 1)
-    pairs = _differences(_differences(pairs, rows, 1), columns, 3)  # [heads, row, row, column, column], query by key
-    pairs = pairs.transpose(0, 1, 3, 2, 4).reshape(heads, rows * columns, rows * columns)
+    pairs = rearrange(table[:, :-3], "h (dy dx) -> h dy dx", dy=2 * rows - 1)
+    pairs = _differences(_differences(pairs, rows, 1), columns, 3)
+    pairs = rearrange(pairs, "h y_q y_k x_q x_k -> h (y_q x_q) (y_k x_k)")
     to_patch, from_patch, own = (table[:, i, None, None] for i in (-3, -2, -1))
     top = jnp.concatenate([own, jnp.broadcast_to(to_patch, (heads, 1, rows * columns))], axis=2)
     left = jnp.broadcast_to(from_patch, (heads, rows * columns, 1))
     return jnp.concatenate([top, jnp.concatenate([left, pairs], axis=2)], axis=1)
 
 
-def _differences(x: jax.Array, size: int, axis: int) -> jax.Array:
+def _differences(x: Float[Array, "..."], size: int, axis: int) -> Float[Array, "..."]:
     """Replaces an axis of 2 size - 1 differences by two axes (i, j) of `size`: out[i, j] = x[i - j + size - 1].
 
     By repeating and reshaping rather than a gather, whose gradient would be a slow scatter of colliding adds.

@@ -4,7 +4,9 @@ docs/method.md. Strides are those of the usual patches (16 px for ViT, 4 px for 
 """
 
 import jax
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from localmim_jax.models import blocks
 from localmim_jax.models.base import EncoderConfig
@@ -23,19 +25,20 @@ class ViTPyramid(nnx.Module):
         self.up4_second = Upsample(width, width, dtype=dtype, rngs=rngs)
         self.up2 = Upsample(width, width, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("pyramid")
     def __call__(
-        self, features: tuple[jax.Array, ...], image_size: tuple[int, int], train: bool = False
-    ) -> tuple[jax.Array, ...]:
-        """Four [b, prefix + n, d] -> four [b, h, w, d] of the grid times 4, 2, 1 and 1/2 (rounded down).
+        self, features: tuple[Float[Array, "b _ _"], ...], image_size: tuple[int, int], train: bool = False
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        """Four maps of the grid times 4, 2, 1 and 1/2 (rounded down), from tokens with the prefix tokens.
 
         `image_size` (pixels) is the encoder's; `train` makes the batch norm use the batch's statistics.
         """
         del image_size
         patches = [x[:, self.num_prefix_tokens :] for x in features]
-        first, second, third, fourth = (x.reshape(x.shape[0], *self.grid, x.shape[-1]) for x in patches)
+        first, second, third, fourth = (rearrange(x, "b (y x) d -> b y x d", y=self.grid[0]) for x in patches)
         first = blocks.gelu(self.up4_norm(self.up4_first(first), train))
-        (b, _, _, d), (rows, columns) = fourth.shape, (side // 2 for side in self.grid)
-        fourth = fourth[:, : 2 * rows, : 2 * columns].reshape(b, rows, 2, columns, 2, d)
+        rows, columns = (side // 2 for side in self.grid)
+        fourth = rearrange(fourth[:, : 2 * rows, : 2 * columns], "b (y i) (x j) d -> b y i x j d", i=2, j=2)
         return self.up4_second(first), self.up2(second), third, fourth.mean(axis=(2, 4))
 
 
@@ -51,14 +54,15 @@ class SwinPyramid(nnx.Module):
             ]
         )
 
+    @jax.named_scope("pyramid")
     def __call__(
-        self, features: tuple[jax.Array, ...], image_size: tuple[int, int], train: bool = False
-    ) -> tuple[jax.Array, ...]:
-        """Four [b, n, d], rows first, of images of (h, w) pixels -> four [b, h / stride, w / stride, d], rounded up."""
+        self, features: tuple[Float[Array, "b _ _"], ...], image_size: tuple[int, int], train: bool = False
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
+        """Four maps, their sides those of the image over the stride, rounded up."""
         del train
         grids = [self.config.feature_grid(tap, image_size) for tap in self.taps]
         return tuple(
-            norm(x).reshape(x.shape[0], *grid, x.shape[-1])
+            rearrange(norm(x), "b (y x) d -> b y x d", y=grid[0], x=grid[1])
             for norm, x, grid in zip(self.norms, features, grids, strict=True)
         )
 
@@ -76,15 +80,17 @@ class PyramidBackbone(nnx.Module):
         self.encoder = config.make(rngs)
         self.pyramid = config.make_pyramid(self.taps, rngs)
 
-    def feature_maps(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, ...]:
+    def feature_maps(
+        self, images: Float[Array, "b h w c"], key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "b _ _ _"], ...]:
         """Four maps, finest first.
 
         Args:
-            images: [b, h, w, c], normalized; any size for Swin, the config's for ViT.
+            images: normalized by mean and standard deviation; any size for Swin, the config's for ViT.
             key: draws the drop path and makes batch norms use the batch's statistics; None evaluates.
 
         Returns:
-            Four [b, h_i, w_i, d_i] of strides 4, 8, 16, 32, in the compute dtype.
+            Maps of strides 4, 8, 16 and 32, in the compute dtype.
         """
         features = self.encoder(images, taps=self.taps, key=key)
         return self.pyramid(features, images.shape[1:3], key is not None)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks, decay
@@ -260,19 +261,24 @@ class Swin(nnx.Module):
         self.patch_norm = blocks.layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
         self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(config.num_layers)])
 
+    @jax.named_scope("encoder")
     def __call__(
-        self, images: jax.Array, mask: Mask | None = None, taps: tuple[int, ...] = (), key: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+        self,
+        images: Float[Array, "b h w c"],
+        mask: Mask | None = None,
+        taps: tuple[int, ...] = (),
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "b _ _"], ...]:
         """Runs the visible tokens through the stages.
 
         Args:
-            images: [b, h, w, c], normalized. Any size without a mask; that of the config with one.
+            images: normalized by mean and standard deviation. Any size without a mask; that of the config with one.
             mask: over the units of `SwinConfig.mask_grid`; None sees everything.
             taps: stages to read, counted from 1; a stage may be read more than once.
             key: draws the drop path; None means deterministic.
 
         Returns:
-            For every tap its tokens, without a norm: [b, n, feature_width(tap)]. Dense tokens are row-major on
+            For every tap its tokens, without a norm. Dense tokens are row-major on
             `SwinConfig.feature_grid(tap, (h, w))`; visible ones unit by unit as in `mask.keep`, row-major in a unit.
         """
         config = self.config
@@ -280,22 +286,24 @@ class Swin(nnx.Module):
         grids = config.grids(images.shape[1:3])
         features, number = {}, 0
         for index, stage in enumerate(list(self.stages)[: max(taps, default=0)]):
-            layouts = self._layouts(index, grids[index], mask)
-            for i, block in enumerate(stage.blocks):
-                number += 1
-                block_key = None if key is None else jax.random.fold_in(key, number)
-                x = blocks.run_block(block, config.remat, x, layouts[i % 2], block_key)
-            before, x = x, self._merge(index, x, grids[index], mask)
-            features[index + 1] = x if config.tap_after_merging else before
+            with jax.named_scope(f"stage_{index + 1}"):
+                layouts = self._layouts(index, grids[index], mask)
+                for i, block in enumerate(stage.blocks):
+                    number += 1
+                    block_key = None if key is None else jax.random.fold_in(key, number)
+                    with jax.named_scope(f"block_{i + 1:02d}"):
+                        x = blocks.run_block(block, config.remat, x, layouts[i % 2], block_key)
+                before, x = x, self._merge(index, x, grids[index], mask)
+                features[index + 1] = x if config.tap_after_merging else before
         return tuple(features[tap] for tap in taps)
 
-    def attention(self, images: jax.Array, measure: blocks.Measure) -> list[jax.Array]:
+    def attention(self, images: Float[Array, "b h w c"], measure: blocks.Measure) -> list[Any]:
         """What `measure` makes of every block's attention maps, of whole images, within windows.
 
         The maps of one block at a time exist, so `measure` should return something small.
 
         Args:
-            images: [b, h, w, c], normalized.
+            images: normalized by mean and standard deviation.
             measure: (weights, group, coordinates), see `blocks.Measure`; a shifted window that the edge of the image
                 cuts is several groups.
 
@@ -313,7 +321,8 @@ class Swin(nnx.Module):
             x = self._merge(index, x, grid, None)
         return results
 
-    def _embed(self, images: jax.Array, mask: Mask | None) -> jax.Array:
+    @jax.named_scope("patch_embed")
+    def _embed(self, images: Float[Array, "b h w c"], mask: Mask | None) -> Float[Array, "b n d"]:
         (_, h, w, _), p = images.shape, self.config.patch_size
         keep = None
         if mask is None:
@@ -328,6 +337,7 @@ class Swin(nnx.Module):
         """Tokens along a side of a mask unit in a stage."""
         return 2 ** (self.config.num_layers - 1 - index)
 
+    @jax.named_scope("windows")
     def _layouts(self, index: int, grid: tuple[int, int], mask: Mask | None) -> tuple[Layout, Layout]:
         """The layouts of a stage's even and of its odd blocks."""
         config = self.config
@@ -342,7 +352,9 @@ class Swin(nnx.Module):
         even = layout(0)
         return even, layout(shift) if shift and config.depths[index] > 1 else even
 
-    def _merge(self, index: int, x: jax.Array, grid: tuple[int, int], mask: Mask | None) -> jax.Array:
+    def _merge(
+        self, index: int, x: Float[Array, "b n d"], grid: tuple[int, int], mask: Mask | None
+    ) -> Float[Array, "b _ _"]:
         if index + 1 == self.config.num_layers:
             return x
         b, _, d = x.shape

@@ -4,10 +4,12 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.models import blocks
-from localmim_jax.models.windows import DenseWindows, Layout, attend
+from localmim_jax.models.windows import DenseWindows, Layout, attend_in_groups
 
 
 class WindowAttention(blocks.AttentionProjections):
@@ -19,18 +21,20 @@ class WindowAttention(blocks.AttentionProjections):
         table = init(rngs.params(), ((2 * window - 1) ** 2, config.num_heads), jnp.float32)
         self.relative_position_bias = nnx.Param(table)
 
-    def __call__(self, x: jax.Array, layout: Layout) -> jax.Array:
-        """[b, n, d] -> [b, n, d]."""
+    def __call__(self, x: Float[Array, "b n d"], layout: Layout) -> Float[Array, "b n d"]:
+        """Attends within the groups."""
         q, k, v = self._packed(x, layout)
-        return self.proj(layout.unpack(attend(q, k, v, layout.bias(self.relative_position_bias[...]))))
+        return self.proj(layout.unpack(attend_in_groups(q, k, v, layout.bias(self.relative_position_bias[...]))))
 
-    def window_weights(self, x: jax.Array, layout: DenseWindows) -> jax.Array:
-        """The attention maps of every window, float32 [b, windows, heads, window^2, window^2], query by key."""
+    def window_weights(self, x: Float[Array, "b n d"], layout: DenseWindows) -> Float32[Array, "b g heads s s"]:
+        """The attention maps of every window, query by key."""
         q, k, _ = self._packed(x, layout)
         return blocks.attention_weights(q, k, layout.bias(self.relative_position_bias[...]))[0]
 
-    def _packed(self, x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """[b, n, d] -> queries, keys and values in the layout's groups, [m, b / m, g, s, heads, d / heads] each."""
+    def _packed(
+        self, x: Float[Array, "b n c"], layout: Layout
+    ) -> tuple[Float[Array, "m r g s heads d"], Float[Array, "m r g s heads d"], Float[Array, "m r g s heads d"]]:
+        """Queries, keys and values in the layout's groups."""
         return self.split_heads(layout.pack(self.qkv(x), cast(nnx.Param, self.qkv.bias)[...].astype(x.dtype)))
 
 
@@ -45,11 +49,15 @@ class SwinBlock(nnx.Module):
         self.norm2 = blocks.layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
         self.mlp = blocks.Mlp(config, rngs=rngs)
 
-    def __call__(self, x: jax.Array, layout: Layout, key: jax.Array | None = None) -> jax.Array:
-        """[b, n, d] -> [b, n, d]; `key` draws the drop path, None means none."""
+    def __call__(
+        self, x: Float[Array, "b n d"], layout: Layout, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "b n d"]:
+        """Transforms tokens; `key` draws the drop path, None means none."""
         key1, key2 = (None, None) if key is None else jax.random.split(key)
-        x = x + blocks.drop_path(self.attention(self.norm1(x), layout), self.drop_path, key1)
-        return x + blocks.drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
+        with jax.named_scope("attention"):
+            x = x + blocks.drop_path(self.attention(self.norm1(x), layout), self.drop_path, key1)
+        with jax.named_scope("mlp"):
+            return x + blocks.drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
 
 
 class PatchMerging(nnx.Module):
@@ -59,11 +67,10 @@ class PatchMerging(nnx.Module):
         self.norm = blocks.layer_norm(4 * width, epsilon, dtype=dtype, rngs=rngs)
         self.reduction = blocks.linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[b, rows, columns, d] -> [b, rows / 2, columns / 2, 2 d], rounded up."""
-        b, rows, columns, d = x.shape
-        x = jnp.pad(x, ((0, 0), (0, rows % 2), (0, columns % 2), (0, 0)))
-        x = x.reshape(b, (rows + 1) // 2, 2, (columns + 1) // 2, 2, d)
+    @jax.named_scope("merging")
+    def __call__(self, x: Float[Array, "b y x d"]) -> Float[Array, "b (y+1)//2 (x+1)//2 2*d"]:
+        """Half the rows and columns, rounded up."""
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
         # The standard order (0, 0), (1, 0), (0, 1), (1, 1) in (row, column): the row varies fastest.
-        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(b, x.shape[1], x.shape[3], 4 * d)
+        x = rearrange(x, "b (y i) (x j) d -> b y x (j i d)", i=2, j=2)
         return self.reduction(self.norm(x))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks, decay
@@ -188,8 +189,8 @@ class ViTConfig(EncoderConfig):
         block = re.match(r"blocks/(\d+)/", path)
         return int(block[1]) + 1 if block else 0
 
-    def position_table(self) -> np.ndarray:
-        """The fixed positions of the class token (a row of zeros) and of every patch: float32 [1 + n, width]."""
+    def position_table(self) -> Float32[np.ndarray, "n {self.width}"]:
+        """The fixed positions of the class token (a row of zeros) and of every patch."""
         return np.concatenate([np.zeros((1, self.width), np.float32), sincos_2d(self.grid, self.width)])
 
     def fixed_parameters(self) -> dict[str, np.ndarray]:
@@ -225,19 +226,24 @@ class ViT(nnx.Module):
             ]
         )
 
+    @jax.named_scope("encoder")
     def __call__(
-        self, images: jax.Array, mask: Mask | None = None, taps: tuple[int, ...] = (), key: jax.Array | None = None
-    ) -> tuple[jax.Array, ...]:
+        self,
+        images: Float[Array, "b h w c"],
+        mask: Mask | None = None,
+        taps: tuple[int, ...] = (),
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "b _ _"], ...]:
         """Runs the visible patches through the blocks.
 
         Args:
-            images: [b, h, w, c], normalized.
+            images: normalized by mean and standard deviation.
             mask: over the patch grid; None sees everything.
             taps: layers to read, counted from 1; a layer may be read more than once.
             key: draws the drop path; None means deterministic.
 
         Returns:
-            For every tap the output of that block, without a norm: [b, 1 + k, width], class token first.
+            For every tap the output of that block, without a norm, the class token first.
 
         Raises:
             ValueError: a mask, and a relative position bias, which is between all patches of the grid.
@@ -246,17 +252,18 @@ class ViT(nnx.Module):
         features = {}
         for number, block in enumerate(list(self.blocks)[: max(taps, default=0)], start=1):
             block_key = None if key is None else jax.random.fold_in(key, number)
-            x = blocks.run_block(block, self.config.remat, x, None, None, block_key)
+            with jax.named_scope(f"block_{number:02d}"):
+                x = blocks.run_block(block, self.config.remat, x, None, None, block_key)
             features[number] = x
         return tuple(features[tap] for tap in taps)
 
-    def attention(self, images: jax.Array, measure: blocks.Measure) -> list[jax.Array]:
+    def attention(self, images: Float[Array, "b h w c"], measure: blocks.Measure) -> list[Any]:
         """What `measure` makes of every block's attention maps, of whole images.
 
         The maps of one block at a time exist, so `measure` should return something small.
 
         Args:
-            images: [b, h, w, c], normalized.
+            images: normalized by mean and standard deviation.
             measure: (weights, group, coordinates), see `blocks.Measure`; there is one group, without the prefix tokens.
 
         Returns:
@@ -273,7 +280,8 @@ class ViT(nnx.Module):
             x = block(x)
         return results
 
-    def _embed(self, images: jax.Array, mask: Mask | None) -> jax.Array:
+    @jax.named_scope("patch_embed")
+    def _embed(self, images: Float[Array, "b h w c"], mask: Mask | None) -> Float[Array, "b n d"]:
         config = self.config
         if mask is not None and config.relative_position_bias:
             raise ValueError("relative_position_bias is for whole images: leave the mask out")
@@ -285,6 +293,6 @@ class ViT(nnx.Module):
         x = x + (positions[None] if keep is None else jnp.repeat(positions[keep], x.shape[0] // len(keep), axis=0))
         return jnp.concatenate([jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape)), x], axis=1)
 
-    def _prefix_and_positions(self, table: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The prefix tokens [p, d] and the patches' positions [n, d], from the table in the compute dtype."""
+    def _prefix_and_positions(self, table: Float[Array, "rows d"]) -> tuple[Float[Array, "p d"], Float[Array, "n d"]]:
+        """The p prefix tokens and the n patches' positions, from the table in the compute dtype."""
         return (self.class_token[...].astype(table.dtype) + table[0])[None], table[1:]

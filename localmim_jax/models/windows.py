@@ -14,6 +14,8 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, Float32, Int, Int32, Num
 
 from localmim_jax.models.blocks import attention_weights
 from localmim_jax.models.positions import relative_position_index
@@ -44,46 +46,41 @@ class DenseWindows:
         w = self.window
         return -(-self.grid[0] // w) * w, -(-self.grid[1] // w) * w
 
-    def pack(self, tokens: jax.Array, fill: jax.Array) -> jax.Array:
-        """[b, rows * columns, c], padded with fill [c] -> [1, b, windows, window^2, c]."""
-        b, _, c = tokens.shape
+    def pack(self, tokens: Num[Array, "b n c"], fill: Num[Array, " c"]) -> Num[Array, "1 b g {self.window**2} c"]:
+        """Tokens (row-major) to windows, padded with `fill`."""
         (rows, columns), (padded_rows, padded_columns), w = self.grid, self._padded, self.window
-        x = tokens.reshape(b, rows, columns, c)
+        x = rearrange(tokens, "b (y x) c -> b y x c", y=rows)
         if (rows, columns) != (padded_rows, padded_columns):
             inside = np.zeros((1, padded_rows, padded_columns, 1), bool)
             inside[:, :rows, :columns] = True
             x = jnp.pad(x, ((0, 0), (0, padded_rows - rows), (0, padded_columns - columns), (0, 0)))
-            x = jnp.where(inside, x, fill.reshape(1, 1, 1, c))
+            x = jnp.where(inside, x, fill.reshape(1, 1, 1, -1))
         if self.shift:
             x = jnp.roll(x, (-self.shift, -self.shift), axis=(1, 2))
-        x = x.reshape(b, padded_rows // w, w, padded_columns // w, w, c).transpose(0, 1, 3, 2, 4, 5)
-        return x.reshape(1, b, -1, w * w, c)
+        return rearrange(x, "b (y i) (x j) c -> 1 b (y x) (i j) c", i=w, j=w)
 
-    def unpack(self, groups: jax.Array) -> jax.Array:
-        """[1, b, windows, window^2, c] -> [b, rows * columns, c]."""
-        _, b, _, _, c = groups.shape
-        (rows, columns), (padded_rows, padded_columns), w = self.grid, self._padded, self.window
-        x = groups.reshape(b, padded_rows // w, padded_columns // w, w, w, c).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(b, padded_rows, padded_columns, c)
+    def unpack(
+        self, groups: Float[Array, "1 b g {self.window**2} c"]
+    ) -> Float[Array, "b {self.grid[0]*self.grid[1]} c"]:
+        """Windows to tokens, row-major; what lies in the padding is dropped."""
+        (rows, columns), w = self.grid, self.window
+        x = rearrange(groups, "1 b (y x) (i j) c -> b (y i) (x j) c", y=self._padded[0] // w, i=w)
         if self.shift:
             x = jnp.roll(x, (self.shift, self.shift), axis=(1, 2))
-        return x[:, :rows, :columns].reshape(b, rows * columns, c)
+        return rearrange(x[:, :rows, :columns], "b y x c -> b (y x) c")
 
-    def bias(self, table: jax.Array) -> jax.Array:
-        """[(2 window - 1)^2, heads] -> float32 [1, 1, windows or 1, heads, window^2, window^2] to add to the logits."""
+    def bias(
+        self, table: Float[Array, "{(2*self.window-1)**2} heads"]
+    ) -> Float32[Array, "1 1 g heads {self.window**2} {self.window**2}"]:
+        """The bias to add to the logits, query by key; of one window for all of them where nothing is shifted."""
         bias = window_bias(table, self.window)[None]
         if self.shift:
             region = jnp.asarray(self._region()[:, None])
             bias = jnp.where(region[:, :, :, None] == region[:, :, None, :], bias, _NEVER)
         return bias[None, None]
 
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the tokens of each group lie: (group, coordinates), for whoever reads attention maps.
-
-        Returns:
-            int32 [windows, window^2], places with equal numbers attend to one another, -1 for padding; and
-            int32 [windows, window^2, 2], (row, column) on the grid, -1 for padding.
-        """
+    def places(self) -> tuple[Int32[np.ndarray, "g s"], Int32[np.ndarray, "g s 2"]]:
+        """Where the tokens of each window lie: (group, coordinates), see `blocks.Measure`; -1 for padding."""
         rows, columns = np.meshgrid(*map(np.arange, self.grid), indexing="ij")
         with jax.ensure_compile_time_eval():
             tokens = jnp.asarray(np.stack([rows.ravel(), columns.ravel()], axis=-1)[None])
@@ -91,13 +88,13 @@ class DenseWindows:
         region = self._region() if self.shift else np.zeros(coordinates.shape[:2], np.int32)
         return np.where(coordinates[..., 0] < 0, np.int32(-1), region), coordinates
 
-    def _region(self) -> np.ndarray:
-        """Which part of the rolled grid each place of each window lies in: int32 [windows, window^2]."""
+    def _region(self) -> Int32[np.ndarray, "g s"]:
+        """Which part of the rolled grid each place of each window lies in."""
         rows, columns = (self._regions(size) for size in self._padded)
         return (3 * rows[:, None, :, None] + columns[None, :, None, :]).reshape(-1, self.window**2)
 
-    def _regions(self, size: int) -> np.ndarray:
-        """Which part of the grid each place of each window lies in after rolling, along one axis: [windows, window]."""
+    def _regions(self, size: int) -> Int32[np.ndarray, "g s"]:
+        """Which part of the grid each place of each window lies in after rolling, along one axis."""
         place = np.arange(size)
         region = (place >= size - self.window).astype(np.int32) + (place >= size - self.shift)
         return region.reshape(-1, self.window)
@@ -106,40 +103,38 @@ class DenseWindows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SparseWindows:
-    """The visible tokens of m masks, in groups of s places. Mask i serves images i * b / m to (i + 1) * b / m.
+    """The visible tokens of m masks, in g groups of s places. Mask i serves images i * b / m to (i + 1) * b / m.
 
     Attributes:
-        slots: int32 [m, g * s], the token at every place, n where there is none; None where groups are the tokens as
-            they stand (one group of n).
-        places: int32 [m, n], the place of every token; None likewise.
-        window: int32 [m, g, s], which window each place's token belongs to, -1 where there is none.
-        position: float32 [m, g, s, window^2], one-hot place within the window.
+        slots: the token at every place, n where there is none; None where groups are the tokens as they stand (one
+            group of n).
+        places: the place of every token; None likewise.
+        window: which window each place's token belongs to, -1 where there is none.
+        position: one-hot place within the window, which has w places.
     """
 
-    slots: jax.Array | None
-    places: jax.Array | None
-    window: jax.Array
-    position: jax.Array
+    slots: Int32[Array, "m g*s"] | None
+    places: Int32[Array, "m n"] | None
+    window: Int32[Array, "m g s"]
+    position: Float32[Array, "m g s w"]
 
-    def pack(self, tokens: jax.Array, fill: jax.Array) -> jax.Array:
-        """[b, n, c] -> [m, b / m, g, s, c]; zeros where there is no token. `fill` is for padded grids only."""
-        b, n, c = tokens.shape
-        m, g, s = self.window.shape
-        x = tokens.reshape(m, b // m, n, c)
+    def pack(self, tokens: Float[Array, "b n c"], fill: Float[Array, " c"]) -> Float[Array, "m r g s c"]:
+        """Tokens to groups, zeros where there is no token. `fill` is for padded grids only."""
+        m, g, _ = self.window.shape
+        x = rearrange(tokens, "(m r) n c -> m r n c", m=m)
         if self.slots is not None:
             x = move(x, self.slots, self.places)
-        return x.reshape(m, b // m, g, s, c)
+        return rearrange(x, "m r (g s) c -> m r g s c", g=g)
 
-    def unpack(self, groups: jax.Array) -> jax.Array:
-        """[m, b / m, g, s, c] -> [b, n, c]."""
-        m, r, g, s, c = groups.shape
-        x = groups.reshape(m, r, g * s, c)
+    def unpack(self, groups: Float[Array, "m r g s c"]) -> Float[Array, "m*r n c"]:
+        """Groups to tokens."""
+        x = rearrange(groups, "m r g s c -> m r (g s) c")
         if self.slots is not None:
             x = move(x, self.places, self.slots)
-        return x.reshape(m * r, -1, c)
+        return rearrange(x, "m r n c -> (m r) n c")
 
-    def bias(self, table: jax.Array) -> jax.Array:
-        """[(2 window - 1)^2, heads] -> float32 [m, 1, g, heads, s, s] to add to the logits.
+    def bias(self, table: Float[Array, "rows heads"]) -> Float32[Array, "m 1 g heads s s"]:
+        """The bias to add to the logits, query by key.
 
         A product of one-hot matrices rather than a gather, whose gradient would be a slow scatter of colliding adds.
         """
@@ -154,18 +149,20 @@ class SparseWindows:
 Layout = DenseWindows | SparseWindows
 
 
-def window_bias(table: jax.Array, window: int) -> jax.Array:
-    """[(2 window - 1)^2, heads] -> float32 [heads, window^2, window^2], query by key."""
-    return table.astype(jnp.float32)[relative_position_index(window)].transpose(2, 0, 1)
+def window_bias(
+    table: Float[Array, "{(2*window-1)**2} heads"], window: int
+) -> Float32[Array, "heads {window**2} {window**2}"]:
+    """The bias of every pair of a window's places, query by key."""
+    return rearrange(table.astype(jnp.float32)[relative_position_index(window)], "q k heads -> heads q k")
 
 
 def sparse_windows(
-    keep: jax.Array, unit_grid: tuple[int, int], side: int, window: int, shift: int, packed: bool
+    keep: Int[Array, "m k"], unit_grid: tuple[int, int], side: int, window: int, shift: int, packed: bool
 ) -> SparseWindows:
     """The layout of the tokens of visible mask units: unit by unit, row-major inside a unit.
 
     Args:
-        keep: int32 [m, k], the visible units of each mask, row-major on the unit grid.
+        keep: the visible units of each mask, row-major on the unit grid.
         unit_grid: (rows, columns) of mask units.
         side: tokens along a side of a unit.
         window, shift: as in `DenseWindows`.
@@ -189,15 +186,17 @@ def sparse_windows(
     tokens, slots = jnp.arange(n, dtype=jnp.int32), jnp.full((m, number * size), n, jnp.int32)
     slots = jax.vmap(lambda slots, places: slots.at[places].set(tokens, unique_indices=True))(slots, places)
 
-    def at_slots(values: jax.Array) -> jax.Array:
+    def at_slots(values: Int[Array, "m n"]) -> Int[Array, "m g s"]:
         values = jnp.concatenate([values, jnp.full((m, 1), -1, values.dtype)], axis=1)
-        return jnp.take_along_axis(values, slots, axis=1).reshape(m, number, size)
+        return rearrange(jnp.take_along_axis(values, slots, axis=1), "m (g s) -> m g s", g=number)
 
     return SparseWindows(slots, places, at_slots(ids), _one_hot(at_slots(place), window))
 
 
-def token_coordinates(keep: jax.Array, unit_columns: int, side: int) -> tuple[jax.Array, jax.Array]:
-    """(row, column) on the whole grid of every token of the units [m, k]: int32 [m, k * side^2] each."""
+def token_coordinates(
+    keep: Int[Array, "m k"], unit_columns: int, side: int
+) -> tuple[Int32[Array, "m k*{side**2}"], Int32[Array, "m k*{side**2}"]]:
+    """(row, column) on the whole grid of every token of the units `keep`."""
     m, k = keep.shape
     inner = jnp.arange(side, dtype=jnp.int32)
     rows = (keep // unit_columns * side)[:, :, None, None] + inner[None, None, :, None]
@@ -206,7 +205,7 @@ def token_coordinates(keep: jax.Array, unit_columns: int, side: int) -> tuple[ja
     return jnp.broadcast_to(rows, shape).reshape(m, -1), jnp.broadcast_to(columns, shape).reshape(m, -1)
 
 
-def _one_hot(place: jax.Array, window: int) -> jax.Array:
+def _one_hot(place: Int[Array, "*n"], window: int) -> Float32[Array, "*n {window**2}"]:
     return jax.nn.one_hot(place, window**2, dtype=jnp.float32)  # zeros for -1
 
 
@@ -222,18 +221,20 @@ def num_groups(num_tokens: int, window: int) -> int:
     return max(1 + (num_tokens - a) // max(area - a + 1, a) for a in range(1, most + 1))
 
 
-def pack_windows(ids: jax.Array, num_windows: int, num_visible: int, number: int, size: int) -> jax.Array:
+def pack_windows(
+    ids: Int[Array, " n"], num_windows: int, num_visible: int, number: int, size: int
+) -> Int32[Array, " n"]:
     """First-fit-decreasing: windows, largest first, each into the first group with room for it.
 
     Args:
-        ids: int32 [n], the window of each token, below num_windows.
-        num_windows: on the grid.
+        ids: the window of each token, below num_windows.
+        num_windows: windows on the grid.
         num_visible: at least the number of windows that have a token.
-        number: of groups, at least what `num_groups` says or num_visible.
-        size: places of a group, at least the tokens of any window.
+        number: number of groups, at least what `num_groups` says or num_visible.
+        size: places in a group, at least the tokens of any window.
 
     Returns:
-        int32 [n], the place of every token: distinct, below number * size; a window's tokens lie in one group.
+        The place of every token: distinct, below number * size; a window's tokens lie in one group.
     """
     member = (ids[:, None] == jnp.arange(num_windows)[None]).astype(jnp.int32)
     count = member.sum(axis=0)
@@ -249,16 +250,18 @@ def pack_windows(ids: jax.Array, num_windows: int, num_visible: int, number: int
     return start[ids] + index_in_window
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
-    """softmax(q k / sqrt(width) + bias) v within groups.
+def attend_in_groups(
+    q: Float[Array, "m r g s heads d"],
+    k: Float[Array, "m r g s heads d"],
+    v: Float[Array, "m r g s heads d"],
+    bias: Float32[Array, "#m #r #g heads s s"],
+) -> Float[Array, "m r g s heads*d"]:
+    """softmax(q k / sqrt(d) + bias) v within groups, in the dtype of v. Logits and softmax are float32.
 
     Args:
-        q, k, v: [m, r, g, s, heads, width].
-        bias: float32, broadcastable to [m, r, g, heads, s, s], query by key.
-
-    Returns:
-        [m, r, g, s, heads * width] in the dtype of v; logits and softmax are float32.
+        q, k, v: queries, keys and values.
+        bias: added to the logits, query by key.
     """
     weights = attention_weights(q, k, bias).astype(v.dtype)
     out = jnp.einsum("mrghqk,mrgkhd->mrgqhd", weights, v)
-    return out.reshape(*out.shape[:-2], -1)
+    return rearrange(out, "m r g s heads d -> m r g s (heads d)")

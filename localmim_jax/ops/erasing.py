@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 
@@ -36,14 +37,16 @@ class ErasingConfig:
                 raise ConfigError(f"random erasing's {name} is ({low}, {high}); both must be positive, lowest first")
 
 
-def random_erasing(key: jax.Array, images: jax.Array, config: ErasingConfig) -> jax.Array:
+def random_erasing(
+    key: PRNGKeyArray, images: Float[Array, "b h w c"], config: ErasingConfig
+) -> Float[Array, "b h w c"]:
     """Normalized images with one box each replaced, with some probability, by normal(0, 1) noise per value.
 
     A box that does not fit into the image is drawn again, ten times at most, as in timm.
 
     Args:
         key: of the batch; every image draws its own box.
-        images: float32 [b, h, w, c], normalized.
+        images: normalized.
         config: what to draw from.
     """
     if not config.probability:
@@ -55,8 +58,8 @@ def random_erasing(key: jax.Array, images: jax.Array, config: ErasingConfig) -> 
     return jnp.where(inside[..., None], jax.random.normal(noise_key, images.shape, images.dtype), images)
 
 
-def _box(key: jax.Array, h: int, w: int, config: ErasingConfig) -> jax.Array:
-    """bool [h, w]: the first of the drawn boxes that is smaller than the image; all False if none is."""
+def _box(key: PRNGKeyArray, h: int, w: int, config: ErasingConfig) -> Bool[Array, "{h} {w}"]:
+    """The first of the drawn boxes that is smaller than the image; all False if none is."""
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     area = h * w * jax.random.uniform(area_key, (ATTEMPTS,), minval=config.area[0], maxval=config.area[1])
     low, high = map(math.log, config.aspect)
@@ -66,7 +69,7 @@ def _box(key: jax.Array, h: int, w: int, config: ErasingConfig) -> jax.Array:
     fits = (heights < h) & (widths < w)
     first = jnp.argmax(fits)
 
-    def inside(key: jax.Array, length: jax.Array, size: int) -> jax.Array:
+    def inside(key: PRNGKeyArray, length: Int[Array, ""], size: int) -> Bool[Array, " {size}"]:
         start = jax.random.randint(key, (), 0, jnp.maximum(size - length, 0) + 1)
         places = jnp.arange(size)
         return (places >= start) & (places < start + length)

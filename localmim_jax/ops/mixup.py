@@ -9,6 +9,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
 
@@ -37,26 +38,30 @@ class MixConfig:
             raise ConfigError(f"augment.label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
 
 
-def soft_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
-    """int32 [b] in [0, num_classes) -> float32 [b, num_classes], rows summing to 1."""
+def soft_targets(labels: Int[Array, " b"], num_classes: int, smoothing: float) -> Float32[Array, "b {num_classes}"]:
+    """Smoothed one-hot targets, rows summing to 1, of labels in [0, num_classes)."""
     one_hot = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     return one_hot * (1 - smoothing) + smoothing / num_classes
 
 
 def mix(
-    key: jax.Array, images: jax.Array, labels: jax.Array, num_classes: int, config: MixConfig
-) -> tuple[jax.Array, jax.Array]:
+    key: PRNGKeyArray,
+    images: Float32[Array, "b h w c"],
+    labels: Int[Array, " b"],
+    num_classes: int,
+    config: MixConfig,
+) -> tuple[Float32[Array, "b h w c"], Float32[Array, "b {num_classes}"]]:
     """A batch mixed with itself in reverse order, and its soft targets.
 
     Args:
         key: draws the kind, lambda and the box.
-        images: float32 [b, h, w, c].
-        labels: int32 [b] in [0, num_classes).
+        images: normalized.
+        labels: in [0, num_classes).
         num_classes: length of a target.
         config: what to draw from.
 
     Returns:
-        float32 images of the same shape, and float32 targets [b, num_classes] whose rows sum to 1.
+        The images, and targets whose rows sum to 1.
     """
     targets = soft_targets(labels, num_classes, config.label_smoothing)
     if not config.mixup and not config.cutmix:
@@ -76,15 +81,15 @@ def mix(
     return images * own + images[::-1] * (1 - own), targets * share + targets[::-1] * (1 - share)
 
 
-def cutmix_box(key: jax.Array, blend: jax.Array, h: int, w: int) -> jax.Array:
-    """bool [h, w], True in a box of the image's shape and of 1 - blend of its area, cut off at the borders.
+def cutmix_box(key: PRNGKeyArray, blend: Float32[Array, ""], h: int, w: int) -> Bool[Array, "{h} {w}"]:
+    """True in a box of the image's shape and of 1 - blend of its area, cut off at the borders.
 
     The center is uniform over the pixels, and the sides are rounded down to even numbers, as in timm.
     """
     ratio = jnp.sqrt(1 - blend)
     y_key, x_key = jax.random.split(key)
 
-    def inside(key: jax.Array, size: int) -> jax.Array:
+    def inside(key: PRNGKeyArray, size: int) -> Bool[Array, " {size}"]:
         half = (size * ratio).astype(jnp.int32) // 2
         center = jax.random.randint(key, (), 0, size)
         places = jnp.arange(size)
@@ -93,6 +98,6 @@ def cutmix_box(key: jax.Array, blend: jax.Array, h: int, w: int) -> jax.Array:
     return inside(y_key, h)[:, None] & inside(x_key, w)[None, :]
 
 
-def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean over the batch of -sum(targets * log softmax(logits)): float32 scalar from two [b, c]."""
+def soft_cross_entropy(logits: Float[Array, "b c"], targets: Float[Array, "b c"]) -> Float32[Array, ""]:
+    """Mean over the batch of -sum(targets * log softmax(logits)), in float32."""
     return -(targets * jax.nn.log_softmax(logits.astype(jnp.float32))).sum(axis=-1).mean()

@@ -2,21 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Shaped
 
 
 @jax.custom_vjp
-def move(x: jax.Array, source: jax.Array, target: jax.Array) -> jax.Array:
+def move(x: Shaped[Array, "m r p c"], source: Int[Array, "m q"], target: Int[Array, "m p"]) -> Shaped[Array, "m r q c"]:
     """Gathers rows, per mask: out[i, :, j] = x[i, :, source[i, j]], zeros where source[i, j] is beyond x.
 
     The gradient is a gather as well: it needs no atomic adds, which are slow and add up in any order.
 
     Args:
-        x: [m, r, p, c].
-        source: int32 [m, q], each row of x at most once.
-        target: int32 [m, p], the inverse: where each row went, q or more where it went nowhere.
-
-    Returns:
-        [m, r, q, c].
+        x: the rows; rows of one mask move alike.
+        source: each row of x at most once.
+        target: the inverse: where each row went, q or more where it went nowhere.
     """
     return jax.vmap(lambda x, source: jnp.take(x, source, axis=1, mode="fill", fill_value=0))(x, source)
 

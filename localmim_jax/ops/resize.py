@@ -7,6 +7,7 @@ than shapes may differ between the images of a batch, which share one shape and 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Float64
 
 EXACT = jax.lax.Precision.HIGHEST
 
@@ -18,7 +19,7 @@ def bilinear_weights(
     length: jax.Array | float,
     offset: jax.Array | float = 0.0,
     mirrored: bool = False,
-) -> jax.Array:
+) -> Float32[Array, "{out} {size}"]:
     """The shares in bilinear interpolation without aligned corners (torch's and OpenMMLab's), borders repeated.
 
     Args:
@@ -27,9 +28,6 @@ def bilinear_weights(
         length: how many of the `size` inputs there are.
         offset: of the first output; those before it are zero.
         mirrored: outputs in reverse order, the last first.
-
-    Returns:
-        float32 [out, size].
     """
     place = jnp.arange(out, dtype=jnp.float32) - offset
     inside = (place >= 0) & (place < out_length)
@@ -39,22 +37,24 @@ def bilinear_weights(
     return jnp.where(inside[:, None], jnp.maximum(1.0 - distance, 0.0), 0.0)
 
 
-def resize_bilinear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """[b, h, w, c] -> [b, *size, c] in x's dtype, without aligned corners and without antialiasing."""
+def resize_bilinear(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b {size[0]} {size[1]} c"]:
+    """Resizes to `size` (rows, columns) in x's dtype, without aligned corners and without antialiasing."""
     if x.shape[1:3] == size:
         return x
     rows, columns = (bilinear_weights(new, old, new, old) for new, old in zip(size, x.shape[1:3], strict=True))
     return apply_weights(x, rows.astype(x.dtype), columns.astype(x.dtype))
 
 
-def apply_weights(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """[b, h, w, c] with matrices [H, h] and [W, w] -> [b, H, W, c]."""
+def apply_weights(
+    x: Float[Array, "b h w c"], rows: Float[Array, "y h"], columns: Float[Array, "x w"]
+) -> Float[Array, "b y x c"]:
+    """Resizes by a matrix for the rows and one for the columns."""
     x = jnp.einsum("yh,bhwc->bywc", rows, x, precision=EXACT)
     return jnp.einsum("xw,bywc->byxc", columns, x, precision=EXACT)
 
 
-def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """[b, h, w, c] -> [b, size, size, c]: means over bins from floor(i h / size) to ceil((i + 1) h / size).
+def adaptive_average_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b {size} {size} c"]:
+    """Means over size x size bins, from floor(i h / size) to ceil((i + 1) h / size).
 
     Bins overlap where size does not divide h, also where it exceeds h.
     """
@@ -62,8 +62,8 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     return apply_weights(x, rows, columns)
 
 
-def _bins(size: int, side: int) -> np.ndarray:
-    """float64 [size, side], one over its length where a place belongs to a bin."""
+def _bins(size: int, side: int) -> Float64[np.ndarray, "{size} {side}"]:
+    """One over a bin's length where a place belongs to the bin."""
     i, place = np.arange(size)[:, None], np.arange(side)[None]
     member = (place >= i * side // size) & (place < -(-(i + 1) * side // size))
     return member / member.sum(axis=1, keepdims=True)
