@@ -1,4 +1,4 @@
-"""[3] One small decoder a tap: a feature of the visible tokens -> a prediction for every cell of its own target grid.
+"""[3] One small decoder for each tapped layer: it predicts every cell of its target grid from the visible tokens.
 
 norm -> linear -> mask tokens at the masked places -> fixed positions -> transformer block(s) -> norm -> rescale to the
 target's grid -> prediction (docs/method.md). The same class serves ViT and Swin.

@@ -93,12 +93,12 @@ class LocalMIMConfig(ModelConfig):
 
     Attributes:
         encoder: the backbone.
-        taps: layers that reconstruct, counted from 1; one decoder each.
+        taps: tapped layers, counted from 1; each has a decoder.
         target: kind and scales; `target.cells[i]` belongs to `taps[i]`.
-        decoder_width: of every decoder, or one a tap; None for the paper's.
-        decoder_num_heads, decoder_depth: of every decoder.
-        mask_ratio: masked share of the mask units.
-        num_masks: masks a batch, each shared by a slice of it; None gives every image its own.
+        decoder_width: width of every decoder, or one for each tap; None for the paper's.
+        decoder_num_heads, decoder_depth: attention heads and blocks of every decoder.
+        mask_ratio: masked fraction of the mask units.
+        num_masks: masks in a batch, each shared by a slice of it; None gives every image its own.
         fusion: layers that are fused into the tap before its decoder reads it (supplement, A.2); empty for none. There
             is then one tap, and no layer above it among these.
     """

@@ -1,4 +1,4 @@
-"""[5] Masked mean squared error per tap, summed over taps with equal weights (supplement, section C)."""
+"""[5] Masked mean squared error at every scale, summed over the scales with equal weights (supplement, section C)."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ def masked_mean_squared_error(
     """sum(weight * mean over channels of (prediction - target)^2) / sum(weight), over the whole batch.
 
     Args:
-        prediction: of every cell; the difference is taken in float32.
-        target: of every cell.
+        prediction: predicted cells; the difference is taken in float32.
+        target: target cells.
         weight: the masked fraction of each cell, in [0, 1].
 
     Returns:
@@ -29,7 +29,7 @@ def multi_scale_loss(
     targets: Sequence[Float32[Array, "b _ _"]],
     weights: Sequence[Float32[Array, "b _"]],
 ) -> tuple[Float32[Array, ""], list[Float32[Array, ""]]]:
-    """The sum of the taps' losses, and each of them."""
+    """The sum of the scales' losses, and each of them."""
     losses = [
         masked_mean_squared_error(prediction, target, weight)
         for prediction, target, weight in zip(predictions, targets, weights, strict=True)

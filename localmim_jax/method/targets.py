@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from localmim_jax.errors import ConfigError
 
-_EPSILON = 1e-12  # of the L2 norm of a HOG cell
-_VARIANCE_EPSILON = 1e-6  # of the variance of a pixel patch
+_EPSILON = 1e-12  # smallest L2 norm of a HOG cell
+_VARIANCE_EPSILON = 1e-6  # added to the variance of a pixel patch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class TargetConfig:
 
     Attributes:
         kind: "hog" or "pixels".
-        cells: side of a target cell in pixels, one a tap.
+        cells: side of the target cell of each tapped layer, in pixels.
         bins: orientation bins of HOG.
-        hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter, one pair a tap; None for none.
+        hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter; None for none.
     """
 
     kind: Literal["hog", "pixels"] = "hog"
@@ -103,7 +103,7 @@ def hog_pyramid(
     the coarser cells that it divides; only then is every scale L2-normalized per color channel.
 
     Args:
-        images: of any scale; only the orientation of a gradient and its share of the cell matter.
+        images: normalized by mean and standard deviation; h and w divisible by every cell.
         cells: sides of the cells in pixels, in any order.
         bins: orientation bins over half a turn.
         bias: added to (gx, gy); see `TargetConfig.hog_bias`.

@@ -1,4 +1,4 @@
-"""[2] The only Swin, for every task: images, a mask or none, and the stages to tap -> one feature a tap.
+"""[2] The only Swin, for every task: images, a mask or none, and the tapped stages -> one feature for each.
 
 With a mask only the visible tokens are embedded and processed, at their true places throughout; without one, every
 token, on any (h, w). Both use the same parameters, and with nothing masked both give the same features. The two
@@ -53,8 +53,8 @@ class SwinConfig(EncoderConfig):
             packs every stage, which was the faster form in each (docs/benchmarks.md).
         mlp_ratio: hidden width of an MLP over the block's width.
         drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
-        epsilon: of every layer norm.
-        epsilon2: of every block's second norm; None for the same.
+        epsilon: layer-norm epsilon.
+        epsilon2: epsilon of every block's second layer norm; None for the same.
         dtype: compute dtype; parameters are float32.
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn", for the decoders: windows add a bias of their own and always use XLA.

@@ -1,4 +1,4 @@
-"""[2] The only ViT, for every task: images, a mask or none, and the layers to tap -> one feature a tap.
+"""[2] The only ViT, for every task: images, a mask or none, and the tapped layers -> one feature for each.
 
 Standard architecture with a class token and fixed sine-cosine positions (supplement, section C). Masked patches are
 dropped before they are embedded, so that at mask ratio 0.75 the whole encoder works on a quarter of the patches.
@@ -41,7 +41,7 @@ class ViTConfig(EncoderConfig):
         in_channels: color channels of an image.
         width, depth, num_heads, mlp_ratio: of the transformer; num_heads divides width, width is a multiple of 4.
         drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
-        epsilon: of every layer norm.
+        epsilon: layer-norm epsilon.
         dtype: compute dtype; parameters are float32.
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn".

@@ -20,8 +20,8 @@ class ErasingConfig:
     """What is erased; the defaults are the fine-tuning recipe's (docs/method.md).
 
     Attributes:
-        probability: of an image to lose a box; 0 is off.
-        area: smallest and largest share of the image, drawn uniformly.
+        probability: fraction of images that lose a box; 0 is off.
+        area: smallest and largest fraction of the image, drawn uniformly.
         aspect: smallest and largest height / width, drawn log-uniformly.
     """
 
@@ -45,7 +45,7 @@ def random_erasing(
     A box that does not fit into the image is drawn again, ten times at most, as in timm.
 
     Args:
-        key: of the batch; every image draws its own box.
+        key: key of the batch; every image draws its own box.
         images: normalized.
         config: what to draw from.
     """

@@ -21,7 +21,7 @@ class MixConfig:
     Attributes:
         mixup, cutmix: parameter a of the Beta(a, a) that lambda comes from; 0 turns that kind off.
         switch_prob: probability of cutmix where both are on.
-        label_smoothing: share of each target that is spread evenly over all classes, in [0, 1).
+        label_smoothing: fraction of each target that is spread evenly over all classes, in [0, 1).
     """
 
     mixup: float = 0.8

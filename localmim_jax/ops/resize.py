@@ -1,7 +1,7 @@
 """Bilinear resizing and adaptive pooling of maps, as matrices over rows and columns.
 
-A matrix [out, in] holds every input's share of every output, so a resize is two products. Sizes that are arrays rather
-than shapes may differ between the images of a batch, which share one shape and are filled from the top left.
+A matrix [out, in] holds the weight of every input in every output, so a resize is two products. Sizes that are arrays
+rather than shapes may differ between the images of a batch, which share one shape and are filled from the top left.
 """
 
 import jax
@@ -20,13 +20,13 @@ def bilinear_weights(
     offset: jax.Array | float = 0.0,
     mirrored: bool = False,
 ) -> Float32[Array, "{out} {size}"]:
-    """The shares in bilinear interpolation without aligned corners (torch's and OpenMMLab's), borders repeated.
+    """The weights of bilinear interpolation without aligned corners (torch's and OpenMMLab's), borders repeated.
 
     Args:
         out, size: rows and columns of the matrix.
         out_length: how many outputs the input's `length` places are spread over; outputs beyond it are zero.
         length: how many of the `size` inputs there are.
-        offset: of the first output; those before it are zero.
+        offset: place of the first output; outputs before it are zero.
         mirrored: outputs in reverse order, the last first.
     """
     place = jnp.arange(out, dtype=jnp.float32) - offset
