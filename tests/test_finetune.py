@@ -20,7 +20,6 @@ from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.mesh import gather, make_mesh
 from localmim_jax.engine.schedule import make_schedule
-from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.engine.state import StateSpec, evaluation_params
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
@@ -28,6 +27,7 @@ from localmim_jax.models.vit import ViTConfig
 from localmim_jax.params import flatten, merge, split, unflatten
 from localmim_jax.recipes.override import record
 from localmim_jax.tasks import finetune, from_config, inputs
+from tests.defaults import checkpoint_settings
 from tests.shrink import shrink
 from tests.test_configs import CONFIGS
 from tests.training import train
@@ -126,7 +126,7 @@ def pretrained(tmp_path_factory):
     params = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), abstract)
     workdir = tmp_path_factory.mktemp("pretrained")
     (workdir / "config.json").write_text(json.dumps(record(config)))
-    checkpointer = Checkpointer(workdir / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(workdir / "checkpoints", checkpoint_settings())
     checkpointer.save(
         7, {"params": params, "model_state": {}, "ema": jax.tree.map(lambda p: p + 1, params), "step": np.int32(7)}
     )

@@ -7,11 +7,11 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import names, swin_names, vit_names
 from localmim_jax.engine.optim import make_optimizer
-from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import swin, vit
 from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.tasks.layers import last_blocks
+from tests.defaults import optimizer_settings
 
 RELEASE = {
     "vit_base_decay0.65": ("vit_b", 0.65),
@@ -38,7 +38,7 @@ def test_every_parameter_has_the_releases_scale_and_decay(goldens, name):
     variant, decay = RELEASE[name]
     encoder, paths = parameters(variant)
     rules = vit_names.CLASSIFIER if variant.startswith("vit") else (*swin_names.encoder(), *swin_names.HEAD)
-    settings = OptimizerSettings(weight_decay=0.05, layer_decay=decay)
+    settings = optimizer_settings(weight_decay=0.05, layer_decay=decay)
     optimizer = make_optimizer(settings, paths, encoder.weight_decay["finetune"], encoder.layer_of)
     found = {
         names.release_name(path, rules)[0]: (
