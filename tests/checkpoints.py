@@ -8,7 +8,8 @@ import numpy as np
 
 from localmim_jax.engine import mesh
 from localmim_jax.engine.checkpoints.write import Checkpointer
-from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
+from localmim_jax.engine.settings import CheckpointSettings
+from tests.defaults import checkpoint_settings, mesh_settings
 
 
 def make_state(value: int, num_devices: int = 1, fsdp: int = 1) -> dict:
@@ -25,7 +26,7 @@ def make_state(value: int, num_devices: int = 1, fsdp: int = 1) -> dict:
         "half": jnp.full((4,), value, jnp.bfloat16),
         "step": jnp.int32(value),
     }
-    devices = mesh.make_mesh(MeshSettings(fsdp=fsdp), jax.devices()[:num_devices])
+    devices = mesh.make_mesh(mesh_settings(fsdp=fsdp), jax.devices()[:num_devices])
     return jax.device_put(state, mesh.state_shardings(devices, state))
 
 
@@ -42,14 +43,14 @@ def assert_equal(found: dict, expected: dict) -> None:
 
 
 def write_steps(directory: Path, steps, settings: CheckpointSettings | None = None, scores=None) -> None:
-    checkpointer = Checkpointer(directory, settings or CheckpointSettings(keep_last=10))
+    checkpointer = Checkpointer(directory, settings or checkpoint_settings(keep_last=10))
     for step in steps:
         checkpointer.save(step, make_state(step), (scores or {}).get(step))
     checkpointer.close()
 
 
 def restore_latest(directory: Path, target: dict | None = None):
-    checkpointer = Checkpointer(directory, CheckpointSettings())
+    checkpointer = Checkpointer(directory, checkpoint_settings())
     try:
         return checkpointer.restore_latest(abstract(make_state(0)) if target is None else target)
     finally:

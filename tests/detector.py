@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from localmim_jax.detection.mask_rcnn import MaskRCNN, MaskRCNNConfig
-from localmim_jax.models.swin import SwinConfig
+from localmim_jax.detection.mask_rcnn import MaskRCNN
 from localmim_jax.params import initialize, split
+from tests.defaults import mask_rcnn_config, swin_config
 
-ENCODER = SwinConfig(image_size=(64, 96), width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), drop_path=0.1)
-CONFIG = MaskRCNNConfig(
+ENCODER = swin_config(image_size=(64, 96), width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), drop_path=0.1)
+CONFIG = mask_rcnn_config(
     encoder=ENCODER,
     num_classes=3,
     channels=8,

@@ -9,10 +9,9 @@ from flax import nnx
 
 from localmim_jax import params as trees
 from localmim_jax.convert import names, vit_names
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
+from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.method.masking import mask_from_noise
-from localmim_jax.method.targets import TargetConfig
-from localmim_jax.models.vit import ViTConfig
+from tests.defaults import localmim_config, target_config, vit_config
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -28,8 +27,8 @@ class PretrainOracle:
         if settings["hog_bias"]:
             bias = tuple(tuple(map(float, self.source[f"hog_enc.{i}.conv.bias"])) for i in range(4))
         depth = settings["depth"]
-        self.config = LocalMIMConfig(
-            encoder=ViTConfig(
+        self.config = localmim_config(
+            encoder=vit_config(
                 image_size=(settings["img_size"],) * 2,
                 patch_size=settings["patch_size"],
                 width=settings["embed_dim"],
@@ -37,7 +36,7 @@ class PretrainOracle:
                 num_heads=settings["num_heads"],
             ),
             taps=(2, 4, depth - 2, depth),
-            target=TargetConfig(kind="hog", bins=settings["hog_nbins"], hog_bias=bias),
+            target=target_config(kind="hog", bins=settings["hog_nbins"], hog_bias=bias),
             decoder_width=settings["decoder_embed_dim"],
             decoder_num_heads=settings["decoder_num_heads"],
             decoder_depth=settings["decoder_depth"],

@@ -13,8 +13,9 @@ from localmim_jax.analysis.gradients import layer_norms
 from localmim_jax.analysis.layers import cka
 from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError, StorageError
-from localmim_jax.models.swin import Swin, SwinConfig
-from localmim_jax.models.vit import ViT, ViTConfig
+from localmim_jax.models.swin import Swin
+from localmim_jax.models.vit import ViT
+from tests.defaults import swin_config, vit_config
 
 N = 4
 GROUP = np.zeros((1, N), np.int32)
@@ -83,10 +84,10 @@ def test_against_a_loop():
 def test_maps_are_what_the_encoder_weighs_by(kind):
     """Maps times values, projected, is what the layer itself gives."""
     if kind == "vit":
-        config = ViTConfig(image_size=(32, 32), patch_size=8, width=16, depth=2, num_heads=2)
+        config = vit_config(image_size=(32, 32), patch_size=8, width=16, depth=2, num_heads=2)
         encoder, blocks = ViT(config, rngs=nnx.Rngs(0)), 2
     else:
-        config = SwinConfig(
+        config = swin_config(
             image_size=(32, 32), width=8, depths=(2, 1), num_heads=(2, 2), window=4, sparse_attention=("packed",) * 2
         )
         encoder, blocks = Swin(config, rngs=nnx.Rngs(0)), 3

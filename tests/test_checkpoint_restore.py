@@ -11,9 +11,9 @@ import pytest
 from localmim_jax.engine.checkpoints import manifest
 from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.engine.checkpoints.write import Checkpointer
-from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, StorageError
 from tests.checkpoints import abstract, assert_equal, make_state, restore_latest
+from tests.defaults import checkpoint_settings
 
 
 def test_nothing_saved_is_none(tmp_path):
@@ -21,14 +21,14 @@ def test_nothing_saved_is_none(tmp_path):
 
 
 def test_an_older_step_can_be_asked_for(workdir):
-    checkpointer = Checkpointer(workdir / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(workdir / "checkpoints", checkpoint_settings())
     assert_equal(checkpointer.restore(1, abstract(make_state(0))), make_state(1))
     checkpointer.close()
 
 
 @pytest.mark.parametrize(("num_devices", "fsdp"), [(1, 1), (4, 4), (8, 2)])
 def test_restores_onto_other_devices(tmp_path, num_devices, fsdp):
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings())
     checkpointer.save(5, make_state(5, num_devices=4, fsdp=2))
     checkpointer.close()
     target = abstract(make_state(0, num_devices, fsdp))

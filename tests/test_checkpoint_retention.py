@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from localmim_jax.engine.checkpoints.read import complete_steps
-from localmim_jax.engine.settings import CheckpointSettings
 from tests.checkpoints import restore_latest, write_steps
+from tests.defaults import checkpoint_settings
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from tests.checkpoints import restore_latest, write_steps
     ],
 )
 def test_keeping(tmp_path, settings, kept):
-    write_steps(tmp_path / "checkpoints", range(1, 11), CheckpointSettings(**settings))
+    write_steps(tmp_path / "checkpoints", range(1, 11), checkpoint_settings(**settings))
     assert complete_steps(tmp_path / "checkpoints") == kept
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == sorted(map(str, kept))
 
 
 def test_the_best_score_is_kept_also_after_a_restart(tmp_path):
-    directory, settings = tmp_path / "checkpoints", CheckpointSettings(keep_last=1)
+    directory, settings = tmp_path / "checkpoints", checkpoint_settings(keep_last=1)
     write_steps(directory, [1, 2, 3], settings, scores={1: 0.2, 2: 0.9, 3: 0.5})
     assert complete_steps(directory) == [2, 3]
     write_steps(directory, [4, 5], settings, scores={4: 0.91})

@@ -16,9 +16,9 @@ from localmim_jax.engine import mesh
 from localmim_jax.engine.checkpoints import orbax_io
 from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.engine.checkpoints.write import Checkpointer
-from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.errors import StorageError
 from tests.checkpoints import abstract, assert_equal, make_state, restore_latest, write_steps
+from tests.defaults import checkpoint_settings, mesh_settings
 
 
 def test_saves_and_restores_every_bit(tmp_path):
@@ -31,10 +31,10 @@ def test_saves_and_restores_every_bit(tmp_path):
 def test_state_may_be_donated_while_it_is_written(tmp_path):
     """A stale or overwritten buffer would show here: twenty donated steps run while a large state is written."""
     step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
-    sharding = NamedSharding(mesh.make_mesh(MeshSettings(), jax.devices()[:1]), PartitionSpec())
+    sharding = NamedSharding(mesh.make_mesh(mesh_settings(), jax.devices()[:1]), PartitionSpec())
     state = {str(i): jax.device_put(jnp.full((512, 1024), float(i)), sharding) for i in range(8)}
     target = abstract(state)
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings(keep_last=3))
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings(keep_last=3))
     for index in range(61):
         if index % 20 == 0:
             checkpointer.save(index, state)
@@ -47,7 +47,7 @@ def test_state_may_be_donated_while_it_is_written(tmp_path):
 
 
 def test_a_step_is_saved_once(tmp_path):
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings())
     checkpointer.save(1, make_state(1))
     checkpointer.save(1, make_state(2))
     checkpointer.close()
@@ -58,7 +58,7 @@ def test_a_step_without_manifest_does_not_count_and_is_replaced(workdir, caplog)
     directory = workdir / "checkpoints"
     (directory / "2" / "manifest.json").unlink()
     with caplog.at_level(logging.WARNING, "absl"):
-        checkpointer = Checkpointer(directory, CheckpointSettings())
+        checkpointer = Checkpointer(directory, checkpoint_settings())
     assert f"{directory / '2'} has no manifest" in caplog.text
     assert checkpointer.restore_latest(abstract(make_state(0)))[0] == 1
     checkpointer.save(2, make_state(2))
@@ -82,7 +82,7 @@ def file_size_limit(num_bytes: int):
 def test_a_full_disk_surfaces_at_the_next_check_and_leaves_the_old_steps(tmp_path, caplog):
     directory = tmp_path / "checkpoints"
     state = {"large": jnp.ones((1024, 1024))}
-    checkpointer = Checkpointer(directory, CheckpointSettings())
+    checkpointer = Checkpointer(directory, checkpoint_settings())
     checkpointer.save(1, state)
     checkpointer._join()
     with caplog.at_level(logging.WARNING, "absl"), file_size_limit(2**20):
@@ -102,7 +102,7 @@ def test_a_full_disk_surfaces_at_the_next_check_and_leaves_the_old_steps(tmp_pat
 def test_space_is_asked_for_before_writing(tmp_path, monkeypatch):
     free = [2**20, 2**30]  # too little for the first of two attempts
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=2**40, free=free.pop(0)))
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings())
     state = {"large": jnp.ones((1024, 1024))}
     checkpointer.save(1, state)
     checkpointer._join()
@@ -115,7 +115,7 @@ def test_space_is_asked_for_before_writing(tmp_path, monkeypatch):
 
 
 def test_closing_tells_of_a_failed_save(tmp_path):
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings())
     with file_size_limit(2**20):
         checkpointer.save(1, {"large": jnp.ones((1024, 1024))})
         with pytest.raises(StorageError, match="step 1 could not be saved"):
@@ -133,7 +133,7 @@ def test_a_passing_failure_is_retried_with_the_state_as_it_was(tmp_path, monkeyp
 
     monkeypatch.setattr(orbax_io, "save", fail_once)
     state = make_state(3)
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings())
     checkpointer.save(3, state)
     jax.tree.map(lambda leaf: leaf.delete(), state)  # as donation would
     checkpointer.close()
@@ -142,7 +142,7 @@ def test_a_passing_failure_is_retried_with_the_state_as_it_was(tmp_path, monkeyp
 
 
 def test_a_vanished_directory_is_a_storage_error(tmp_path):
-    checkpointer = Checkpointer(tmp_path / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(tmp_path / "checkpoints", checkpoint_settings())
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(StorageError, match=r"step 1 is not saved: .* was removed while the run went on"):
         checkpointer.save(1, make_state(1))
@@ -150,7 +150,7 @@ def test_a_vanished_directory_is_a_storage_error(tmp_path):
 
 def test_a_directory_put_in_the_place_of_a_removed_one_is_not_written_to(tmp_path):
     directory = tmp_path / "checkpoints"
-    checkpointer = Checkpointer(directory, CheckpointSettings())
+    checkpointer = Checkpointer(directory, checkpoint_settings())
     shutil.rmtree(directory)
     directory.mkdir()
     with pytest.raises(StorageError, match="step 1 is not saved"):
@@ -162,4 +162,4 @@ def test_a_directory_put_in_the_place_of_a_removed_one_is_not_written_to(tmp_pat
 def test_a_directory_under_a_file_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Not a directory"):
-        Checkpointer(tmp_path / "file" / "checkpoints", CheckpointSettings())
+        Checkpointer(tmp_path / "file" / "checkpoints", checkpoint_settings())

@@ -7,15 +7,14 @@ from flax import nnx
 from localmim_jax import params as trees
 from localmim_jax.convert import names, swin_names, vit_names
 from localmim_jax.errors import ConfigError
-from localmim_jax.models.classifier import Classifier, ClassifierConfig
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from localmim_jax.models.classifier import Classifier
+from tests.defaults import classifier_config, swin_config, vit_config
 
-TINY = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=2, num_heads=2, position="learned")
+TINY = vit_config(image_size=(16, 24), patch_size=8, width=16, depth=2, num_heads=2, position="learned")
 
 
 def make(**changes):
-    return Classifier(ClassifierConfig(**({"encoder": TINY, "num_classes": 7} | changes)), rngs=nnx.Rngs(0))
+    return Classifier(classifier_config(**({"encoder": TINY, "num_classes": 7} | changes)), rngs=nnx.Rngs(0))
 
 
 def check_logits(file, config, rules):
@@ -33,22 +32,22 @@ def check_logits(file, config, rules):
 
 def test_vit_logits_equal_the_release(goldens):
     file = dict(np.load(goldens / "vit_classifier.npz"))
-    encoder = ViTConfig(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
-    arrays = check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), vit_names.CLASSIFIER)
+    encoder = vit_config(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
+    arrays = check_logits(file, classifier_config(encoder=encoder, num_classes=10), vit_names.CLASSIFIER)
     # The oracle's positions have been trained: sine-cosine ones would not pass.
     assert np.abs(arrays["encoder/position_embedding"] - encoder.position_table()).max() > 1e-3
 
 
 def test_swin_logits_equal_the_release(goldens):
     file = dict(np.load(goldens / "swin_classifier.npz"))
-    encoder = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
-    check_logits(file, ClassifierConfig(encoder=encoder, num_classes=10), (*swin_names.encoder(), *swin_names.HEAD))
+    encoder = swin_config(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
+    check_logits(file, classifier_config(encoder=encoder, num_classes=10), (*swin_names.encoder(), *swin_names.HEAD))
 
 
 def test_learned_positions_start_from_the_fixed_ones():
     images = jax.random.normal(jax.random.key(1), (2, 16, 24, 3))
     learned = make()
-    fixed = make(encoder=ViTConfig(**{**vars(TINY), "position": "fixed"}))
+    fixed = make(encoder=vit_config(**{**vars(TINY), "position": "fixed"}))
     assert learned.encoder.position_embedding.shape == (1 + 2 * 3, 16)
     np.testing.assert_array_equal(learned.features(images), fixed.features(images))
     learned.encoder.position_embedding[...] = learned.encoder.position_embedding[...].at[0].add(1.0)
@@ -117,4 +116,4 @@ def test_a_probe_does_not_depend_on_the_scale_and_bias_of_its_norm():
 )
 def test_impossible_classifiers_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        ClassifierConfig(**changes)
+        classifier_config(**changes)

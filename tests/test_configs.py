@@ -1,6 +1,8 @@
 """Every recipe is complete, locked against typos, and says what it is."""
 
 import ast
+import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -19,9 +21,16 @@ from localmim_jax import params as trees
 from localmim_jax.configs import parts
 from localmim_jax.convert import files
 from localmim_jax.convert.weights import info_to_json
+from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
+from localmim_jax.engine import settings
+from localmim_jax.method.localmim import LocalMIMConfig
 from localmim_jax.method.masking import check_num_masks
-from localmim_jax.models.classifier import Classifier
+from localmim_jax.method.targets import TargetConfig
+from localmim_jax.models import swin, vit
+from localmim_jax.models.classifier import Classifier, ClassifierConfig
 from localmim_jax.models.info import ModelInfo
+from localmim_jax.ops.mixup import MixConfig
+from localmim_jax.segmentation.upernet import SegmenterConfig
 from localmim_jax.tasks import from_config
 from tests.shrink import shrink
 from tests.training import train
@@ -196,6 +205,39 @@ def test_linear_probes_are_maes(name):
     assert (config.num_epochs, config.schedule.warmup_epochs, config.schedule.min_lr) == (90, 10, 0.0)
     assert (config.model.batch_norm, config.model.head_std, config.model.drop_path) == (True, 0.01, 0.0)
     assert {key: value for key, value in config.augment.items() if value} == {"switch_prob": 0.5}
+
+
+VIT, SWIN = (functools.partial(make, size) for make, size in ((parts.vit, "vit_b"), (parts.swin, "swin_b")))
+ALL = [parts.pretrain, parts.finetune, parts.linear_probe, parts.segment, parts.detect]
+SECTIONS = {  # dataclass: the sections of recipes that it is made from
+    vit.ViTConfig: [VIT()],
+    swin.SwinConfig: [SWIN()],
+    LocalMIMConfig: [parts.pretrain(VIT()).model, parts.pretrain(SWIN()).model],
+    TargetConfig: [parts.pretrain(VIT()).model.target],
+    ClassifierConfig: [parts.finetune(VIT()).model],
+    SegmenterConfig: [parts.segment(VIT()).model],
+    MaskRCNNConfig: [parts.detect(SWIN()).model],
+    settings.RunSettings: [task(SWIN()) for task in ALL],
+    settings.OptimizerSettings: [task(SWIN()).optimizer for task in ALL],
+    settings.ScheduleSettings: [task(SWIN()).schedule for task in ALL],
+    settings.MeshSettings: [task(SWIN()).mesh for task in ALL],
+    settings.CheckpointSettings: [task(SWIN()).checkpoint for task in ALL],
+    settings.LogSettings: [task(SWIN()).log for task in ALL],
+    MixConfig: [parts.finetune(VIT()).augment],
+}
+# Any recipe may choose LARS or momentum, and only the linear probe's has the key.
+TWO_HOMES = {(settings.OptimizerSettings, "momentum")}
+
+
+@pytest.mark.parametrize("cls", SECTIONS, ids=lambda cls: cls.__name__)
+def test_a_recipes_value_is_no_default_of_a_dataclass(cls):
+    """Recipes are the home of values. A dataclass knows only what a missing key means: None, off or empty."""
+    sections = [set(section) for section in SECTIONS[cls]]
+    for field in dataclasses.fields(cls):
+        has_default = (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+        if has_default and field.name in set.union(*sections) and (cls, field.name) not in TWO_HOMES:
+            assert field.name not in set.intersection(*sections)
+            assert field.default in (None, False, ())
 
 
 def test_two_configs_share_nothing():

@@ -7,9 +7,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from localmim_jax.engine.mesh import BATCH_AXES, make_mesh
-from localmim_jax.engine.settings import MeshSettings
 from localmim_jax.models.conv_norm import BatchNorm, ConvNorm
 from localmim_jax.params import model_state_of
+from tests.defaults import mesh_settings
 
 X = 3 + 2 * np.random.default_rng(0).normal(size=(8, 3, 3, 4)).astype(np.float32)
 
@@ -21,7 +21,7 @@ def run(x):
 
 @pytest.mark.parametrize("devices", [1, 4])
 def test_statistics_are_of_the_whole_batch_on_any_number_of_devices(devices):
-    mesh = make_mesh(MeshSettings(), jax.devices()[:devices])
+    mesh = make_mesh(mesh_settings(), jax.devices()[:devices])
     x = jax.device_put(jnp.asarray(X), NamedSharding(mesh, P(BATCH_AXES)))
     out, state = jax.jit(run)(x)
     mean, var = X.mean(axis=(0, 1, 2)), X.var(axis=(0, 1, 2))

@@ -17,12 +17,12 @@ from localmim_jax.configs import parts
 from localmim_jax.convert import files
 from localmim_jax.convert.weights import info_from_json
 from localmim_jax.engine.checkpoints.write import Checkpointer
-from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.models.classifier import Classifier
 from localmim_jax.recipes.override import record
 from localmim_jax.tasks import from_config, initialize
+from tests.defaults import checkpoint_settings
 from tests.shrink import shrink
 
 ROOT = initialize.__file__.rsplit("/localmim_jax/", 1)[0]
@@ -35,7 +35,7 @@ def save_run(directory, config, model, **state):
         return np.random.default_rng(len(path)).normal(size=leaf.shape).astype(np.float32)
 
     _, params, model_state = trees.split(lambda rngs: model(rngs))
-    checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(directory / "checkpoints", checkpoint_settings())
     state = {"model_state": trees.map_with_path(random, model_state), "ema": {}, **state}
     checkpointer.save(3, {"params": trees.map_with_path(random, params), "step": np.int32(3), **state})
     checkpointer.close()

@@ -12,15 +12,14 @@ from localmim_jax.convert import huggingface
 from localmim_jax.convert.export import only_encoder
 from localmim_jax.convert.weights import POSITIONS, Weights
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
-from localmim_jax.method.targets import TargetConfig
-from localmim_jax.models.classifier import Classifier, ClassifierConfig
-from localmim_jax.models.swin import SwinConfig
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.models.classifier import Classifier
 from localmim_jax.models.vit import ViTConfig
 from tests import torchvision
+from tests.defaults import classifier_config, localmim_config, swin_config, target_config, vit_config
 
-VIT = ViTConfig(width=64, depth=6, num_heads=4, position="learned")
-SWIN = SwinConfig(width=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
+VIT = vit_config(width=64, depth=6, num_heads=4, position="learned")
+SWIN = swin_config(width=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
 IMAGENET = huggingface.Pixels(parts.IMAGENET_MEAN, parts.IMAGENET_STD, 256)
 
 
@@ -42,7 +41,7 @@ def pretrained(encoder):
     """A pre-training model on this encoder, with the paper's taps and cells."""
     cells = (4, 8, 16, 32) if isinstance(encoder, ViTConfig) else (8, 16, 32, 32)
     taps = (2, 4, 5, 6) if isinstance(encoder, ViTConfig) else (1, 2, 3, 4)
-    config = LocalMIMConfig(encoder, taps, TargetConfig(cells=cells), decoder_width=16, decoder_num_heads=2)
+    config = localmim_config(encoder, taps, target_config(cells=cells), decoder_width=16, decoder_num_heads=2)
     return random_model(LocalMIM, config)
 
 
@@ -92,11 +91,11 @@ def test_the_config_of_a_swin():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ClassifierConfig(encoder=VIT, num_classes=3), r"here: its head reads the mean .* model\.pool=class"),
-        (ClassifierConfig(encoder=SWIN, num_classes=3), r"pools before the norm .* model\.head_order=norm_pool"),
+        (classifier_config(encoder=VIT, num_classes=3), r"here: its head reads the mean .* model\.pool=class"),
+        (classifier_config(encoder=SWIN, num_classes=3), r"pools before the norm .* model\.head_order=norm_pool"),
         (
-            ClassifierConfig(
-                encoder=SwinConfig(width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window=14),
+            classifier_config(
+                encoder=swin_config(width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window=14),
                 num_classes=3,
                 head_order="norm_pool",
             ),
@@ -110,7 +109,7 @@ def test_what_transformers_cannot_express(config, message):
 
 
 def test_an_encoder_without_a_norm_gets_a_plain_one():
-    _, _, weights = random_model(Classifier, ClassifierConfig(encoder=VIT, num_classes=3))
+    _, _, weights = random_model(Classifier, classifier_config(encoder=VIT, num_classes=3))
     arrays, _, plain = huggingface.export(only_encoder(weights))
     assert plain
     assert (arrays["layernorm.weight"] == 1).all()
@@ -180,8 +179,8 @@ def test_transformers_gives_the_same_features(torch, transformers, pixels, tmp_p
 @pytest.mark.parametrize("family", ["vit", "swin"])
 def test_transformers_gives_the_same_logits(torch, transformers, pixels, tmp_path, family):
     config = {
-        "vit": ClassifierConfig(encoder=VIT, num_classes=10, pool="class"),
-        "swin": ClassifierConfig(encoder=SWIN, num_classes=10, head_order="norm_pool"),
+        "vit": classifier_config(encoder=VIT, num_classes=10, pool="class"),
+        "swin": classifier_config(encoder=SWIN, num_classes=10, head_order="norm_pool"),
     }[family]
     graphdef, params, weights = random_model(Classifier, config)
     theirs = loaded(transformers.AutoModelForImageClassification, weights, tmp_path / "x")

@@ -12,18 +12,16 @@ from localmim_jax.convert import files, interpolate, load, names
 from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig
-from localmim_jax.method.targets import TargetConfig
-from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.method.localmim import LocalMIM
+from localmim_jax.models.classifier import Classifier
 from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.positions import sincos_2d
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from tests.defaults import classifier_config, localmim_config, swin_config, target_config, vit_config
 from tests.oracle import PretrainOracle
 
 POSITIONS = "encoder/position_embedding"
-VIT = ViTConfig(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
-SWIN = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
+VIT = vit_config(image_size=(64, 64), width=32, depth=8, num_heads=4, position="learned")
+SWIN = swin_config(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
 
 
 def read(goldens, name, **changes):
@@ -45,7 +43,7 @@ def fresh(model, config, **changed_shapes):
 
 def classifier(encoder, changed_shapes=None, **changes):
     """A classifier's description and parameters. To trace few models, what `changes` does to shapes is given."""
-    config = ClassifierConfig(encoder=encoder, num_classes=10)
+    config = classifier_config(encoder=encoder, num_classes=10)
     info = dataclasses.replace(config.describe(), **changes)
     return info, fresh(Classifier, config, **(changed_shapes or {}))
 
@@ -71,8 +69,8 @@ def test_a_whole_vit_pretraining_model(goldens):
 
 
 def test_a_whole_swin_pretraining_model(goldens):
-    target = TargetConfig(bins=15, cells=(8, 16, 32, 32))
-    config = LocalMIMConfig(SWIN, (1, 2, 3, 4), target, decoder_width=(8, 16, 16, 16), decoder_num_heads=2)
+    target = target_config(bins=15, cells=(8, 16, 32, 32))
+    config = localmim_config(SWIN, (1, 2, 3, 4), target, decoder_width=(8, 16, 16, 16), decoder_num_heads=2)
     info, own = config.describe(), fresh(LocalMIM, config)
     weights = read(goldens, "swin_hog15")
     assert weights.info == info

@@ -18,11 +18,11 @@ from localmim_jax.convert.export import export, only_encoder
 from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import POSITIONS, Weights, info_to_json
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.classifier import Classifier
 from localmim_jax.models.info import ModelInfo
-from localmim_jax.models.swin import Swin, SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from localmim_jax.models.swin import Swin
 from tests import torchvision
+from tests.defaults import classifier_config, swin_config, vit_config
 from tests.oracle import PretrainOracle
 
 pytestmark = pytest.mark.torch
@@ -237,8 +237,8 @@ def through_a_file(torch, weights, path):
 
 @pytest.mark.parametrize(("pool", "global_pool"), [("mean", "avg"), ("class", "token")])
 def test_timms_vit_gives_the_same_logits(torch, timm, photo, tmp_path, pool, global_pool):
-    encoder = ViTConfig(width=64, depth=4, num_heads=4, position="learned")
-    config = ClassifierConfig(encoder=encoder, num_classes=10, pool=pool)
+    encoder = vit_config(width=64, depth=4, num_heads=4, position="learned")
+    config = classifier_config(encoder=encoder, num_classes=10, pool=pool)
     graphdef, params, weights = random_classifier(config)
     theirs = timm.vision_transformer.VisionTransformer(
         img_size=224, patch_size=16, embed_dim=64, depth=4, num_heads=4, num_classes=10, global_pool=global_pool
@@ -267,7 +267,7 @@ def test_timms_vit_gives_the_features_of_a_pretraining_model(torch, timm, golden
     np.testing.assert_allclose(found, tokens[:, 1:].mean(axis=1), atol=1e-4)
 
 
-SWIN = SwinConfig(width=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
+SWIN = swin_config(width=16, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8))
 
 
 def timms_swin(timm, epsilon2=1e-6, **changes):
@@ -283,7 +283,7 @@ def timms_swin(timm, epsilon2=1e-6, **changes):
 
 def test_timms_swin_gives_the_same_logits(torch, timm, photo, tmp_path):
     """With the norm before the pooling, as timm has it."""
-    config = ClassifierConfig(encoder=SWIN, num_classes=10, head_order="norm_pool")
+    config = classifier_config(encoder=SWIN, num_classes=10, head_order="norm_pool")
     graphdef, params, weights = random_classifier(config)
     theirs = timms_swin(timm, num_classes=10)
     theirs.load_state_dict(through_a_file(torch, weights, tmp_path / "x.safetensors"), strict=True)
@@ -309,7 +309,7 @@ def test_timms_swin_gives_the_same_last_map_for_the_releases_classifier(torch, t
     with torch.no_grad():
         x = theirs.eval().patch_embed(torch.from_numpy(photo).permute(0, 3, 1, 2))
         expected = theirs.layers(x).numpy()
-    config = SwinConfig(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
+    config = swin_config(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
     graphdef, _, _ = trees.split(lambda rngs: nnx.Dict(encoder=Swin(config, rngs=rngs)))
     params = trees.unflatten({p: jnp.asarray(a) for p, a in weights.arrays.items() if p.startswith("encoder/")})
     (found,) = jax.jit(lambda images: trees.merge(graphdef, params).encoder(images, taps=(4,)))(photo)
@@ -323,7 +323,7 @@ def test_timms_own_files_are_read(torch, timm, photo, tmp_path):
     weights = recognize(*files.read(tmp_path / "timm.pth"), "timm")
     assert weights.info == ModelInfo("swin", "classifier", None, (1, 2, 4, 8), pool="mean", head_order="norm_pool")
     assert weights.unexpected == {}
-    config = ClassifierConfig(encoder=SWIN, num_classes=10, head_order="norm_pool")
+    config = classifier_config(encoder=SWIN, num_classes=10, head_order="norm_pool")
     graphdef, abstract, _ = trees.split(lambda rngs: Classifier(config, rngs=rngs))
     assert {path: array.shape for path, array in weights.arrays.items()} == {
         path: leaf.shape for path, leaf in trees.flatten(abstract).items()

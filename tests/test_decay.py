@@ -8,9 +8,9 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import names
 from localmim_jax.engine.optim import make_optimizer
-from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.method.localmim import pretrain_loss
 from localmim_jax.models.decay import VIT_PRETRAIN
+from tests.defaults import optimizer_settings
 from tests.oracle import GOLDENS, PretrainOracle
 
 
@@ -20,7 +20,9 @@ def run():
     expected = dict(np.load(GOLDENS / "adamw_vit_hog9.npz"))
     graphdef, params = oracle.params()
     b1, b2 = map(float, expected["betas"])
-    settings = OptimizerSettings(b1=b1, b2=b2, eps=float(expected["eps"]), weight_decay=float(expected["weight_decay"]))
+    settings = optimizer_settings(
+        b1=b1, b2=b2, eps=float(expected["eps"]), weight_decay=float(expected["weight_decay"])
+    )
     optimizer = make_optimizer(settings, trees.flatten(params), VIT_PRETRAIN)
 
     @jax.jit

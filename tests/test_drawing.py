@@ -6,7 +6,8 @@ import pytest
 from skimage import data
 
 from localmim_jax.evals import drawing
-from localmim_jax.method.targets import TargetConfig, make_targets
+from localmim_jax.method.targets import make_targets
+from tests.defaults import target_config
 
 
 def edge_image(angle: float, size: int = 32, channels: int = 3) -> np.ndarray:
@@ -17,7 +18,7 @@ def edge_image(angle: float, size: int = 32, channels: int = 3) -> np.ndarray:
 
 
 def hog(image: np.ndarray, cell: int, bins: int) -> np.ndarray:
-    (target,) = make_targets(jnp.asarray(image[None]), TargetConfig("hog", (cell,), bins))
+    (target,) = make_targets(jnp.asarray(image[None]), target_config("hog", (cell,), bins))
     return np.asarray(target[0]).reshape(image.shape[0] // cell, image.shape[1] // cell, -1)
 
 
@@ -70,7 +71,7 @@ def test_values_out_of_range_do_not_wrap():
 
 def test_pixel_patches_come_back_in_place():
     image = data.astronaut()[100:148, 200:264].astype(np.float32) / 255
-    (target,) = make_targets(jnp.asarray(image[None]), TargetConfig("pixels", (8,)))
+    (target,) = make_targets(jnp.asarray(image[None]), target_config("pixels", (8,)))
     picture = drawing.pixel_picture(np.asarray(target[0]).reshape(6, 8, -1), channels=3)
     assert picture.shape == (48, 64, 3)
     for row, column in [(0, 0), (2, 5), (5, 7)]:

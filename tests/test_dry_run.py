@@ -12,8 +12,8 @@ import pytest
 from localmim_jax.cli import dry_run
 from localmim_jax.configs import parts, vit_b_100ep
 from localmim_jax.engine.mesh import make_mesh
-from localmim_jax.engine.settings import MeshSettings
 from localmim_jax.errors import ConfigError
+from tests.defaults import mesh_settings
 from tests.shrink import shrink
 from tests.test_configs import RECIPES, recipe
 
@@ -104,7 +104,7 @@ def test_more_masks_than_images_are_built_to_see_a_batch():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe(name, monkeypatch):
     """On one device: not every batch divides among eight."""
-    mesh = make_mesh(MeshSettings(), jax.devices()[:1])
+    mesh = make_mesh(mesh_settings(), jax.devices()[:1])
     monkeypatch.setattr(dry_run.meshes, "make_mesh", lambda settings: mesh)
     config = recipe(name).lock()
     config.mesh.data = 1

@@ -9,7 +9,7 @@ from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.task import Evaluation
 from localmim_jax.errors import DataError
 from localmim_jax.params import merge
-from tests.tiny import DIGITS, TASK, optimizer_settings, spec_for
+from tests.tiny import DIGITS, TASK, settings_with_optimizer, spec_for
 
 
 class Accuracy:
@@ -79,7 +79,7 @@ def test_prediction_is_compiled_once():
 
 
 def test_the_moving_average_is_what_is_evaluated():
-    spec = spec_for(settings=optimizer_settings(ema_decay=0.5))
+    spec = spec_for(settings=settings_with_optimizer(ema_decay=0.5))
     state = spec.create()
     evaluator = Evaluator(evaluation(source(50, 50)), spec)
     before = evaluator(state)

@@ -20,14 +20,13 @@ from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.mesh import gather, make_mesh
 from localmim_jax.engine.schedule import make_schedule
-from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.engine.state import StateSpec, evaluation_params
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.method.localmim import LocalMIM
-from localmim_jax.models.vit import ViTConfig
 from localmim_jax.params import flatten, merge, split, unflatten
 from localmim_jax.recipes.override import record
 from localmim_jax.tasks import finetune, from_config, inputs
+from tests.defaults import checkpoint_settings, vit_config
 from tests.shrink import shrink
 from tests.test_configs import CONFIGS
 from tests.training import train
@@ -126,7 +125,7 @@ def pretrained(tmp_path_factory):
     params = jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape).astype(np.float32), abstract)
     workdir = tmp_path_factory.mktemp("pretrained")
     (workdir / "config.json").write_text(json.dumps(record(config)))
-    checkpointer = Checkpointer(workdir / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(workdir / "checkpoints", checkpoint_settings())
     checkpointer.save(
         7, {"params": params, "model_state": {}, "ema": jax.tree.map(lambda p: p + 1, params), "step": np.int32(7)}
     )
@@ -147,7 +146,7 @@ def test_fine_tuning_starts_from_the_averaged_encoder_of_a_run(pretrained):
     for path, value in flatten({"encoder": params["encoder"]}).items():
         np.testing.assert_array_equal(found[path], value + 1)
     positions = found["encoder/position_embedding"]
-    np.testing.assert_array_equal(positions, ViTConfig((16, 16), 8, width=16, num_heads=2).position_table())
+    np.testing.assert_array_equal(positions, vit_config((16, 16), 8, width=16, num_heads=2).position_table())
     for path in ("norm/scale", "norm/bias", "head/kernel", "head/bias"):
         assert not found[path].any(), "stays as drawn"
 
@@ -156,8 +155,8 @@ def test_another_image_size_interpolates_the_positions_of_pre_training(pretraine
     workdir, _ = pretrained
     wide = recipe(**{"checkpoint.init_from": str(workdir), "image_size": (16, 32)})
     found = started(wide)["encoder/position_embedding"]
-    old = ViTConfig((16, 16), 8, width=16, num_heads=2).position_table()
-    own = ViTConfig((16, 32), 8, width=16, num_heads=2).position_table()
+    old = vit_config((16, 16), 8, width=16, num_heads=2).position_table()
+    own = vit_config((16, 32), 8, width=16, num_heads=2).position_table()
     assert found.shape == own.shape
     assert np.abs(found - own).max() > 0.1  # not recomputed
     np.testing.assert_allclose(found[1:].reshape(2, 4, 16).mean(1), old[1:].reshape(2, 2, 16).mean(1), atol=1e-5)

@@ -13,9 +13,9 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.method.fusion import Fusion
 from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss
 from localmim_jax.method.targets import make_targets
-from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
 from localmim_jax.tasks import from_config
+from tests.defaults import swin_config, vit_config
 from tests.shrink import shrink
 
 RUNS = sorted({*table1.sweep(), *table2.sweep()})
@@ -140,8 +140,8 @@ def test_loss_by_hand(run):
 @pytest.mark.parametrize(
     "encoder",
     [
-        ViTConfig(image_size=(32, 32), patch_size=16, width=8, depth=3, num_heads=2),
-        SwinConfig(image_size=(64, 64), patch_size=4, width=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
+        vit_config(image_size=(32, 32), patch_size=16, width=8, depth=3, num_heads=2),
+        swin_config(image_size=(64, 64), patch_size=4, width=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
     ],
     ids=["vit", "swin"],
 )
@@ -169,7 +169,7 @@ def test_fusion_is_the_sum_of_projected_means(encoder):
 
 def test_pooling_keeps_neighbors_together():
     """A unit of 4 x 4 tokens, top grid with 2 x 2 in it: each quarter is averaged by itself."""
-    encoder = SwinConfig(image_size=(64, 64), patch_size=4, width=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
+    encoder = swin_config(image_size=(64, 64), patch_size=4, width=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
     fusion = Fusion(encoder, (1, 2), 2, rngs=nnx.Rngs(0))
     quarters = np.array([[0, 1], [2, 3]], np.float32).repeat(2, axis=0).repeat(2, axis=1)
     units = np.stack([quarters, 10 + quarters]).reshape(1, 32, 1)

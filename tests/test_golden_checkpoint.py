@@ -12,8 +12,8 @@ from localmim_jax.engine.checkpoints import manifest
 from localmim_jax.engine.checkpoints.read import load_params
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.mesh import make_mesh
-from localmim_jax.engine.settings import CheckpointSettings, MeshSettings
 from localmim_jax.engine.state import StateSpec, state_hash
+from tests.defaults import checkpoint_settings, mesh_settings
 
 STATE_HASH = "cd7ac90e6f902c3980e1b516d621811c878b1d5008c579aa8e61660b5e77c61b"
 
@@ -42,8 +42,8 @@ def config_of(run):
 @pytest.mark.parametrize(("devices", "fsdp"), [(1, 1), (4, 2)])
 def test_it_restores_into_todays_model(run, devices, fsdp):
     task, settings = build_task(config_of(run), "")
-    spec = StateSpec(task, settings, make_mesh(MeshSettings(fsdp=fsdp), jax.devices()[:devices]))
-    checkpointer = Checkpointer(run / "checkpoints", CheckpointSettings())
+    spec = StateSpec(task, settings, make_mesh(mesh_settings(fsdp=fsdp), jax.devices()[:devices]))
+    checkpointer = Checkpointer(run / "checkpoints", checkpoint_settings())
     step, state = checkpointer.restore_latest(spec.abstract)
     checkpointer.close()
     assert step == int(state["step"]) == 3

@@ -7,11 +7,11 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import names, swin_names, vit_names
 from localmim_jax.engine.optim import make_optimizer
-from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import swin, vit
-from localmim_jax.models.classifier import Classifier, ClassifierConfig
+from localmim_jax.models.classifier import Classifier
 from localmim_jax.tasks.layers import last_blocks
+from tests.defaults import classifier_config, optimizer_settings, swin_config, vit_config
 
 RELEASE = {
     "vit_base_decay0.65": ("vit_b", 0.65),
@@ -25,10 +25,10 @@ RELEASE = {
 def parameters(variant):
     """(encoder config, paths of the classifier) at full size; nothing is allocated."""
     if variant.startswith("vit"):
-        encoder = vit.ViTConfig(position="learned", **vit.VARIANTS[variant])
+        encoder = vit_config(position="learned", **vit.VARIANTS[variant])
     else:
-        encoder = swin.SwinConfig(window=14 if variant == "swin_l" else 7, **swin.VARIANTS[variant])
-    config = ClassifierConfig(encoder=encoder)
+        encoder = swin_config(window=14 if variant == "swin_l" else 7, **swin.VARIANTS[variant])
+    config = classifier_config(encoder=encoder)
     return encoder, trees.flatten(trees.split(lambda rngs: Classifier(config, rngs=rngs))[1])
 
 
@@ -38,7 +38,7 @@ def test_every_parameter_has_the_releases_scale_and_decay(goldens, name):
     variant, decay = RELEASE[name]
     encoder, paths = parameters(variant)
     rules = vit_names.CLASSIFIER if variant.startswith("vit") else (*swin_names.encoder(), *swin_names.HEAD)
-    settings = OptimizerSettings(weight_decay=0.05, layer_decay=decay)
+    settings = optimizer_settings(weight_decay=0.05, layer_decay=decay)
     optimizer = make_optimizer(settings, paths, encoder.weight_decay["finetune"], encoder.layer_of)
     found = {
         names.release_name(path, rules)[0]: (
@@ -71,4 +71,4 @@ def test_training_only_the_last_blocks():
         "stages/3/blocks/1",
     }
     with pytest.raises(ConfigError, match=r"from 0 \(the head alone\) to 12"):
-        last_blocks(vit.ViTConfig(), 13)
+        last_blocks(vit_config(), 13)

@@ -10,9 +10,9 @@ import pytest
 from localmim_jax import params as trees
 from localmim_jax.convert import names
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
-from localmim_jax.method.targets import TargetConfig, make_targets
-from localmim_jax.models.vit import ViTConfig
+from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss, scale_names
+from localmim_jax.method.targets import make_targets
+from tests.defaults import localmim_config, target_config, vit_config
 from tests.oracle import PretrainOracle
 
 NAMES = ["vit_hog9", "vit_hog18_bias"]
@@ -83,7 +83,7 @@ def tiny(**changes):
         key: changes.pop(key) for key in list(changes) if key in ("cells", "bins", "kind", "hog_bias")
     }
     settings = {"taps": (1, 2, 3, 4), "decoder_width": 16, "decoder_num_heads": 2} | changes
-    return LocalMIMConfig(encoder=ViTConfig(**encoder), target=TargetConfig(**target), **settings)
+    return localmim_config(encoder=vit_config(**encoder), target=target_config(**target), **settings)
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,15 @@ from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.engine.in_flight import RUN_AHEAD
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.prefetch import AHEAD
-from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
 from localmim_jax.engine.task import Evaluation
 from localmim_jax.errors import ConfigError, DataError, Diverged, Interrupted, Preempted
 from localmim_jax.params import flatten
+from tests.defaults import checkpoint_settings, log_settings, mesh_settings
 from tests.test_evaluate import Accuracy, predict, source
 from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, batches
 
 CONFIG = {"task": "digits", "schedule": {"peak_lr": 0.01}}
-QUIET = dataclasses.replace(SETTINGS, log=LogSettings(every_steps=5), checkpoint=CheckpointSettings(every_steps=6))
+QUIET = dataclasses.replace(SETTINGS, log=log_settings(every_steps=5), checkpoint=checkpoint_settings(every_steps=6))
 SHORT = dataclasses.replace(TASK, make_model=NormalizedPerceptron, num_steps=12)
 
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_checkpoints_metrics_and_records(tmp_path, one_device, caps
     ("accum_steps", "number", "error"), [(1, signal.SIGTERM, Preempted), (2, signal.SIGINT, Interrupted)]
 )
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, accum_steps, number, error):
-    settings = dataclasses.replace(QUIET, accum_steps=accum_steps, mesh=MeshSettings(fsdp=2))
+    settings = dataclasses.replace(QUIET, accum_steps=accum_steps, mesh=mesh_settings(fsdp=2))
     whole = loop.run(SHORT, settings, tmp_path / "whole", CONFIG)
     stopped = dataclasses.replace(SHORT, train_batches=signalled(number, at_step=8))
     with pytest.raises(error, match="of 12 is saved; the same command resumes from there"):
@@ -99,7 +99,7 @@ def test_evaluations_run_when_due_and_the_best_checkpoint_stays(tmp_path, one_de
             return {**super().compute(), "score": next(scores), "text": "fine"}
 
     scripted = Evaluation("test", source(61, 20), predict, Scripted, every_steps=4, at_start=True, best="score")
-    settings = dataclasses.replace(QUIET, checkpoint=CheckpointSettings(keep_last=1))
+    settings = dataclasses.replace(QUIET, checkpoint=checkpoint_settings(keep_last=1))
     summary = loop.run(dataclasses.replace(TASK, num_steps=12, evaluations=(scripted,)), settings, tmp_path, CONFIG)
     found = {report["step"]: report["test/score"] for report in reports(tmp_path) if "test/score" in report}
     assert found == {0: 0.1, 4: 0.9, 8: 0.3, 12: 0.2}
@@ -140,7 +140,7 @@ def test_a_diverged_run_names_its_batch_and_keeps_the_last_good_checkpoint(tmp_p
     settings = dataclasses.replace(
         QUIET,
         optimizer=dataclasses.replace(QUIET.optimizer, max_bad_steps=3),
-        checkpoint=CheckpointSettings(every_steps=3, keep_last=1),
+        checkpoint=checkpoint_settings(every_steps=3, keep_last=1),
     )
     good = dataclasses.replace(SHORT, num_steps=40)
     bad = dataclasses.replace(good, train_batches=poisoned(range(6, 40)))
@@ -163,7 +163,7 @@ def test_divergence_is_found_without_a_log_or_a_save_and_the_host_stays_near_the
             fetched.append(batch["id"])
             yield batch
 
-    settings = dataclasses.replace(QUIET, log=LogSettings(every_steps=100), checkpoint=CheckpointSettings())
+    settings = dataclasses.replace(QUIET, log=log_settings(every_steps=100), checkpoint=checkpoint_settings())
     with pytest.raises(Diverged, match="the last being 10 with"):
         loop.run(dataclasses.replace(SHORT, num_steps=100, train_batches=train_batches), settings, tmp_path, CONFIG)
     assert len(fetched) <= 10 + RUN_AHEAD + AHEAD + 1
@@ -189,6 +189,6 @@ def test_data_that_ends_or_does_not_fit_is_an_error_and_the_lock_is_released(tmp
 
 
 def test_a_profile_is_taken_where_asked(tmp_path, one_device):
-    settings = dataclasses.replace(QUIET, log=LogSettings(every_steps=50, profile_at=9))
+    settings = dataclasses.replace(QUIET, log=log_settings(every_steps=50, profile_at=9))
     loop.run(SHORT, settings, tmp_path, CONFIG)  # ends within the five steps
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from localmim_jax.errors import ConfigError
-from localmim_jax.ops.mixup import MixConfig, cutmix_box, mix, soft_cross_entropy, soft_targets
+from localmim_jax.ops.mixup import cutmix_box, mix, soft_cross_entropy, soft_targets
+from tests.defaults import mix_config
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -29,7 +30,7 @@ def test_soft_targets_spread_the_smoothing_over_all_classes():
 
 
 def test_mixup_blends_whole_images_by_one_lambda_a_batch():
-    own, share = draws(MixConfig(mixup=0.8, cutmix=0.0, label_smoothing=0.0))
+    own, share = draws(mix_config(mixup=0.8, cutmix=0.0, label_smoothing=0.0))
     np.testing.assert_allclose(own, np.broadcast_to(share[:, None, None], own.shape), atol=1e-6)
     # Beta(0.8, 0.8): mean 1/2, variance 1 / (4 (2a + 1))
     assert share.mean() == pytest.approx(0.5, abs=0.05)
@@ -37,7 +38,7 @@ def test_mixup_blends_whole_images_by_one_lambda_a_batch():
 
 
 def test_cutmix_pastes_one_box_and_counts_its_pixels():
-    own, share = draws(MixConfig(mixup=0.0, cutmix=1.0, label_smoothing=0.0))
+    own, share = draws(mix_config(mixup=0.0, cutmix=1.0, label_smoothing=0.0))
     assert set(np.unique(own)) == {0.0, 1.0}
     np.testing.assert_allclose(share, own.mean(axis=(1, 2)), atol=1e-6)
     for picture in own[:50]:
@@ -47,13 +48,13 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels():
 
 
 def test_the_two_are_switched_per_batch():
-    own, _ = draws(MixConfig())
+    own, _ = draws(mix_config())
     is_cutmix = np.array([set(np.unique(picture)) <= {0.0, 1.0} for picture in own])
     assert is_cutmix.mean() == pytest.approx(0.5, abs=0.08)
 
 
 def test_the_partner_is_the_batch_in_reverse():
-    images, targets = mix(jax.random.key(3), IMAGES, LABELS, CLASSES, MixConfig(cutmix=0.0))
+    images, targets = mix(jax.random.key(3), IMAGES, LABELS, CLASSES, mix_config(cutmix=0.0))
     plain = np.asarray(soft_targets(LABELS, CLASSES, 0.1))
     share = (targets[0, 0] - plain[3, 0]) / (plain[0, 0] - plain[3, 0])
     assert 0.01 < share < 0.99
@@ -75,7 +76,7 @@ def test_a_box_keeps_the_images_shape_and_is_cut_at_the_borders():
 
 
 def test_without_mixing_only_the_targets_change():
-    images, targets = mix(jax.random.key(0), IMAGES, LABELS, CLASSES, MixConfig(mixup=0.0, cutmix=0.0))
+    images, targets = mix(jax.random.key(0), IMAGES, LABELS, CLASSES, mix_config(mixup=0.0, cutmix=0.0))
     np.testing.assert_array_equal(images, IMAGES)
     np.testing.assert_array_equal(targets, soft_targets(LABELS, CLASSES, 0.1))
 
@@ -92,4 +93,4 @@ def test_soft_cross_entropy_is_its_definition():
 @pytest.mark.parametrize("changes", [{"mixup": -1.0}, {"cutmix": -0.1}, {"switch_prob": 1.5}, {"label_smoothing": 1.0}])
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(ConfigError, match=f"{next(iter(changes))}"):
-        MixConfig(**changes)
+        mix_config(**changes)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from localmim_jax.engine.optim import clip_by_norm, global_norm, make_optimizer
-from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import flatten, unflatten
+from tests.defaults import optimizer_settings
 
 RULES = ((r"kernel$", True), (r"(bias|token)$", False))
 SHAPES = {"embed/kernel": (3, 4), "blocks/0/kernel": (4, 4), "blocks/1/kernel": (4, 4), "head/bias": (4,)}
@@ -29,7 +29,7 @@ def run(settings, steps=5, rate=0.1, layer_of=None):
 
 
 def test_adamw_equals_torchs_rule_written_out():
-    settings = OptimizerSettings(b1=0.8, b2=0.9, eps=1e-3, weight_decay=0.3)
+    settings = optimizer_settings(b1=0.8, b2=0.9, eps=1e-3, weight_decay=0.3)
     found, gradients, start = run(settings)
     for path, p in start.items():
         p, m, v = np.float64(p), 0.0, 0.0
@@ -43,7 +43,7 @@ def test_adamw_equals_torchs_rule_written_out():
 
 @pytest.mark.parametrize("name", ["lars", "momentum"])
 def test_lars_and_momentum_equal_their_rules_written_out(name):
-    found, gradients, start = run(OptimizerSettings(name=name, momentum=0.7, weight_decay=0.2))
+    found, gradients, start = run(optimizer_settings(name=name, momentum=0.7, weight_decay=0.2))
     for path, p in start.items():
         p, momentum = np.float64(p), 0.0
         for gradient in gradients:
@@ -59,21 +59,21 @@ def test_lars_and_momentum_equal_their_rules_written_out(name):
 
 def test_layer_decay_scales_the_rate_of_each_layer():
     layers = {"embed/kernel": 0, "blocks/0/kernel": 1, "blocks/1/kernel": 2, "head/bias": 3}
-    optimizer = make_optimizer(OptimizerSettings(layer_decay=0.5), SHAPES, RULES, layers.__getitem__)
+    optimizer = make_optimizer(optimizer_settings(layer_decay=0.5), SHAPES, RULES, layers.__getitem__)
     assert optimizer.lr_scale == {path: 0.5 ** (3 - layer) for path, layer in layers.items()}
-    slow, _, start = run(OptimizerSettings(layer_decay=0.5, weight_decay=0.0), 1, 0.1, layers.__getitem__)
-    fast, _, _ = run(OptimizerSettings(weight_decay=0.0), 1)
+    slow, _, start = run(optimizer_settings(layer_decay=0.5, weight_decay=0.0), 1, 0.1, layers.__getitem__)
+    fast, _, _ = run(optimizer_settings(weight_decay=0.0), 1)
     for path, layer in layers.items():
         moved, unscaled = slow[path] - start[path], fast[path] - start[path]
         np.testing.assert_allclose(moved, unscaled * 0.5 ** (3 - layer), rtol=1e-4, atol=1e-7)
     with pytest.raises(ConfigError, match="does not number its layers"):
-        make_optimizer(OptimizerSettings(layer_decay=0.5), SHAPES, RULES)
+        make_optimizer(optimizer_settings(layer_decay=0.5), SHAPES, RULES)
 
 
 def test_every_parameter_needs_exactly_one_rule_and_all_offenders_are_named():
     rules = ((r"kernel$", True), (r"embed", False))
     with pytest.raises(ConfigError) as error:
-        make_optimizer(OptimizerSettings(), SHAPES, rules)
+        make_optimizer(optimizer_settings(), SHAPES, rules)
     assert "embed/kernel matches 'kernel$' and 'embed'" in str(error.value)
     assert "head/bias matches none" in str(error.value)
     assert "blocks" not in str(error.value)

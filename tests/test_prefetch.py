@@ -6,15 +6,15 @@ import pytest
 
 from localmim_jax.engine.mesh import batch_sharding, make_mesh
 from localmim_jax.engine.prefetch import AHEAD, DevicePrefetch
-from localmim_jax.engine.settings import MeshSettings
 from localmim_jax.errors import DataError
+from tests.defaults import mesh_settings
 from tests.tiny import batches
 
-ONE_DEVICE = make_mesh(MeshSettings(), jax.devices()[:1])
+ONE_DEVICE = make_mesh(mesh_settings(), jax.devices()[:1])
 
 
 def test_batches_come_in_order_placed_and_named():
-    mesh = make_mesh(MeshSettings())
+    mesh = make_mesh(mesh_settings())
     with DevicePrefetch(mesh, batches(3), 3, 8) as prefetch:
         placed = list(prefetch)
     assert [batch.step for batch in placed] == [3, 4, 5, 6, 7]

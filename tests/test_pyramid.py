@@ -8,11 +8,10 @@ from flax import nnx
 from localmim_jax import params as trees
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.pyramid import PyramidBackbone
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
+from tests.defaults import swin_config, vit_config
 
-VIT = ViTConfig(image_size=(48, 80), width=8, depth=4, num_heads=2)
-SWIN = SwinConfig(width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
+VIT = vit_config(image_size=(48, 80), width=8, depth=4, num_heads=2)
+SWIN = swin_config(width=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from localmim_jax.evals.reconstruction import (
     draw_one,
     panel_size,
 )
-from localmim_jax.method.targets import TargetConfig, make_targets
+from localmim_jax.method.targets import make_targets
+from tests.defaults import target_config
 
 CELLS = (4, 8, 16, 32)
 
@@ -30,7 +31,7 @@ def photographs(size: tuple[int, int], channels: int) -> np.ndarray:
 def example_batch(kind: str, size: tuple[int, int], channels: int, bins: int = 9):
     """(outputs, batch, description) of three photographs with 16 px patches, the first rows of patches masked."""
     images = photographs(size, channels)
-    targets = make_targets(jnp.asarray(images, jnp.float32) / 255, TargetConfig(kind, CELLS, bins))
+    targets = make_targets(jnp.asarray(images, jnp.float32) / 255, target_config(kind, CELLS, bins))
     mask = np.zeros((3, size[0] // 16, size[1] // 16), np.float32)
     mask[:, : size[0] // 32] = 1
     outputs = {"mask": mask}
@@ -121,7 +122,7 @@ def test_one_example_large(kind):
     size, mean, std = (64, 64), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     images = photographs(size, 3)[:1]
     targets = make_targets(
-        (jnp.asarray(images) / 255.0 - jnp.array([[[mean]]])) / jnp.array([[[std]]]), TargetConfig(kind, CELLS, 9)
+        (jnp.asarray(images) / 255.0 - jnp.array([[[mean]]])) / jnp.array([[[std]]]), target_config(kind, CELLS, 9)
     )
     example = {"image": images[0], "mask": np.float32([[1, 1, 0, 0]] * 4)}
     for scale, target in enumerate(targets):

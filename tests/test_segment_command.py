@@ -8,11 +8,11 @@ from PIL import Image
 
 from localmim_jax.cli import program, segment
 from localmim_jax.engine.checkpoints.write import Checkpointer
-from localmim_jax.engine.settings import CheckpointSettings
 from localmim_jax.errors import ConfigError, DataError, StorageError
 from localmim_jax.recipes.override import record
 from localmim_jax.segmentation.overlay import colors
 from localmim_jax.segmentation.task import RESULTS, model_config
+from tests.defaults import checkpoint_settings
 from tests.test_segmentation_task import drawn, tiny
 from tests.test_visualize import photos  # noqa: F401
 
@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     params, statistics = drawn(model_config(config))
     params["decode_head"]["classifier"]["linear"]["kernel"][:] = 0
     params["decode_head"]["classifier"]["linear"]["bias"][1] = 9
-    checkpointer = Checkpointer(place / "checkpoints", CheckpointSettings())
+    checkpointer = Checkpointer(place / "checkpoints", checkpoint_settings())
     checkpointer.save(3, {"params": params, "model_state": statistics, "ema": {}, "step": np.int32(3)})
     checkpointer.close()
     (place / "config.json").write_text(json.dumps(record(config)))

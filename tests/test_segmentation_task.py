@@ -22,7 +22,6 @@ from localmim_jax.engine import loop
 from localmim_jax.engine.mesh import make_mesh, place_batch
 from localmim_jax.engine.optim import make_optimizer
 from localmim_jax.engine.schedule import make_schedule
-from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import make_train_step
 from localmim_jax.errors import ConfigError, DataError
@@ -32,6 +31,7 @@ from localmim_jax.segmentation import regions
 from localmim_jax.segmentation.task import model_config
 from localmim_jax.segmentation.upernet import Segmenter
 from localmim_jax.tasks import initialize
+from tests.defaults import optimizer_settings
 from tests.shrink import shrink
 from tests.test_masks import write
 
@@ -165,7 +165,7 @@ def test_recipes_are_the_supplements_at_full_size(recipe):
     millions = sum(leaf.size for leaf in paths.values()) / 1e6
     assert millions == pytest.approx(163.88 if is_vit else 121.28, abs=0.01)
     assert len(trees.flatten(statistics)) > 20
-    optimizer = make_optimizer(OptimizerSettings(layer_decay=0.65), paths, task.weight_decay_rules, task.layer_of)
+    optimizer = make_optimizer(optimizer_settings(layer_decay=0.65), paths, task.weight_decay_rules, task.layer_of)
     assert engine.optimizer.layer_decay == (0.65 if is_vit else None)
     assert engine.optimizer.weight_decay == (0.05 if is_vit else 0.01)
     if is_vit:

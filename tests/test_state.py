@@ -10,7 +10,7 @@ from flax import nnx
 from localmim_jax.engine.state import evaluation_params, join, state_hash
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import flatten, map_with_path
-from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, optimizer_settings, spec_for
+from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, settings_with_optimizer, spec_for
 
 
 def test_the_abstract_state_is_what_is_created():
@@ -88,4 +88,4 @@ def test_an_init_from_that_does_not_fit_is_refused_with_every_difference():
 )
 def test_tasks_that_cannot_be_trained_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        spec_for(dataclasses.replace(TASK, **changes), optimizer_settings()).create()
+        spec_for(dataclasses.replace(TASK, **changes), settings_with_optimizer()).create()

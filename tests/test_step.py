@@ -17,8 +17,8 @@ from tests.tiny import (
     NormalizedPerceptron,
     Perceptron,
     batches,
-    optimizer_settings,
     quiet_cross_entropy,
+    settings_with_optimizer,
     spec_for,
     train,
 )
@@ -152,7 +152,7 @@ def test_layer_decay_slows_the_first_layer():
     task = dataclasses.replace(TASK, layer_of=lambda path: int(path.split("/")[1]))
     moved = {}
     for decay in (None, 0.25):
-        spec = spec_for(task, optimizer_settings(layer_decay=decay, weight_decay=0.0))
+        spec = spec_for(task, settings_with_optimizer(layer_decay=decay, weight_decay=0.0))
         start = jax.device_get(spec.create()["params"])
         state, _ = train(spec, 2)  # the warm-up's first rate is 0, so this is one update
         moved[decay] = jax.tree.map(lambda a, b: np.asarray(a) - b, state["params"], start)["layers"]
@@ -161,7 +161,7 @@ def test_layer_decay_slows_the_first_layer():
 
 
 def test_clipping_average_and_reported_norms():
-    spec = spec_for(settings=optimizer_settings(name="momentum", momentum=0.0, weight_decay=0.0, clip_norm=0.1))
+    spec = spec_for(settings=settings_with_optimizer(name="momentum", momentum=0.0, weight_decay=0.0, clip_norm=0.1))
     state, _ = train(spec, 2)
     before = jax.device_get(state)
     state, (metrics,) = train(spec, 1, state)
@@ -207,7 +207,7 @@ def test_float16_finds_its_loss_scale():
 
 
 def test_the_phases_of_a_step_can_be_read_in_the_compiled_program():
-    spec = spec_for(settings=optimizer_settings(clip_norm=1.0))
+    spec = spec_for(settings=settings_with_optimizer(clip_norm=1.0))
     program = make_train_step(spec).lower(spec.abstract, abstract_batch(spec.mesh, next(batches(0)))).compile()
     names = re.findall(r'op_name="jit\(train_step\)/(\w+)/', program.as_text())
     assert {"gradients", "finite_check", "clipping", "optimizer", "ema", "metrics"} <= set(names)

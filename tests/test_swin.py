@@ -16,17 +16,18 @@ from jax.sharding import PartitionSpec as P
 from localmim_jax import params as trees
 from localmim_jax.convert import names, swin_names
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss, scale_names
+from localmim_jax.method.localmim import LocalMIM, draw_mask, pretrain_loss, scale_names
 from localmim_jax.method.masking import mask_from_noise
-from localmim_jax.method.targets import TargetConfig, make_targets
-from localmim_jax.models.swin import VARIANTS, Swin, SwinConfig
+from localmim_jax.method.targets import make_targets
+from localmim_jax.models.swin import VARIANTS, Swin
 from localmim_jax.models.swin_blocks import PatchMerging
+from tests.defaults import localmim_config, swin_config, target_config
 from tests.oracle import GOLDENS
 
 TINY = {"width": 8, "depths": (2, 2, 4, 2), "num_heads": (1, 2, 4, 8)}
 ORACLES = {
-    "swin_hog15": (TargetConfig(kind="hog", bins=15, cells=(8, 16, 32, 32)), ("packed",) * 4),
-    "swin_pixel": (TargetConfig(kind="pixels", cells=(8, 16, 32, 32)), ("plain",) * 4),
+    "swin_hog15": (target_config(kind="hog", bins=15, cells=(8, 16, 32, 32)), ("packed",) * 4),
+    "swin_pixel": (target_config(kind="pixels", cells=(8, 16, 32, 32)), ("plain",) * 4),
 }
 
 
@@ -71,8 +72,8 @@ class PretrainOracle:
         target, forms = ORACLES[name]
         self.name = name
         self.file, source = release(name)
-        self.config = LocalMIMConfig(
-            encoder=SwinConfig(sparse_attention=forms, **TINY),
+        self.config = localmim_config(
+            encoder=swin_config(sparse_attention=forms, **TINY),
             taps=(1, 2, 3, 4),
             target=target,
             decoder_width=(8, 16, 16, 16),
@@ -140,7 +141,7 @@ def test_every_gradient_norm(oracle):
 def test_dense_classification_logits():
     """The first window rule: windows shrink to the grid, and do not shift where the grid is not larger."""
     file, source = release("swin_classifier")
-    config = SwinConfig(epsilon2=1e-5, **TINY)
+    config = swin_config(epsilon2=1e-5, **TINY)
 
     (tokens,) = encode(config, swin_names.encoder(), source, file["images"], taps=(4,))
     pooled = tokens.mean(axis=1)
@@ -153,7 +154,7 @@ def test_dense_classification_logits():
 def test_segmentation_features():
     """The second window rule: windows keep their size and shift on every grid, which is zero-padded to fit."""
     file, source = release("upernet_swin")
-    config = SwinConfig(
+    config = swin_config(
         image_size=(96, 96),
         width=8,
         depths=(2, 2, 2, 2),
@@ -176,17 +177,17 @@ def test_segmentation_features():
 
 def pretraining(encoder, **changes):
     """A model with the paper's decoders and targets."""
-    target = TargetConfig(
+    target = target_config(
         cells=tuple(encoder.image_size[0] // encoder.feature_grid(t)[0] for t in encoder.default_taps)
     )
     settings = {"taps": encoder.default_taps, "target": target, "decoder_num_heads": 4, "num_masks": 8} | changes
-    return LocalMIMConfig(encoder=encoder, **settings)
+    return localmim_config(encoder=encoder, **settings)
 
 
 @pytest.mark.parametrize(("variant", "window", "count"), [("swin_b", 7, 86_741_176), ("swin_l", 14, 195_254_484)])
 def test_full_size_pretraining_step(variant, window, count):
     """A whole sparse step in bfloat16 traced; the encoder has as many parameters as the published one."""
-    config = pretraining(SwinConfig(window=window, dtype=jnp.bfloat16, **VARIANTS[variant]))
+    config = pretraining(swin_config(window=window, dtype=jnp.bfloat16, **VARIANTS[variant]))
     graphdef, params, _ = trees.split(lambda rngs: LocalMIM(config, rngs=rngs))
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params["encoder"])) == count
     width = config.encoder.feature_width(4)
@@ -206,7 +207,7 @@ def test_full_size_pretraining_step(variant, window, count):
     assert [decoder.log2_scale for decoder in config.decoders()] == [0, 0, 0, 0]
 
 
-SMALL = SwinConfig(
+SMALL = swin_config(
     image_size=(32, 32),
     width=8,
     depths=(2, 1),

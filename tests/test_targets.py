@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.method.targets import TargetConfig, hog_pyramid, image_gradients, make_targets, normalized_pixels
+from localmim_jax.method.targets import hog_pyramid, image_gradients, make_targets, normalized_pixels
+from tests.defaults import target_config
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -83,6 +84,6 @@ def test_pixels_are_normalized_with_the_unbiased_variance():
 
 def test_no_gradient_flows_into_targets():
     def total(pixels):
-        return sum(target.sum() for target in make_targets(pixels, TargetConfig(cells=(4, 8))))
+        return sum(target.sum() for target in make_targets(pixels, target_config(cells=(4, 8))))
 
     np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(images((1, 8, 8, 3)))), 0)

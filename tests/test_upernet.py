@@ -7,12 +7,11 @@ import pytest
 
 from localmim_jax import params as trees
 from localmim_jax.convert import names, swin_names, vit_names
-from localmim_jax.models.swin import SwinConfig
-from localmim_jax.models.vit import ViTConfig
-from localmim_jax.segmentation.upernet import Segmenter, SegmenterConfig
+from localmim_jax.segmentation.upernet import Segmenter
+from tests.defaults import segmenter_config, swin_config, vit_config
 
-VIT = ViTConfig(image_size=(64, 64), width=24, num_heads=3, relative_position_bias=True, layer_scale=True)
-SWIN = SwinConfig(image_size=(96, 96), width=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4))
+VIT = vit_config(image_size=(64, 64), width=24, num_heads=3, relative_position_bias=True, layer_scale=True)
+SWIN = swin_config(image_size=(96, 96), width=8, depths=(2, 2, 2, 2), num_heads=(1, 2, 2, 4))
 ORACLES = {"upernet_vit": (VIT, vit_names.SEGMENTER), "upernet_swin": (SWIN, swin_names.SEGMENTER)}
 
 
@@ -21,7 +20,7 @@ def oracle(goldens, name):
     encoder, rules = ORACLES[name]
     file = dict(np.load(goldens / f"{name}.npz"))
     source = {key[len("param/") :]: value for key, value in file.items() if key.startswith("param/")}
-    config = SegmenterConfig(encoder.for_dense(), num_classes=5, channels=16, auxiliary_channels=8)
+    config = segmenter_config(encoder.for_dense(), num_classes=5, channels=16, auxiliary_channels=8)
     graphdef, params, statistics = trees.split(lambda rngs: Segmenter(config, rngs=rngs))
     flat = trees.flatten(params) | trees.flatten(statistics)
     arrays = names.import_arrays(source, flat, rules)

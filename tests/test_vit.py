@@ -10,22 +10,23 @@ from localmim_jax import params as trees
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.masking import random_mask
 from localmim_jax.models.positions import grid_bias, relative_rows
-from localmim_jax.models.vit import VARIANTS, ViT, ViTConfig
+from localmim_jax.models.vit import VARIANTS, ViT
+from tests.defaults import vit_config
 
-TINY = ViTConfig(image_size=(16, 24), patch_size=8, width=16, depth=3, num_heads=2)
+TINY = vit_config(image_size=(16, 24), patch_size=8, width=16, depth=3, num_heads=2)
 
 
 @pytest.mark.parametrize(("variant", "millions"), [("vit_ti", 5.5), ("vit_s", 21.6), ("vit_b", 85.6), ("vit_l", 303.1)])
 def test_variants_have_their_published_size(variant, millions):
     """Parameters of the encoder without position embedding, final norm and head."""
-    _, params, _ = trees.split(lambda rngs: ViT(ViTConfig(**VARIANTS[variant]), rngs=rngs))
+    _, params, _ = trees.split(lambda rngs: ViT(vit_config(**VARIANTS[variant]), rngs=rngs))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert count / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 def test_the_papers_taps():
-    assert ViTConfig(depth=12).default_taps == (2, 4, 10, 12)
-    assert ViTConfig(depth=24).default_taps == (2, 4, 22, 24)
+    assert vit_config(depth=12).default_taps == (2, 4, 10, 12)
+    assert vit_config(depth=24).default_taps == (2, 4, 22, 24)
 
 
 def test_masked_patches_do_not_matter():
@@ -56,7 +57,7 @@ def test_a_mask_that_hides_nothing_is_no_mask():
 
 def test_drop_path_ramps_up_and_needs_a_key():
     model = ViT(
-        ViTConfig(image_size=(8, 8), patch_size=8, width=8, depth=5, num_heads=1, drop_path=0.4), rngs=nnx.Rngs(0)
+        vit_config(image_size=(8, 8), patch_size=8, width=8, depth=5, num_heads=1, drop_path=0.4), rngs=nnx.Rngs(0)
     )
     assert [block.drop_path for block in model.blocks] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     images = jnp.ones((64, 8, 8, 3))
@@ -78,7 +79,7 @@ def test_drop_path_ramps_up_and_needs_a_key():
 )
 def test_impossible_configurations(changes, message):
     with pytest.raises(ConfigError, match=message):
-        ViTConfig(**changes)
+        vit_config(**changes)
 
 
 def test_relative_positions_and_layer_scale_start_as_no_change_and_then_count():

@@ -14,7 +14,8 @@ from localmim_jax import params as trees
 from localmim_jax.method.masking import mask_from_noise, to_grid
 from localmim_jax.models import windows
 from localmim_jax.models.positions import relative_position_index
-from localmim_jax.models.swin import Swin, SwinConfig
+from localmim_jax.models.swin import Swin
+from tests.defaults import swin_config
 
 
 def same_window(grid, window, shift):
@@ -208,11 +209,11 @@ class SeesAllAttendsVisible(Swin):
 
 
 ENCODERS = {
-    "windows that fit the grid": SwinConfig(
+    "windows that fit the grid": swin_config(
         image_size=(28, 28), patch_size=2, width=4, depths=(2, 2), num_heads=(1, 2),
         sparse_attention=("packed", "plain"), epsilon2=1e-5,
     ),
-    "not square, windows that shift on their own grid": SwinConfig(
+    "not square, windows that shift on their own grid": swin_config(
         image_size=(32, 64), patch_size=4, width=4, depths=(2, 2), num_heads=(2, 1), window=4, window_rule="pad",
         tap_after_merging=False, sparse_attention=("plain", "packed"),
     ),

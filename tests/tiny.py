@@ -12,16 +12,17 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 from localmim_jax.engine.mesh import make_mesh, place_batch
-from localmim_jax.engine.settings import MeshSettings, OptimizerSettings, RunSettings, ScheduleSettings
+from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import make_train_step
 from localmim_jax.engine.task import Task
 from localmim_jax.params import model_state_of
+from tests.defaults import mesh_settings, optimizer_settings, run_settings, schedule_settings
 
 DIGITS = load_digits()
 RULES = ((r"(kernel)$", True), (r"(bias|scale)$", False))
-SETTINGS = RunSettings(
-    schedule=ScheduleSettings(peak_lr=1e-2, warmup_steps=2), optimizer=OptimizerSettings(ema_decay=0.9)
+SETTINGS = run_settings(
+    schedule=schedule_settings(peak_lr=1e-2, warmup_steps=2), optimizer=optimizer_settings(ema_decay=0.9)
 )
 
 
@@ -98,10 +99,10 @@ TASK = Task(
 
 
 def spec_for(task: Task = TASK, settings: RunSettings = SETTINGS, devices: int = 1, fsdp: int = 1) -> StateSpec:
-    return StateSpec(task, settings, make_mesh(MeshSettings(fsdp=fsdp), jax.devices()[:devices]))
+    return StateSpec(task, settings, make_mesh(mesh_settings(fsdp=fsdp), jax.devices()[:devices]))
 
 
-def optimizer_settings(**changes) -> RunSettings:
+def settings_with_optimizer(**changes) -> RunSettings:
     return dataclasses.replace(SETTINGS, optimizer=dataclasses.replace(SETTINGS.optimizer, **changes))
 
 

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 
 from localmim_jax.engine import distributed, loop
-from localmim_jax.engine.settings import CheckpointSettings, LogSettings, MeshSettings
 from localmim_jax.engine.task import Evaluation
+from tests.defaults import checkpoint_settings, log_settings, mesh_settings
 from tests.test_evaluate import Accuracy, predict, source
 from tests.tiny import SETTINGS, TASK, NormalizedPerceptron, batches
 
@@ -35,9 +35,9 @@ def main(port, count, index, workdir, num_steps):
     )
     settings = dataclasses.replace(
         SETTINGS,
-        mesh=MeshSettings(fsdp=2),
-        log=LogSettings(every_steps=1),
-        checkpoint=CheckpointSettings(every_steps=5),
+        mesh=mesh_settings(fsdp=2),
+        log=log_settings(every_steps=1),
+        checkpoint=checkpoint_settings(every_steps=5),
     )
     summary = loop.run(task, settings, workdir, {"steps": num_steps})
     numbers = {name: float(np.float32(value)) for name, value in summary.evaluations.items()}

@@ -1,6 +1,6 @@
 """Fine-tuning and linear probing on ImageNet-1K."""
 
-from localmim_jax.configs.parts.run import add_layer_decay, imagenet, run
+from localmim_jax.configs.parts.common import add_layer_decay, imagenet, run
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 

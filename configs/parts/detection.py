@@ -1,6 +1,6 @@
 """Object detection and instance segmentation: Mask R-CNN on COCO."""
 
-from localmim_jax.configs.parts.run import images, run
+from localmim_jax.configs.parts.common import images, run
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 

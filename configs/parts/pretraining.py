@@ -1,7 +1,7 @@
 """Pre-training as in the paper: masks, taps, targets and decoders, as in section C of the supplement."""
 
+from localmim_jax.configs.parts.common import imagenet, run
 from localmim_jax.configs.parts.encoders import is_swin
-from localmim_jax.configs.parts.run import imagenet, run
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 

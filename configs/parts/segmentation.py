@@ -1,7 +1,7 @@
 """Semantic segmentation: UperNet on ADE20K."""
 
+from localmim_jax.configs.parts.common import add_layer_decay, images, run
 from localmim_jax.configs.parts.encoders import is_swin
-from localmim_jax.configs.parts.run import add_layer_decay, images, run
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 

@@ -244,7 +244,8 @@ def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], info: "M
     from localmim_jax.tasks import initialize
 
     files.check_empty(directory)
-    checkpointer = Checkpointer(directory / "checkpoints", CheckpointSettings())
+    settings = CheckpointSettings(every_steps=0, every_epochs=0.0, keep_last=1, keep_every_steps=0)
+    checkpointer = Checkpointer(directory / "checkpoints", settings)
     checkpointer.save(0, {"params": unflatten(arrays), "model_state": {}, "ema": {}})
     checkpointer.close()
     write_json(directory / initialize.CONVERTED, json.loads(info_to_json(info)))

@@ -95,7 +95,7 @@ def extract(
     last = lookup.model_config(config).encoder.num_layers
     if not 0 <= layer <= last:
         raise ConfigError(f"--layer={layer}: the layers are 1 to {last}, and 0 is the last")
-    mesh = meshes.make_mesh(MeshSettings())
+    mesh = meshes.make_mesh(MeshSettings(data=-1, fsdp=1))
     data = inputs.data_config(config)
     batch_size = -(-batch_size // mesh.size) * mesh.size
     normalize = inputs.normalizer(config)

@@ -76,7 +76,7 @@ def knn(
         raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
     if not temperature > 0:
         raise ConfigError(f"--temperature={temperature}: it must be above 0")
-    mesh = meshes.make_mesh(MeshSettings())
+    mesh = meshes.make_mesh(MeshSettings(data=-1, fsdp=1))
     config.batch_size = -(-batch_size // mesh.size) * mesh.size
     config.data.data_dir = data_dir or config.data.data_dir
     section = {"name": data, "train_split": train_split, "test_split": test_split}

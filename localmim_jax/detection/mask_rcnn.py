@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray, Real
 
 from localmim_jax.detection import assign, roi, rpn
-from localmim_jax.detection.anchors import SCALE, anchor_centers
+from localmim_jax.detection.anchors import anchor_centers
 from localmim_jax.detection.fpn import FPN, STRIDES
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.base import EncoderConfig, ModelConfig
@@ -27,7 +27,7 @@ Losses = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class MaskRCNNConfig(ModelConfig):
-    """Settings of the detector. The defaults are those of mmdetection's Mask R-CNN, which the paper trains.
+    """Settings of the detector.
 
     Attributes:
         encoder: backbone, as returned by `EncoderConfig.for_dense`.
@@ -52,19 +52,19 @@ class MaskRCNNConfig(ModelConfig):
     with_statistics: ClassVar[bool] = True
 
     encoder: EncoderConfig
-    num_classes: int = 80
-    channels: int = 256
-    box_head_width: int = 1024
-    mask_convs: int = 4
-    anchor_scale: float = SCALE
-    rpn_samples: int = 256
-    roi_samples: int = 512
-    pre_nms_top_n: int = 2000
-    pre_nms_top_n_test: int = 1000
-    post_nms_top_n: int = 1000
-    sampling_ratio: int = 0
-    score_threshold: float = 0.05
-    detections: int = 100
+    num_classes: int
+    channels: int
+    box_head_width: int
+    mask_convs: int
+    anchor_scale: float
+    rpn_samples: int
+    roi_samples: int
+    pre_nms_top_n: int
+    pre_nms_top_n_test: int
+    post_nms_top_n: int
+    sampling_ratio: int
+    score_threshold: float
+    detections: int
 
     def __post_init__(self) -> None:
         counts = ("num_classes", "channels", "box_head_width", "detections")

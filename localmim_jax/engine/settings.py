@@ -1,6 +1,7 @@
 """The settings of a run besides its task: frozen dataclasses, validated when they are made.
 
-`tasks/` builds them from the config, whose keys have the same names.
+`tasks/` builds them from the config, whose keys have the same names. Values are the recipes': a field has a
+default only if there are recipes without its key.
 """
 
 import dataclasses
@@ -41,16 +42,16 @@ class OptimizerSettings:
         max_bad_steps: number of skipped (non-finite) steps in a row that ends the run.
     """
 
-    name: str = "adamw"
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
+    name: str
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    clip_norm: float | None
+    ema_decay: float | None
+    max_bad_steps: int
     momentum: float = 0.9
-    weight_decay: float = 0.05
     layer_decay: float | None = None
-    clip_norm: float | None = None
-    ema_decay: float | None = None
-    max_bad_steps: int = 10
 
     def __post_init__(self):
         _one_of("optimizer.name", self.name, ("adamw", "lars", "momentum"))
@@ -82,13 +83,13 @@ class ScheduleSettings:
             both are given.
     """
 
-    kind: str = "cosine"
-    base_lr: float | None = None
-    peak_lr: float | None = None
-    min_lr: float = 0.0
-    warmup_epochs: float = 0.0
-    warmup_steps: int | None = None
-    warmup_lr: float = 0.0
+    kind: str
+    base_lr: float | None
+    peak_lr: float | None
+    min_lr: float
+    warmup_epochs: float
+    warmup_steps: int | None
+    warmup_lr: float
     milestone_epochs: tuple[float, ...] = ()
     milestones: tuple[int, ...] = ()
 
@@ -132,8 +133,8 @@ class ScheduleSettings:
 class MeshSettings:
     """The device mesh, `data` x `fsdp`. -1 for one of them takes the remaining devices."""
 
-    data: int = -1
-    fsdp: int = 1
+    data: int
+    fsdp: int
 
     def __post_init__(self):
         for key in ("data", "fsdp"):
@@ -152,10 +153,10 @@ class CheckpointSettings:
         keep_every_steps: checkpoints at multiples of this step are never removed; 0 for none.
     """
 
-    every_steps: int = 0
-    every_epochs: float = 0.0
-    keep_last: int = 2
-    keep_every_steps: int = 0
+    every_steps: int
+    every_epochs: float
+    keep_last: int
+    keep_every_steps: int
 
     def __post_init__(self):
         for key in ("every_steps", "every_epochs", "keep_every_steps"):
@@ -179,9 +180,9 @@ class LogSettings:
         notes: free text recorded with the run.
     """
 
-    every_steps: int = 50
-    profile_at: int = 0
-    notes: str = ""
+    every_steps: int
+    profile_at: int
+    notes: str
 
     def __post_init__(self):
         _finite("log.every_steps", self.every_steps, 1)
@@ -199,13 +200,13 @@ class RunSettings:
     """
 
     schedule: ScheduleSettings
-    optimizer: OptimizerSettings = OptimizerSettings()
-    mesh: MeshSettings = MeshSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    log: LogSettings = LogSettings()
-    seed: int = 0
-    accum_steps: int = 1
-    dtype: str = "float32"
+    optimizer: OptimizerSettings
+    mesh: MeshSettings
+    checkpoint: CheckpointSettings
+    log: LogSettings
+    seed: int
+    accum_steps: int
+    dtype: str
 
     def __post_init__(self):
         _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must be in [0, 2**31)")

@@ -22,7 +22,6 @@ from localmim_jax.method.targets import TargetConfig, make_targets
 from localmim_jax.models.base import EncoderConfig, ModelConfig
 from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.mask import Mask
-from localmim_jax.models.vit import ViTConfig
 
 
 class LocalMIM(nnx.Module):
@@ -105,15 +104,15 @@ class LocalMIMConfig(ModelConfig):
 
     kind: ClassVar[str] = "pretrain"
 
-    encoder: EncoderConfig = ViTConfig()
-    taps: tuple[int, ...] = (2, 4, 10, 12)
-    target: TargetConfig = TargetConfig()
-    decoder_width: int | tuple[int, ...] | None = None
-    decoder_num_heads: int = 8
-    decoder_depth: int = 1
-    mask_ratio: float = 0.75
+    encoder: EncoderConfig
+    taps: tuple[int, ...]
+    target: TargetConfig
+    decoder_width: int | tuple[int, ...] | None
+    decoder_num_heads: int
+    decoder_depth: int
+    mask_ratio: float
+    fusion: tuple[int, ...]
     num_masks: int | None = None
-    fusion: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         encoder, cells = self.encoder, self.target.cells

@@ -30,10 +30,10 @@ class TargetConfig:
         hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter; None for none.
     """
 
-    kind: Literal["hog", "pixels"] = "hog"
-    cells: tuple[int, ...] = (4, 8, 16, 32)
-    bins: int = 18
-    hog_bias: tuple[tuple[float, float], ...] | None = None
+    kind: Literal["hog", "pixels"]
+    cells: tuple[int, ...]
+    bins: int
+    hog_bias: tuple[tuple[float, float], ...] | None
 
     def __post_init__(self) -> None:
         if self.kind not in ("hog", "pixels"):

@@ -16,7 +16,6 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks
 from localmim_jax.models.base import EncoderConfig, ModelConfig
 from localmim_jax.models.info import ModelInfo
-from localmim_jax.models.vit import ViTConfig
 
 BATCH_NORM_EPSILON = 1e-6  # MAE's linear probe
 BATCH_NORM_MOMENTUM = 0.9  # 1 - torch's 0.1
@@ -37,12 +36,12 @@ class ClassifierConfig(ModelConfig):
 
     kind: ClassVar[str] = "classifier"
 
-    encoder: EncoderConfig = ViTConfig(position="learned")
-    num_classes: int = 1000
-    pool: Literal["mean", "class"] = "mean"
-    head_order: Literal["pool_norm", "norm_pool"] = "pool_norm"
-    head_std: float = 2e-5
-    batch_norm: bool = False
+    encoder: EncoderConfig
+    num_classes: int
+    pool: Literal["mean", "class"]
+    head_order: Literal["pool_norm", "norm_pool"]
+    head_std: float
+    batch_norm: bool
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

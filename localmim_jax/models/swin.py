@@ -34,7 +34,7 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class SwinConfig(EncoderConfig):
-    """A Swin transformer. The defaults are Swin-B at 224 px, as it is pre-trained.
+    """A Swin transformer.
 
     Attributes:
         image_size: (h, w) in pixels that the windows are fitted to; pre-training needs multiples of a mask unit.
@@ -69,23 +69,23 @@ class SwinConfig(EncoderConfig):
     prediction_init: ClassVar[Literal["conv", "linear"]] = "linear"
     weight_decay: ClassVar[Mapping[str, decay.Rules]] = decay.SWIN
 
-    image_size: tuple[int, int] = (224, 224)
-    patch_size: int = 4
-    in_channels: int = 3
-    width: int = 128
-    depths: tuple[int, ...] = (2, 2, 18, 2)
-    num_heads: tuple[int, ...] = (4, 8, 16, 32)
-    window: int = 7
+    image_size: tuple[int, int]
+    patch_size: int
+    in_channels: int
+    width: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window: int
+    mlp_ratio: float
+    drop_path: float
+    dtype: Any
+    remat: bool
+    attention: Literal["xla", "cudnn"]
     window_rule: Literal["shrink", "pad"] = "shrink"
     tap_after_merging: bool = True
     sparse_attention: tuple[Literal["packed", "plain"], ...] | None = None
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
     epsilon: float = 1e-6
     epsilon2: float | None = None
-    dtype: Any = jnp.float32
-    remat: bool = False
-    attention: Literal["xla", "cudnn"] = "xla"
 
     def __post_init__(self) -> None:
         stages = len(self.depths)

@@ -33,7 +33,7 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig(EncoderConfig):
-    """A vision transformer. The defaults are ViT-B/16 at 224 px.
+    """A vision transformer.
 
     Attributes:
         image_size: (h, w) in pixels, both divisible by patch_size.
@@ -60,18 +60,18 @@ class ViTConfig(EncoderConfig):
     prediction_init: ClassVar[Literal["conv", "linear"]] = "conv"
     weight_decay: ClassVar[Mapping[str, decay.Rules]] = decay.VIT
 
-    image_size: tuple[int, int] = (224, 224)
-    patch_size: int = 16
-    in_channels: int = 3
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
+    image_size: tuple[int, int]
+    patch_size: int
+    in_channels: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float
+    drop_path: float
+    dtype: Any
+    remat: bool
+    attention: Literal["xla", "cudnn"]
     epsilon: float = 1e-6
-    dtype: Any = jnp.float32
-    remat: bool = False
-    attention: Literal["xla", "cudnn"] = "xla"
     position: Literal["fixed", "learned"] = "fixed"
     relative_position_bias: bool = False
     layer_scale: bool = False

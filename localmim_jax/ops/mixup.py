@@ -24,10 +24,10 @@ class MixConfig:
         label_smoothing: fraction of each target that is spread evenly over all classes, in [0, 1).
     """
 
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    switch_prob: float = 0.5
-    label_smoothing: float = 0.1
+    mixup: float
+    cutmix: float
+    switch_prob: float
+    label_smoothing: float
 
     def __post_init__(self) -> None:
         if self.mixup < 0 or self.cutmix < 0:

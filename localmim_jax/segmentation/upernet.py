@@ -53,13 +53,13 @@ class SegmenterConfig(ModelConfig):
     position_interpolation: ClassVar[Literal["bicubic", "bilinear"]] = "bilinear"
 
     encoder: EncoderConfig
-    num_classes: int = 150
-    taps: tuple[int, ...] | None = None
-    channels: int = 768
-    auxiliary_channels: int = 256
-    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
-    dropout: float = 0.1
-    auxiliary_weight: float = 0.4
+    num_classes: int
+    taps: tuple[int, ...] | None
+    channels: int
+    auxiliary_channels: int
+    pool_scales: tuple[int, ...]
+    dropout: float
+    auxiliary_weight: float
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= MAX_CLASSES:
