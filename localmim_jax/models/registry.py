@@ -6,8 +6,9 @@ from typing import Any
 from localmim_jax.models.base import EncoderConfig
 from localmim_jax.models.swin import SwinConfig
 from localmim_jax.models.vit import ViTConfig
+from localmim_jax.models.vit_reg import ViTRegConfig
 
-KINDS: dict[str, type[EncoderConfig]] = {kind.family: kind for kind in (ViTConfig, SwinConfig)}
+KINDS: dict[str, type[EncoderConfig]] = {kind.family: kind for kind in (ViTConfig, SwinConfig, ViTRegConfig)}
 
 # name: (kind of backbone, fields of its config)
 VARIANTS: dict[str, tuple[type[EncoderConfig], Mapping[str, Any]]] = {

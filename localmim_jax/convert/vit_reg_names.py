@@ -1,0 +1,42 @@
+"""Names of a ViT with registers in files of timm: a ViT's, and `reg_token`; `pos_embed` is of the patches alone."""
+
+import dataclasses
+
+import numpy as np
+
+from localmim_jax.convert import names, vit_names
+from localmim_jax.convert.naming import Arrays, Naming, Scheme, TransformersModel
+from localmim_jax.convert.weights import Weights
+
+REGISTERS = ("encoder/register_tokens", "reg_token", "positions")  # a table of tokens has a table's layout
+ENCODER = (*vit_names.ENCODER, REGISTERS)
+
+
+class ViTRegNaming(vit_names.ViTNaming):
+    """The names of a ViT with registers."""
+
+    encoder = ENCODER
+    num_prefix_positions = 0
+
+    def recognize(self, arrays: Arrays, origin: str) -> Scheme | None:
+        """timm's names with no_embed_class=True."""
+        scheme = super().recognize(arrays, origin) if "reg_token" in arrays else None
+        if scheme is None:
+            return None
+        info = dataclasses.replace(scheme.info, family="vit_reg")
+        return Scheme(info, (*scheme.rules, REGISTERS), scheme.ignored)
+
+    def rules(self, weights: Weights) -> names.Rules:
+        """A ViT's, and the registers'."""
+        return (*super().rules(weights), REGISTERS)
+
+    def release(self, weights: Weights) -> dict[str, np.ndarray]:
+        """The release has no registers."""
+        return Naming.release(self, weights)
+
+    def transformers(self, weights: Weights) -> TransformersModel:
+        """Transformers' ViT has no registers."""
+        return Naming.transformers(self, weights)
+
+
+NAMING = ViTRegNaming()
