@@ -5,7 +5,7 @@
 
 
 class UserError(Exception):
-    """Something the user can put right. Its text is one line: what is wrong, where, and what to do."""
+    """An error that the user can fix. Its text is one line: what is wrong, where, and what to do."""
 
     exit_code = 2
 
