@@ -92,8 +92,8 @@ class EvalTransform:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
-    """For a source whose images need nothing more, such as the fake one."""
+class Passthrough:
+    """The image as it is, for a source whose images already have their final size, such as the fake one."""
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"image": example["image"], **label_of(example)}

@@ -91,17 +91,6 @@ class DataConfig:
             raise ConfigError(f"data.max_bad_fraction is {self.max_bad_fraction}; it must be between 0 and 1")
 
 
-def host_batch(batch_size: int, process_count: int) -> int:
-    """Examples of the global batch that each host reads.
-
-    Raises:
-        ConfigError: the batch does not divide among the hosts.
-    """
-    if batch_size % process_count:
-        raise ConfigError(f"batch_size is {batch_size}; it must be a multiple of the {process_count} processes")
-    return batch_size // process_count
-
-
 def available_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

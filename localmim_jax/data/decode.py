@@ -5,6 +5,7 @@ and a uint8 array [h, w, c] otherwise; `to_array` makes the array of either.
 """
 
 import io
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -92,6 +93,30 @@ def decode(image: bytes | np.ndarray, channels: int) -> Picture:
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
     return Encoded(image).pixels(channels)
+
+
+def read_file(path: str | Path) -> bytes:
+    """An encoded image, as the file has it.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DecodeError(f"the file cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
+    """(height, width) in pixels of an encoded image, of which only the header is read, or of an array.
+
+    Raises:
+        DecodeError: the header cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return image.shape[:2]
+    encoded = Encoded(image)
+    return encoded.height, encoded.width
 
 
 def decode_indices(data: bytes) -> np.ndarray:
