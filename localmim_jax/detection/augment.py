@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from localmim_jax.data.augment import BILINEAR, mirror, resize
-from localmim_jax.data.decode import DecodeError, Picture, decode, size_of, to_array
+from localmim_jax.data.augment import BILINEAR, flip, resize
+from localmim_jax.data.decode import DecodeError, ImageLike, decode, size_of, to_array
 from localmim_jax.detection.source import Objects
 from localmim_jax.errors import ConfigError
 
@@ -79,7 +79,7 @@ class DetectionTransform:
         size = fitted(region[3] - region[1], region[2] - region[0], short_side, self.long_side, bucket)
         flipped = self.flip and rng.random() < 0.5
         resized = resize(picture, size, region, BILINEAR)
-        image = pad(to_array(mirror(resized) if flipped else resized), bucket)
+        image = pad(to_array(flip(resized) if flipped else resized), bucket)
         return {"image": image, "size": np.array(size, np.float32)} | self._truth(example, region, size, flipped)
 
     def _crop(self, height: int, width: int, rng: np.random.Generator) -> Box:
@@ -133,7 +133,7 @@ class DetectionEvalTransform:
     def __call__(self, example: dict[str, Any], bucket: Size, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return self.of(read(example), bucket)
 
-    def of(self, picture: Picture, bucket: Size) -> dict[str, np.ndarray]:
+    def of(self, picture: ImageLike, bucket: Size) -> dict[str, np.ndarray]:
         """The same for a picture that is of no dataset."""
         height, width = size_of(picture)
         size = fitted(height, width, self.short_side, self.long_side, bucket)
@@ -141,7 +141,7 @@ class DetectionEvalTransform:
         return {"image": image, "size": np.array(size, np.float32), "original": np.array([height, width], np.int32)}
 
 
-def read(example: dict[str, Any]) -> Picture:
+def read(example: dict[str, Any]) -> ImageLike:
     """The decoded image of an example.
 
     Raises:
