@@ -9,10 +9,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from localmim_jax.data.config import DataConfig
+from localmim_jax.data.pipeline import eval_batches
 from localmim_jax.detection import roi, shapes
 from localmim_jax.detection.augment import DetectionEvalTransform, rasterise
-from localmim_jax.detection.batches import eval_batches
 from localmim_jax.detection.boxes import ROI_STDS, encode
+from localmim_jax.detection.buckets import make_buckets
 from localmim_jax.detection.coco import CocoSource
 from localmim_jax.detection.coco_ap import Categories, CocoAP, to_original
 from localmim_jax.errors import DataError, StorageError
@@ -61,7 +62,8 @@ def evaluate(source, change=lambda outputs: outputs, results=None, pictures=0):
     metric = CocoAP(
         source.dataset, source.image_id, Categories(source.category_ids, source.class_names), results, pictures
     )
-    for batch in eval_batches(config, source, DetectionEvalTransform(120, 192), 4):
+    buckets = make_buckets(source, config.image_size)
+    for batch in eval_batches(config, source, 4, transform=DetectionEvalTransform(120, 192), groups=buckets):
         outputs = change(jax.device_get(perfect(*truth_of(source, batch), batch["size"])))
         valid = batch["valid"]
         metric.update({k: v[valid] for k, v in outputs.items()}, {k: v[valid] for k, v in batch.items()})

@@ -1,6 +1,6 @@
 import pytest
 
-from localmim_jax.data.config import DataConfig, host_batch
+from localmim_jax.data.config import DataConfig
 from localmim_jax.errors import ConfigError
 
 GOOD = {"name": "digits", "image_size": (32, 48), "batch_size": 8}
@@ -38,9 +38,3 @@ def test_good_values_pass():
 def test_bad_values_are_named_with_what_is_legal(changes, words):
     with pytest.raises(ConfigError, match=words):
         DataConfig(**GOOD | changes)
-
-
-def test_a_batch_divides_among_hosts():
-    assert host_batch(12, 3) == 4
-    with pytest.raises(ConfigError, match="batch_size is 12; it must be a multiple of the 5 processes"):
-        host_batch(12, 5)

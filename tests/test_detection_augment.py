@@ -40,7 +40,7 @@ def seen(example):
 
 
 def test_resized_and_padded_in_the_bucket(source):
-    example = PLAIN(source, 1, (96, 160), np.random.default_rng(0))
+    example = PLAIN(source[1], (96, 160), np.random.default_rng(0))
     np.testing.assert_array_equal(example["size"], [80, 120])
     assert example["image"].shape == (96, 160, 3)
     assert not example["image"][80:].any()
@@ -56,7 +56,7 @@ def test_crops_and_flips_move_box_mask_and_pixels_together(source):
     transform = dataclasses.replace(PLAIN, crop_probability=0.7, flip=True, short_sides=(60, 80, 96))
     found, whole, empty = 0, 0, 0
     for seed in range(60):
-        example = transform(source, 1, (96, 160), np.random.default_rng(seed))
+        example = transform(source[1], (96, 160), np.random.default_rng(seed))
         h, w = example["size"]
         assert h <= 96
         assert w <= 160
@@ -73,7 +73,7 @@ def test_crops_and_flips_move_box_mask_and_pixels_together(source):
         whole += abs((box[2] - box[0]) / (box[3] - box[1]) - 1.5) < 0.02
     assert found > 40
     assert 10 < whole < 50, "some crops cut the object, some do not"
-    again = transform(source, 1, (96, 160), np.random.default_rng(59))
+    again = transform(source[1], (96, 160), np.random.default_rng(59))
     np.testing.assert_array_equal(again["image"], example["image"])
 
 
@@ -88,7 +88,7 @@ def test_a_flip_mirrors_the_mask_as_it_does_the_pixels(tmp_path):
     source, sides = CocoSource(str(root), "val"), set()
     transform = dataclasses.replace(PLAIN, flip=True, short_sides=(40,))
     for seed in range(10):
-        example = transform(source, 1, (96, 160), np.random.default_rng(seed))
+        example = transform(source[1], (96, 160), np.random.default_rng(seed))
         left, top, right, bottom = example["boxes"][0].round().astype(int)
         pixels = example["image"][top:bottom, left:right, 0] > 127
         mask = np.asarray(Image.fromarray(example["masks"][0]).resize((right - left, bottom - top), 0)) > 0
@@ -105,7 +105,7 @@ def test_a_crop_that_stands_is_made_to_fit_a_lying_bucket():
 
 
 def test_evaluation_keeps_the_ratio_and_tells_the_original(source):
-    example = DetectionEvalTransform(48, 100)(source, 1, (64, 96), np.random.default_rng(0))
+    example = DetectionEvalTransform(48, 100)(source[1], (64, 96), np.random.default_rng(0))
     np.testing.assert_array_equal(example["size"], [48, 72])
     np.testing.assert_array_equal(example["original"], [40, 60])
     np.testing.assert_allclose(seen(example), [24, 12, 60, 36], atol=1)
@@ -136,4 +136,4 @@ def test_damaged_masks_and_wrong_sizes_are_named(source, tmp_path):
         rasterise({"counts": "x", "size": "y"}, (0, 0, 5, 5), (40, 60), 8)
     Image.fromarray(np.zeros((10, 60, 3), np.uint8)).save(tmp_path / "val" / "2.png")
     with pytest.raises(DecodeError, match="it is 10 x 60 pixels, and its annotation says 40 x 60"):
-        PLAIN(source, 2, (96, 160), np.random.default_rng(0))
+        PLAIN(source[2], (96, 160), np.random.default_rng(0))

@@ -9,7 +9,8 @@ from PIL import Image
 
 from localmim_jax.data.decode import DecodeError
 from localmim_jax.data.folder import FolderSource
-from localmim_jax.data.sources import open_source, require_same_classes
+from localmim_jax.data.source import require_same_classes
+from localmim_jax.data.sources import open_source
 from localmim_jax.errors import DataError
 
 

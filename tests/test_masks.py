@@ -4,7 +4,8 @@ from PIL import Image
 
 from localmim_jax.data.decode import DecodeError
 from localmim_jax.errors import DataError
-from localmim_jax.segmentation.sources import IGNORED, FakeMasks, MaskFolder, check_examples, open_masks
+from localmim_jax.segmentation.source import IGNORED
+from localmim_jax.segmentation.sources import FakeMasks, MaskFolder, check_examples, open_masks
 
 CLASSES = ("wall", "sky", "tree")
 

@@ -10,7 +10,10 @@ from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import DecodeError
 from localmim_jax.data.pipeline import eval_batches, train_batches
-from localmim_jax.data.sources import FakeSource, Source
+from localmim_jax.data.plan import one_group
+from localmim_jax.data.shard import Shard
+from localmim_jax.data.source import Source
+from localmim_jax.data.sources import FakeSource
 from localmim_jax.errors import ConfigError, DataError
 
 
@@ -62,7 +65,9 @@ def test_every_example_once_an_epoch_over_any_number_of_hosts(count, batch, host
     epochs = 3
     steps = -(-epochs * count // batch)
     source = Numbered(count)
-    parts = [take(train_batches(config(batch), source, 0, steps, host, hosts), steps + 1) for host in range(hosts)]
+    parts = [
+        take(train_batches(config(batch), source, 0, steps, Shard(host, hosts)), steps + 1) for host in range(hosts)
+    ]
     assert [len(part) for part in parts] == [steps] * hosts
     line = np.concatenate([part[step]["id"] for step in range(steps) for part in parts])
     orders = [line[epoch * count : (epoch + 1) * count].tolist() for epoch in range(epochs)]
@@ -154,7 +159,7 @@ def test_a_bad_example_is_named_once_and_replaced_by_the_same_other_one(tmp_path
 def test_each_host_has_its_own_list(tmp_path):
     source = Numbered(4, {1})
     for host in range(2):
-        take(train_batches(config(8, max_bad_fraction=0.5), source, 0, 4, host, 2, bad_list=tmp_path / "bad"), 4)
+        take(train_batches(config(8, max_bad_fraction=0.5), source, 0, 4, Shard(host, 2), bad_list=tmp_path / "bad"), 4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "bad.1"]
 
 
@@ -179,9 +184,9 @@ def test_a_label_out_of_range_is_named(label):
 
 def test_the_batch_must_divide_among_the_hosts():
     with pytest.raises(ConfigError, match="multiple of the 2 processes"):
-        train_batches(config(5), Numbered(20), process_count=2)
+        train_batches(config(5), Numbered(20), shard=Shard(0, 2))
     with pytest.raises(ConfigError, match="multiple of the 2 processes"):
-        eval_batches(config(6), Numbered(20), 5, process_count=2)
+        eval_batches(config(6), Numbered(20), 5, Shard(0, 2))
 
 
 class KeepsTheMiddle:
@@ -204,7 +209,7 @@ def test_another_transform():
 @pytest.mark.parametrize("hosts", [1, 2, 3])
 @pytest.mark.parametrize(("count", "batch"), [(13, 6), (12, 6), (5, 12), (1, 6)])
 def test_an_evaluation_sees_everything_once(hosts, count, batch):
-    parts = [list(eval_batches(config(1), Numbered(count), batch, host, hosts)) for host in range(hosts)]
+    parts = [list(eval_batches(config(1), Numbered(count), batch, Shard(host, hosts))) for host in range(hosts)]
     assert [len(part) for part in parts] == [-(-count // batch)] * hosts
     whole = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
     seen, valid = ids(whole), np.concatenate([b["valid"] for b in whole])
@@ -218,10 +223,10 @@ def test_an_evaluation_sees_everything_once(hosts, count, batch):
 
 
 def test_an_evaluation_of_a_few_examples_takes_them_from_everywhere():
-    batches = list(eval_batches(config(1), Numbered(100), 4, max_examples=10))
+    batches = list(eval_batches(config(1), Numbered(100), 4, groups=one_group(100, 10)))
     assert ids(batches)[:10].tolist() == list(range(0, 100, 10))
     assert sum(batch["valid"].sum() for batch in batches) == 10
-    few = eval_batches(config(1), Numbered(7), 7, max_examples=10)
+    few = eval_batches(config(1), Numbered(7), 7, groups=one_group(7, 10))
     assert ids(few).tolist() == list(range(7))
 
 
@@ -237,7 +242,7 @@ def test_an_evaluation_with_its_own_transform_and_in_processes():
     assert_same(list(eval_batches(workers, Numbered(10), 4, transform=EvalTransform((8, 8), 1, 12))), expected)
 
 
-def test_fake_images_are_finished_and_the_same_every_time():
+def test_fake_images_have_their_final_size_and_the_same_every_time():
     source = FakeSource(10, (4, 6), 5, "train")
     settings = config(6, name="fake", channels=5)
     batches = take(train_batches(settings, source), 3)

@@ -2,7 +2,8 @@ import numpy as np
 from PIL import Image
 
 from localmim_jax.segmentation import regions
-from localmim_jax.segmentation.sources import IGNORED, check_examples, open_masks
+from localmim_jax.segmentation.source import IGNORED
+from localmim_jax.segmentation.sources import check_examples, open_masks
 
 
 def test_masks_follow_tone_and_texture():

@@ -131,6 +131,6 @@ def images_of(config: ConfigDict, count: int, split: str = "") -> Iterator[tuple
         raise ConfigError(f"--images={count}: at least 1 is needed")
     data = inputs.data_config(config)
     source, normalize = inputs.open_split(data, split=split), inputs.normalizer(config)
-    resize = max(config.image_size) if source.finished or min(config.image_size) < 64 else 0
-    for batch in inputs.evaluation_batches(data, source, min(config.batch_size, count), resize, count):
+    resize = max(config.image_size) if source.passthrough or min(config.image_size) < 64 else 0
+    for batch in inputs.center_crops(data, source, min(config.batch_size, count), resize, count):
         yield normalize(jax.numpy.asarray(batch["image"])), np.asarray(batch["valid"])

@@ -27,7 +27,8 @@ from localmim_jax.data.builders.reencode import Converter
 from localmim_jax.data.builders.write import write_copy
 from localmim_jax.data.config import DataConfig, available_cores
 from localmim_jax.data.pipeline import train_batches
-from localmim_jax.data.sources import Source, open_source
+from localmim_jax.data.source import Source
+from localmim_jax.data.sources import open_source
 
 SIZE = (224, 224)
 BATCH = 64

@@ -110,7 +110,7 @@ def extract(
     params = meshes.place_state(params, meshes.state_shardings(mesh, params))
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
-        for batch in inputs.evaluation_batches(data, source, batch_size):
+        for batch in inputs.center_crops(data, source, batch_size):
             values = compute(params, meshes.place_batch(mesh, {"image": batch["image"]}))
             labels = {"labels": batch["label"]} if source.labeled else {}
             yield {name: np.asarray(array)[batch["valid"]] for name, array in {kind: values, **labels}.items()}

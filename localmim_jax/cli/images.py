@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from localmim_jax.data.decode import DecodeError, Picture, decode
+from localmim_jax.data.decode import DecodeError, ImageLike, decode
 from localmim_jax.errors import DataError, StorageError
 
 
@@ -36,7 +36,7 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
-def read(image: str) -> Picture:
+def read(image: str) -> ImageLike:
     """An image file, upright, RGB. Raises DataError with its name."""
     path = Path(image).expanduser()
     try:

@@ -43,8 +43,9 @@ def main(options: flags.FlagValues) -> None:
     common_flags.require(options, name="tfds:imagenet2012")
     from localmim_jax.data import tfds_source
     from localmim_jax.data.builders.reencode import Converter
+    from localmim_jax.data.storage import default_dir
 
-    data_dir = tfds_source.default_dir(options.data_dir)
+    data_dir = default_dir(options.data_dir)
     if options.save_as:
         copy(
             options.name,

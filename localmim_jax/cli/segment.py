@@ -41,7 +41,7 @@ def main(options: flags.FlagValues) -> None:
     common_flags.require_images(options)
     from localmim_jax.segmentation import miou, overlay
     from localmim_jax.segmentation.predict import class_names
-    from localmim_jax.segmentation.sources import stored
+    from localmim_jax.segmentation.source import stored
 
     config = run_config(options)
     names = class_names(config, options.checkpoint)

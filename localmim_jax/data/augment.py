@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.decode import Encoded, Picture, decode, size_of, to_array
+from localmim_jax.data.decode import Encoded, ImageLike, decode, size_of, to_array
 from localmim_jax.errors import ConfigError
 
 Crop = tuple[int, int, int, int]
@@ -45,19 +45,19 @@ class TrainTransform:
         image = self.crop(example["image"], rng)
         return {"image": to_array(image), **label_of(example)}
 
-    def crop(self, data: bytes | np.ndarray, rng: np.random.Generator) -> Picture:
-        """A random crop of an encoded image or array, resized to `image_size` and perhaps mirrored."""
-        image: Picture
+    def crop(self, data: bytes | np.ndarray, rng: np.random.Generator) -> ImageLike:
+        """A random crop of an encoded image or array, resized to `image_size` and flipped at random."""
+        image: ImageLike
         if self.fast_decode and not isinstance(data, np.ndarray):
             image = self._fast_crop(Encoded(data), rng)
         else:
             image = decode(data, self.channels)
-            # Cut first: nothing outside the crop bleeds in, and the whole image's memory is free for the resized one.
-            image = cut(image, random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio))
+            # Crop first: nothing outside the crop bleeds in, and the whole image's memory is free for the resized one.
+            image = crop(image, random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio))
             image = resize(image, self.image_size)
-        return mirror(image) if self.flip and rng.random() < 0.5 else image
+        return flip(image) if self.flip and rng.random() < 0.5 else image
 
-    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> Picture:
+    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> ImageLike:
         top, left, height, width = random_resized_crop(
             rng, encoded.height, encoded.width, self.crop_scale, self.crop_ratio
         )
@@ -92,8 +92,8 @@ class EvalTransform:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
-    """For a source whose images need nothing more, such as the fake one."""
+class Passthrough:
+    """The image as it is, for a source whose images already have their final size, such as the fake one."""
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {"image": example["image"], **label_of(example)}
@@ -129,8 +129,8 @@ def random_resized_crop(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def center_crop(image: Picture, image_size: tuple[int, int], short_side: int) -> Picture:
-    """The image resized (bicubic) to cover `image_size` with `short_side` pixels, and cut at the center.
+def center_crop(image: ImageLike, image_size: tuple[int, int], short_side: int) -> ImageLike:
+    """The image resized (bicubic) to cover `image_size` with `short_side` pixels, and center-cropped.
 
     With `short_side` below the short side of `image_size`, the image just covers it.
     """
@@ -148,29 +148,32 @@ def center_crop(image: Picture, image_size: tuple[int, int], short_side: int) ->
         return resize(image, image_size, box)
     if (new_height, new_width) != (height, width):
         image = resize(image, (new_height, new_width))
-    return cut(image, (top, left, *image_size))
+    return crop(image, (top, left, *image_size))
 
 
 def resize(
-    image: Picture, size: tuple[int, int], box: tuple[float, float, float, float] | None = None, resample: Any = BICUBIC
-) -> Picture:
-    """The picture, or a `box` of it (left, top, right, bottom), at `size` (height, width), with antialiasing."""
+    image: ImageLike,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None = None,
+    resample: Any = BICUBIC,
+) -> ImageLike:
+    """The image, or a `box` of it (left, top, right, bottom), resized to `size` (height, width), with antialiasing."""
     if isinstance(image, Image.Image):
         return image.resize(size[::-1], resample, box)
     planes = [Image.fromarray(np.ascontiguousarray(image[:, :, i])) for i in range(image.shape[2])]
     return np.stack([np.asarray(plane.resize(size[::-1], resample, box)) for plane in planes], axis=-1)
 
 
-def cut(image: Picture, crop: Crop) -> Picture:
+def crop(image: ImageLike, box: Crop) -> ImageLike:
     """The pixels inside a crop that lies within the image."""
-    top, left, height, width = crop
+    top, left, height, width = box
     if isinstance(image, np.ndarray):
         return image[top : top + height, left : left + width]
     return image.crop((left, top, left + width, top + height))
 
 
-def mirror(image: Picture) -> Picture:
-    """Left and right exchanged."""
+def flip(image: ImageLike) -> ImageLike:
+    """The image flipped horizontally."""
     if isinstance(image, np.ndarray):
         return image[:, ::-1]
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,4 +1,4 @@
-"""Examples that cannot be decoded: named once in a list, counted, and too many of them end the run."""
+"""Undecodable examples: each is listed once, and too many of them stop the run."""
 
 import fcntl
 import math
@@ -12,16 +12,16 @@ from localmim_jax.errors import DataError, StorageError
 
 
 class BadExamples:
-    """The bad examples of one source that a run has met; safe to share between threads and to send to processes.
+    """The undecodable examples of one source, as a run finds them. Threads may share it, and it can be pickled.
 
     With a file, that file is the state: one line "id <tab> name <tab> reason" each, also those of an earlier part of
     the run and of other processes of this machine. Without one, this process counts its own.
 
     Args:
-        source: what the examples belong to, for messages.
-        num_examples: of the source.
-        max_fraction: share of them that may be bad; the limit is rounded up to whole examples.
-        path: the list; None keeps none.
+        source: name of the source, for messages.
+        num_examples: number of examples of the source.
+        max_fraction: fraction of them that may be bad; the limit is rounded up to whole examples.
+        path: file of the list; None for none.
     """
 
     def __init__(self, source: str, num_examples: int, max_fraction: float, path: Path | None = None):
@@ -39,7 +39,7 @@ class BadExamples:
         self.__dict__.update(state, _lock=threading.Lock())
 
     def add(self, index: int, name: str, reason: str) -> None:
-        """Notes one bad example, again at no cost.
+        """Adds one bad example; adding it again does nothing.
 
         Raises:
             DataError: with it there are more than the limit.

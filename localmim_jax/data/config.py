@@ -1,4 +1,4 @@
-"""What the input of a run is: read once from the recipe, checked when made, the same on every host."""
+"""The input settings of a run: read once from the recipe, validated when made, the same on every host."""
 
 import dataclasses
 import math
@@ -17,23 +17,23 @@ class DataConfig:
     """Where images come from and how they are augmented.
 
     Attributes:
-        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; see `data.detection_sources` for
-            detection's and `data.masks` for segmentation's.
-        image_size: (height, width) in pixels of the finished images.
+        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; see `detection.sources` and
+            `segmentation.sources` for theirs.
+        image_size: (height, width) in pixels of the images in a batch.
         batch_size: global, over all hosts.
-        seed: of order, crops and flips.
-        split: "train", "validation", "test", or whatever the source has.
+        seed: seed of order, crops and flips.
+        split: "train", "validation", "test", or another split of the source.
         data_dir: where TFDS keeps its datasets; "" is its own default.
-        channels: of the finished images. Files hold 1 (gray), 3 (RGB) or 4 (RGBA); arrays any number.
-        crop_scale: share of the image's area that a training crop covers, (smallest, largest).
+        channels: channels of the images in a batch. Files hold 1 (gray), 3 (RGB) or 4 (RGBA); arrays any number.
+        crop_scale: fraction of the image's area that a training crop covers, (smallest, largest).
         crop_ratio: width / height of a training crop, (smallest, largest).
-        flip: whether training images are mirrored with probability 1/2.
+        flip: whether training images are flipped horizontally with probability 1/2.
         fast_decode: decode JPEGs at reduced size where the crop allows and resize bilinearly: faster, not pixel-exact.
-        num_threads: that decode and augment; 0 is one per core. With `num_workers`, per process: 0 is one.
-        num_workers: processes that make whole batches; 0 stays in this process.
+        num_threads: threads that decode and augment; 0 is one per core. With `num_workers`, per process: 0 is one.
+        num_workers: processes that make whole batches; 0 makes them in this process.
         prefetch_batches: batches made ahead of their use.
-        max_bad_fraction: share of undecodable images above which the run stops.
-        fake_examples: size of the "fake" source.
+        max_bad_fraction: fraction of undecodable images above which the run stops.
+        fake_examples: number of examples of the "fake" source.
 
     Raises:
         ConfigError: a value out of its range.
@@ -66,7 +66,7 @@ class DataConfig:
         if not known:
             hint = f"write folder:{self.name} for a folder of images; " if os.path.isdir(self.name) else ""
             raise ConfigError(f"data.name is {self.name!r}; {hint}it must be {NAMES}")
-        for key, least in (
+        for key, minimum in (
             ("batch_size", 1),
             ("seed", 0),
             ("channels", 1),
@@ -75,15 +75,17 @@ class DataConfig:
             ("prefetch_batches", 1),
             ("fake_examples", 1),
         ):
-            if getattr(self, key) < least:
-                raise ConfigError(f"{_full(key)} is {getattr(self, key)}; it must be at least {least}")
+            if getattr(self, key) < minimum:
+                raise ConfigError(f"{_full(key)} is {getattr(self, key)}; it must be at least {minimum}")
         if min(self.image_size) < 1:
             raise ConfigError(f"image_size is {self.image_size}; height and width must be at least 1 pixel")
         if kind in ("folder", "photos", "digits") and self.channels not in (1, 3, 4):
             raise ConfigError(f"data.channels is {self.channels}; files hold 1 (gray), 3 (RGB) or 4 (RGBA)")
         smallest, largest = self.crop_scale
         if not 0 < smallest <= largest <= 1:
-            raise ConfigError(f"data.crop_scale is {self.crop_scale}; shares of the area, 0 < smallest <= largest <= 1")
+            raise ConfigError(
+                f"data.crop_scale is {self.crop_scale}; fractions of the area, 0 < smallest <= largest <= 1"
+            )
         narrowest, widest = self.crop_ratio
         if not 0 < narrowest <= widest < math.inf:
             raise ConfigError(f"data.crop_ratio is {self.crop_ratio}; width / height, 0 < smallest <= largest")
@@ -91,19 +93,8 @@ class DataConfig:
             raise ConfigError(f"data.max_bad_fraction is {self.max_bad_fraction}; it must be between 0 and 1")
 
 
-def host_batch(batch_size: int, process_count: int) -> int:
-    """Examples of the global batch that each host reads.
-
-    Raises:
-        ConfigError: the batch does not divide among the hosts.
-    """
-    if batch_size % process_count:
-        raise ConfigError(f"batch_size is {batch_size}; it must be a multiple of the {process_count} processes")
-    return batch_size // process_count
-
-
 def available_cores() -> int:
-    """Cores this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,10 +1,11 @@
 """Encoded images into pixels, with Pillow: upright, in the channels asked for, or an error that says why not.
 
-A picture is a `PIL.Image.Image` where Pillow has a mode for it, because cropping and resizing it there needs no copies,
-and a uint8 array [h, w, c] otherwise; `to_array` makes the array of either.
+A decoded image, `ImageLike`, is a `PIL.Image.Image` where Pillow has a mode for it, because Pillow crops and resizes it
+without copies, and a uint8 array [h, w, c] otherwise. `to_array` converts either to an array.
 """
 
 import io
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from localmim_jax.errors import DataError
 
-Picture: TypeAlias = Image.Image | np.ndarray
+ImageLike: TypeAlias = Image.Image | np.ndarray
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # of a GIF, the first frame; no format that can start another program
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: a few kilobytes can claim gigapixels
@@ -31,7 +32,7 @@ _UPRIGHT = {
 
 
 class DecodeError(DataError):
-    """One image cannot be used. Its text is the reason; whoever knows the image's name adds it."""
+    """One image cannot be used. The text is the reason only: callers that know the image's name add it."""
 
 
 class Encoded:
@@ -81,8 +82,8 @@ class Encoded:
         return converted if self._turn is None else converted.transpose(self._turn)
 
 
-def decode(image: bytes | np.ndarray, channels: int) -> Picture:
-    """An encoded image, or a uint8 array [h, w, c] or [h, w], as an upright picture with `channels` channels.
+def decode(image: bytes | np.ndarray, channels: int) -> ImageLike:
+    """An encoded image, or a uint8 array [h, w, c] or [h, w], as an upright image with `channels` channels.
 
     Gray, CMYK, 16-bit and palette images are converted; alpha is composited on white unless 4 channels are wanted.
 
@@ -92,6 +93,30 @@ def decode(image: bytes | np.ndarray, channels: int) -> Picture:
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
     return Encoded(image).pixels(channels)
+
+
+def read_file(path: str | Path) -> bytes:
+    """An encoded image, as the file has it.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DecodeError(f"the file cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
+    """(height, width) in pixels of an encoded image, of which only the header is read, or of an array.
+
+    Raises:
+        DecodeError: the header cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return image.shape[:2]
+    encoded = Encoded(image)
+    return encoded.height, encoded.width
 
 
 def decode_indices(data: bytes) -> np.ndarray:
@@ -112,18 +137,18 @@ def decode_indices(data: bytes) -> np.ndarray:
     return np.asarray(_guarded(lambda: image.load() and image)).astype(np.int32)
 
 
-def to_array(image: Picture) -> np.ndarray:
-    """uint8 [h, w, c] of a picture."""
+def to_array(image: ImageLike) -> np.ndarray:
+    """uint8 [h, w, c] of a decoded image."""
     array = np.asarray(image)
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def size_of(image: Picture) -> tuple[int, int]:
-    """(height, width) in pixels."""
+def size_of(image: ImageLike) -> tuple[int, int]:
+    """(height, width) in pixels of a decoded image."""
     return image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
 
 
-def _from_array(array: np.ndarray, channels: int) -> Picture:
+def _from_array(array: np.ndarray, channels: int) -> ImageLike:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != channels or 0 in array.shape:
@@ -147,7 +172,7 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where there is none. Damaged metadata is no reason to lose the picture."""
+    """EXIF orientation, 1 (upright) where there is none. Damaged metadata does not make an image unusable."""
     try:
         return image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:
@@ -155,7 +180,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _guarded(read):
-    """Pillow's readers raise whatever their format's parser happens to raise; it all means the same here."""
+    """Runs a Pillow reader. Whatever error its parser raises, the image is damaged."""
     try:
         return read()
     except UnidentifiedImageError as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.sources import Source
+from localmim_jax.data.decode import read_file
+from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -65,11 +65,8 @@ class FolderSource(Source):
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        try:
-            image = Path(self.name_of(index)).read_bytes()
-        except OSError as error:
-            raise DecodeError(f"the file cannot be read ({error.strerror})") from error
-        return {"image": image} | ({} if self._labels is None else {"label": int(self._labels[index])})
+        label = {} if self._labels is None else {"label": int(self._labels[index])}
+        return {"image": read_file(self.name_of(index)), **label}
 
     def key_of(self, index: int) -> str:
         return os.fsdecode(bytes(self._files[index]))

@@ -24,12 +24,12 @@ NEGATE_PROBABILITY = 0.5  # of the ops that have a direction
 
 @dataclasses.dataclass(frozen=True)
 class RandAugmentConfig:
-    """How images are changed.
+    """Number, strength and probability of the ops.
 
     Attributes:
-        magnitude, magnitude_std: each op's magnitude is normal with these, cut to [0, 10].
+        magnitude, magnitude_std: each op's magnitude is normal with these, clipped to [0, 10].
         num_ops: ops per image, drawn with replacement.
-        probability: of each drawn op to be applied.
+        probability: probability with which each drawn op is applied.
     """
 
     magnitude: float = 9.0
@@ -61,7 +61,7 @@ class RandAugmentTransform:
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = self.crop.crop(example["image"], rng)
-        assert isinstance(image, Image.Image)  # as every picture of 1 or 3 channels is
+        assert isinstance(image, Image.Image)  # as every image of 1 or 3 channels is
         image = rand_augment(image, self.config, self.fill, rng)
         return {"image": to_array(image), **label_of(example)}
 

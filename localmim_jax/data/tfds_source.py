@@ -2,8 +2,6 @@
 
 import contextlib
 import difflib
-import fcntl
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,8 @@ from google.protobuf.message import DecodeError as ProtoError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.sources import Source
+from localmim_jax.data.source import Source
+from localmim_jax.data.storage import default_dir, locked
 from localmim_jax.errors import DataError
 
 ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
@@ -123,13 +122,6 @@ def open_tfds(name: str, split: str, data_dir: str) -> TfdsSource:
     return TfdsSource(builder, name, split)
 
 
-def default_dir(data_dir: str) -> str:
-    """The directory meant: TFDS's own default for "", "~" resolved, cloud paths as they are."""
-    if not data_dir:
-        return str(tfds.core.constants.DATA_DIR)
-    return data_dir if "://" in data_dir else str(Path(data_dir).expanduser())
-
-
 def find_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """TFDS's builder for "tfds:<name>", from its catalog or from what is in `data_dir`.
 
@@ -162,7 +154,7 @@ def prepare(builder: tfds.core.DatasetBuilder, data_dir: str, manual_dir: str = 
     Raises:
         DataError: it cannot be built, or its directory cannot be written.
     """
-    with _locked(data_dir, builder.name):
+    with locked(data_dir, builder.name):
         if is_prepared(builder):
             return
         config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
@@ -170,24 +162,6 @@ def prepare(builder: tfds.core.DatasetBuilder, data_dir: str, manual_dir: str = 
             builder.download_and_prepare(file_format=ARRAY_RECORD, download_config=config)
         except (AssertionError, OSError) as error:
             raise DataError(f"{builder.name} cannot be prepared in {data_dir}: {_one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _locked(data_dir: str, name: str) -> Iterator[None]:
-    """Cloud storage has no locks: there, prepare a dataset once before many hosts use it."""
-    if "://" in data_dir:
-        yield
-        return
-    try:
-        Path(data_dir).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(Path(data_dir, f".{name}.lock"), os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise DataError(f"{data_dir} cannot be written ({error.strerror}): choose another data.data_dir") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _own_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:

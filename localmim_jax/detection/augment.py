@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from localmim_jax.data.augment import BILINEAR, mirror, resize
-from localmim_jax.data.decode import DecodeError, Picture, decode, size_of, to_array
-from localmim_jax.detection.coco import DetectionSource
+from localmim_jax.data.augment import BILINEAR, flip, resize
+from localmim_jax.data.decode import DecodeError, ImageLike, decode, size_of, to_array
+from localmim_jax.detection.source import Objects
 from localmim_jax.errors import ConfigError
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -22,7 +22,7 @@ Size = tuple[int, int]  # height, width
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTransform:
-    """(source, index, bucket, rng) -> arrays of one training example. Swin's recipe for COCO.
+    """(example, bucket, rng) -> arrays of one training example. Swin's recipe for COCO.
 
     With probability one half the whole image is resized so that its short side is one of `short_sides` and its long
     side at most `long_side`. Otherwise it is first resized to one of `crop_sides`, cropped to sides within
@@ -63,17 +63,15 @@ class DetectionTransform:
         if not 0 <= self.crop_probability <= 1:
             raise ConfigError(f"data.crop_probability is {self.crop_probability}; it must be in [0, 1]")
 
-    def __call__(
-        self, source: DetectionSource, index: int, bucket: Size, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def __call__(self, example: dict[str, Any], bucket: Size, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """{"image" uint8 [h, w, 3], "size" float32 [2] of what is no padding, "boxes" float32 [m, 4], "labels" int32
         [m] (-1 for padding), "masks" uint8 [m, s, s]}.
 
         Raises:
             DecodeError: the image or a mask cannot be read, or the image has another size than its annotation says.
         """
-        picture = read(source, index)
-        height, width = source.size_of(index)
+        picture = read(example)
+        height, width = example["size"]
         region: Box = (0.0, 0.0, float(width), float(height))
         if rng.random() < self.crop_probability:
             region = self._crop(height, width, rng)
@@ -81,8 +79,8 @@ class DetectionTransform:
         size = fitted(region[3] - region[1], region[2] - region[0], short_side, self.long_side, bucket)
         flipped = self.flip and rng.random() < 0.5
         resized = resize(picture, size, region, BILINEAR)
-        image = pad(to_array(mirror(resized) if flipped else resized), bucket)
-        return {"image": image, "size": np.array(size, np.float32)} | self._truth(source, index, region, size, flipped)
+        image = pad(to_array(flip(resized) if flipped else resized), bucket)
+        return {"image": image, "size": np.array(size, np.float32)} | self._truth(example, region, size, flipped)
 
     def _crop(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """A crop in the original's coordinates."""
@@ -97,10 +95,8 @@ class DetectionTransform:
         (left, right), (top, bottom) = place
         return left, top, min(right, width), min(bottom, height)
 
-    def _truth(
-        self, source: DetectionSource, index: int, region: Box, size: Size, flipped: bool
-    ) -> dict[str, np.ndarray]:
-        objects = source.objects(index)
+    def _truth(self, example: dict[str, Any], region: Box, size: Size, flipped: bool) -> dict[str, np.ndarray]:
+        objects: Objects = example["objects"]
         boxes = np.zeros((self.max_objects, 4), np.float32)
         labels = np.full(self.max_objects, -1, np.int32)
         masks = np.zeros((self.max_objects, self.mask_size, self.mask_size), np.uint8)
@@ -110,7 +106,7 @@ class DetectionTransform:
             seen = (*np.maximum(box[:2], region[:2]), *np.minimum(box[2:], region[2:]))
             if seen[2] <= seen[0] or seen[3] <= seen[1]:
                 continue
-            drawn = rasterise(mask, seen, source.size_of(index), self.mask_size)
+            drawn = rasterise(mask, seen, example["size"], self.mask_size)
             left, right = (seen[0] - region[0]) * across, (seen[2] - region[0]) * across
             if flipped:
                 left, right, drawn = size[1] - right, size[1] - left, drawn[:, ::-1]
@@ -122,7 +118,7 @@ class DetectionTransform:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionEvalTransform:
-    """(source, index, bucket, rng) -> {"image" uint8 [h, w, 3], "size" float32 [2], "original" int32 [2]}.
+    """(example, bucket, rng) -> {"image" uint8 [h, w, 3], "size" float32 [2], "original" int32 [2]}.
 
     The whole image with its short side at `short_side` and its long side at most `long_side`, or what fits the bucket.
     """
@@ -134,12 +130,10 @@ class DetectionEvalTransform:
         if min(self.short_side, self.long_side) < 1:
             raise ConfigError(f"eval.short_side {self.short_side} and eval.long_side {self.long_side} must be positive")
 
-    def __call__(
-        self, source: DetectionSource, index: int, bucket: Size, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
-        return self.of(read(source, index), bucket)
+    def __call__(self, example: dict[str, Any], bucket: Size, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return self.of(read(example), bucket)
 
-    def of(self, picture: Picture, bucket: Size) -> dict[str, np.ndarray]:
+    def of(self, picture: ImageLike, bucket: Size) -> dict[str, np.ndarray]:
         """The same for a picture that is of no dataset."""
         height, width = size_of(picture)
         size = fitted(height, width, self.short_side, self.long_side, bucket)
@@ -147,14 +141,14 @@ class DetectionEvalTransform:
         return {"image": image, "size": np.array(size, np.float32), "original": np.array([height, width], np.int32)}
 
 
-def read(source: DetectionSource, index: int) -> Picture:
-    """The decoded image.
+def read(example: dict[str, Any]) -> ImageLike:
+    """The decoded image of an example.
 
     Raises:
         DecodeError: it cannot be decoded, or it is not as large as its annotation says.
     """
-    picture = decode(source.read(index), 3)
-    found, told = size_of(picture), source.size_of(index)
+    picture = decode(example["image"], 3)
+    found, told = size_of(picture), example["size"]
     if found != tuple(told):
         raise DecodeError(f"it is {found[0]} x {found[1]} pixels, and its annotation says {told[0]} x {told[1]}")
     return picture

@@ -4,10 +4,8 @@ A dataset is a folder with `annotations/instances_<split>.json` and the images o
 `images/<split>/` or `images/`. Category ids may have gaps and any order: labels number them from 0 by increasing id.
 """
 
-import abc
 import collections
 import contextlib
-import dataclasses
 import json
 import math
 from pathlib import Path
@@ -16,79 +14,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.decode import read_file
+from localmim_jax.detection.source import DetectionSource, Objects
 from localmim_jax.errors import DataError
 
-_LEAST_SIDE = 1.0  # pixels; narrower boxes are annotation errors
-
-
-@dataclasses.dataclass(frozen=True)
-class Objects:
-    """The objects of one image that a detector can learn from.
-
-    Attributes:
-        boxes: float32 [n, 4], left, top, right, bottom in pixels.
-        labels: int32 [n], from 0.
-        segmentations: of each object, COCO's polygons or run lengths.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    segmentations: tuple[Any, ...]
-
-
-class DetectionSource(abc.ABC):
-    """Images with objects, each with an index from 0 to len - 1. Safe to read from several threads.
-
-    Attributes:
-        name: as in the config, with the split, for messages.
-        class_names: of the labels.
-        category_ids: COCO's id of each label.
-        max_objects: the most that one image has.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    max_objects: int
-
-    @abc.abstractmethod
-    def __len__(self) -> int: ...
-
-    @abc.abstractmethod
-    def size_of(self, index: int) -> tuple[int, int]:
-        """(h, w) in pixels, without reading the image."""
-
-    @abc.abstractmethod
-    def objects(self, index: int) -> Objects: ...
-
-    @abc.abstractmethod
-    def read(self, index: int) -> bytes | np.ndarray:
-        """The encoded image, or uint8 [h, w, 3].
-
-        Raises:
-            DecodeError: it cannot be read.
-        """
-
-    @abc.abstractmethod
-    def image_id(self, index: int) -> int:
-        """COCO's id of the image."""
-
-    @abc.abstractmethod
-    def name_of(self, index: int) -> str:
-        """What a person would look for: the file's path."""
-
-    def missing(self) -> list[str]:
-        """Names of the images whose files are not there."""
-        return []
-
-    @abc.abstractmethod
-    def dataset(self) -> dict[str, Any]:
-        """The whole split as COCO's JSON has it."""
-
-    def categories(self) -> list[dict[str, Any]]:
-        """COCO's list of categories, in the order of the labels."""
-        return [{"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)]
+_MIN_SIDE = 1.0  # pixels; narrower boxes are annotation errors
 
 
 class CocoSource(DetectionSource):
@@ -111,6 +41,7 @@ class CocoSource(DetectionSource):
         self._file = self._root / "annotations" / f"instances_{split}.json"
         dataset = self.dataset()
         self.category_ids, self.class_names = categories_of(dataset, self._file)
+        self.num_classes = len(self.class_names)
         with _well_formed(self._file):
             self._images = [
                 (int(image["id"]), str(image["file_name"]), int(image["height"]), int(image["width"]))
@@ -140,11 +71,7 @@ class CocoSource(DetectionSource):
         return self._objects[self._images[index][0]]
 
     def read(self, index: int) -> bytes:
-        path = self._path(index)
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise DecodeError(error.strerror or type(error).__name__) from error
+        return read_file(self._path(index))
 
     def image_id(self, index: int) -> int:
         return self._images[index][0]
@@ -236,7 +163,7 @@ def _unusable(annotation: dict[str, Any], height: int, width: int) -> str:
     if not all(map(math.isfinite, (left, top, right, bottom))):
         return "without a finite box"
     inside = min(right, width) > max(left, 0) and min(bottom, height) > max(top, 0)
-    if right - left < _LEAST_SIDE or bottom - top < _LEAST_SIDE or annotation.get("area", 1) <= 0 or not inside:
+    if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE or annotation.get("area", 1) <= 0 or not inside:
         return "without area"
     mask = annotation.get("segmentation")
     if isinstance(mask, dict):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from localmim_jax.convert.weights import Weights
 from localmim_jax.detection import task
-from localmim_jax.detection.batches import shape_for
+from localmim_jax.detection.buckets import bucket_size
 from localmim_jax.detection.coco import categories_of
 from localmim_jax.detection.coco_ap import Categories, to_original, to_results
 from localmim_jax.errors import ConfigError, DataError
@@ -50,7 +50,7 @@ class Predictor:
         "masks" float32 [n, 28, 28] over each box.
         """
         for pixels in images:
-            shape = shape_for((pixels.shape[0], pixels.shape[1]), self._image_size)
+            shape = bucket_size((pixels.shape[0], pixels.shape[1]), self._image_size)
             example = self._transform.of(Image.fromarray(pixels), shape)
             batch = {name: example[name][None] for name in ("image", "size")}
             outputs = {name: array[0] for name, array in jax.device_get(self._compute(self._params, batch)).items()}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from localmim_jax.data.builders.once import made_once
+from localmim_jax.data.builders.generated import prepare_generated
 from localmim_jax.data.builders.photos import photographs
 
 CLASSES = ("disc", "square", "triangle", "star", "ring")
@@ -20,7 +20,7 @@ CATEGORY_IDS = (1, 2, 3, 5, 8)  # with gaps, as COCO's own
 IMAGES = {"train": 1200, "val": 150}
 _PHOTOGRAPHS = {"train": "train", "val": "test"}  # no photograph is in both splits
 _SIZE = (96, 128)
-_VISIBLE = 0.5  # a shape is an object as long as this share of it is seen
+_VISIBLE = 0.5  # a shape is an object as long as this fraction of it is visible
 
 
 def prepare(data_dir: str, images: dict[str, int] | None = None) -> Path:
@@ -33,16 +33,10 @@ def prepare(data_dir: str, images: dict[str, int] | None = None) -> Path:
     Raises:
         DataError: the folder cannot be written, or a package with photographs is missing.
     """
-    images = images or IMAGES
-
-    def write(folder: Path) -> None:
-        for split, count in images.items():
-            _write(folder, split, count)
-
-    return made_once(data_dir, f"localmim_shapes_{'_'.join(map(str, images.values()))}", write)
+    return prepare_generated(data_dir, "shapes", images or IMAGES, _write_split)
 
 
-def _write(folder: Path, split: str, count: int) -> None:
+def _write_split(folder: Path, split: str, count: int) -> None:
     (folder / split).mkdir(parents=True)
     (folder / "annotations").mkdir(exist_ok=True)
     sheets = [np.asarray(photograph) for photograph in photographs(_PHOTOGRAPHS[split]).values()]
@@ -61,7 +55,7 @@ def _write(folder: Path, split: str, count: int) -> None:
 
 
 def _background(sheet: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crop of a photograph, lying or standing, at a scale between 1 and 2 where the photograph is large enough."""
+    """A landscape or portrait crop of a photograph, shrunk by 1 to 2 where the photograph is large enough."""
     height, width = _SIZE if rng.random() < 2 / 3 else _SIZE[::-1]
     scale = min(rng.uniform(1, 2), sheet.shape[0] / height, sheet.shape[1] / width)
     rows, columns = int(height * scale), int(width * scale)

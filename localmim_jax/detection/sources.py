@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from localmim_jax.detection.coco import CocoSource, DetectionSource, Objects
+from localmim_jax.detection.coco import CocoSource
+from localmim_jax.detection.source import DetectionSource, Objects
 from localmim_jax.errors import DataError
 
 
@@ -18,6 +19,7 @@ class FakeDetection(DetectionSource):
         self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str, max_objects: int = 4
     ):
         self.name = f"fake[{split}]"
+        self.num_classes = num_classes
         self.class_names = tuple(f"fake {i}" for i in range(num_classes))
         self.category_ids = tuple(range(1, num_classes + 1))
         self.max_objects = max_objects
@@ -44,8 +46,8 @@ class FakeDetection(DetectionSource):
     def image_id(self, index: int) -> int:
         return index + 1
 
-    def name_of(self, index: int) -> str:
-        return f"{self.name}/{index}"
+    def key_of(self, index: int) -> str:
+        return str(index)
 
     def dataset(self) -> dict[str, Any]:
         images: list[dict[str, Any]] = []
@@ -89,7 +91,7 @@ def open_detection(
     if kind == "coco" and rest:
         return CocoSource(rest, split, skip_empty)
     if name == "shapes":
-        from localmim_jax.detection import shapes
+        from localmim_jax.detection import shapes  # imports TFDS, which takes seconds
 
         return CocoSource(str(shapes.prepare(data_dir)), split, skip_empty)
     if name == "fake":

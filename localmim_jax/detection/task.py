@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from localmim_jax.detection import batches, sources
+from localmim_jax.detection import sources
 from localmim_jax.detection.augment import DetectionEvalTransform, DetectionTransform
-from localmim_jax.detection.coco import DetectionSource
+from localmim_jax.detection.buckets import make_buckets
 from localmim_jax.detection.coco_ap import Categories, CocoAP
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
+from localmim_jax.detection.source import DetectionSource
 from localmim_jax.engine.task import Batch, Evaluation, Task
 from localmim_jax.errors import DataError
 from localmim_jax.files import write_json
@@ -44,7 +45,6 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """
     model = model_config(config)
     normalize = normalizer(config)
-    data = inputs.data_config(config)
     train = open_split(config, config.data.split, skip_empty=config.data.skip_empty)
     test = open_split(config, config.eval.split)
     if len(train.category_ids) != model.num_classes:
@@ -55,7 +55,9 @@ def build(config: ConfigDict, workdir: str) -> Task:
     sources.require_known_classes(train, test)
     sources.require_every_image(test)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
-    transform = train_transform(config, train)
+    train_input = inputs.TrainInput(
+        config, workdir, train, train_transform(config, train), make_buckets(train, tuple(config.image_size))
+    )
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
         total, metrics = model.losses(normalize(batch), batch, key)
@@ -64,16 +66,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     def train_batches(first_step: int) -> Iterator[Batch]:
         if workdir and jax.process_index() == 0:
             write_json(Path(workdir) / CATEGORIES, {"categories": train.categories()})
-        return batches.train_batches(
-            data,
-            train,
-            transform,
-            first_step,
-            num_steps,
-            jax.process_index(),
-            jax.process_count(),
-            bad_list=Path(workdir) / inputs.BAD_EXAMPLES if workdir else None,
-        )
+        return train_input.batches(first_step, num_steps)
 
     return Task(
         name=config.task,
@@ -106,13 +99,12 @@ def evaluation(
     return Evaluation(
         name=config.eval.split,
         batches=functools.partial(
-            batches.eval_batches,
+            inputs.evaluation_batches,
             inputs.data_config(config),
             test,
-            eval_transform(config),
             config.batch_size,
-            jax.process_index(),
-            jax.process_count(),
+            eval_transform(config),
+            make_buckets(test, tuple(config.image_size)),
         ),
         predict=lambda model, batch: model.detect(normalize(batch), batch["size"]),
         make_metric=lambda: CocoAP(

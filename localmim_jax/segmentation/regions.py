@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from localmim_jax.data.builders.once import made_once
+from localmim_jax.data.builders.generated import prepare_generated
 from localmim_jax.data.builders.photos import photographs
 
 CLASSES = ("dark", "dark texture", "pale", "pale texture", "warm", "warm texture", "cool")
 IMAGES = {"training": 480, "validation": 80}
 _PHOTOGRAPHS = {"training": "train", "validation": "test"}  # no photograph is in both splits
-_SIDES = (72, 136)  # of a crop in pixels, least and most
+_SIDES = (72, 136)  # of a crop in pixels, smallest and largest
 _LONG_SIDE = 640  # to which larger photographs are shrunk first
 
 _DARK, _PALE, _TEXTURE = 64, 56, 40  # thresholds of HSV's value and saturation, and of eight times the local detail
@@ -34,14 +34,7 @@ def prepare(data_dir: str, images: dict[str, int] | None = None) -> Path:
     Raises:
         DataError: the folder cannot be written, or a package with photographs is missing.
     """
-    images = images or IMAGES
-
-    def write(folder: Path) -> None:
-        for split, count in images.items():
-            _write(folder, split, count)
-        (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
-
-    return made_once(data_dir, f"localmim_regions_{'_'.join(map(str, images.values()))}", write)
+    return prepare_generated(data_dir, "regions", images or IMAGES, _write_split)
 
 
 def regions(photograph: Image.Image) -> np.ndarray:
@@ -63,10 +56,11 @@ def regions(photograph: Image.Image) -> np.ndarray:
     return np.asarray(raw.filter(ImageFilter.ModeFilter(5)))
 
 
-def _write(folder: Path, split: str, count: int) -> None:
+def _write_split(folder: Path, split: str, count: int) -> None:
     images, annotations = (folder / kind / split for kind in ("images", "annotations"))
     images.mkdir(parents=True)
     annotations.mkdir(parents=True)
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     sheets = []
     for photograph in photographs(_PHOTOGRAPHS[split]).values():
         shrink = min(1.0, _LONG_SIDE / max(photograph.size))

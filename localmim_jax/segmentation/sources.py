@@ -6,69 +6,18 @@ ADE20K's way, 0 in a mask is "no class" and i stands for the i-th class; without
 255 is "no class".
 """
 
-import abc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from localmim_jax.data.decode import DecodeError, Encoded, decode_indices
+from localmim_jax.data.decode import DecodeError, image_size, read_file
 from localmim_jax.data.folder import SUFFIXES
-from localmim_jax.data.sources import Source
 from localmim_jax.errors import DataError
+from localmim_jax.segmentation.source import MaskSource, sizes_differ
 
-IGNORED = 255  # of a pixel that no loss and no metric counts
 CLASS_LISTS = ("classes.txt", "objectInfo150.txt")
 _ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 _CHECKED = 256  # examples of a split that are looked at before the first step
-
-
-class MaskSource(Source):
-    """A source whose examples have a mask: {"image": bytes or uint8 [h, w, 3], "mask": uint8 [h, w]}.
-
-    Masks hold labels, 0 to num_classes - 1, or `IGNORED`.
-
-    Attributes:
-        zero_ignored: whether 0 in a stored mask is "no class".
-    """
-
-    zero_ignored: bool
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Raises DecodeError where a file cannot be read, DataError where a mask names a class that does not exist."""
-        image, mask = self.read(index)
-        return {"image": image, "mask": self._labels(index, mask)}
-
-    @abc.abstractmethod
-    def read(self, index: int) -> tuple[bytes | np.ndarray, bytes | np.ndarray]:
-        """(image, mask), encoded or as arrays. Raises DecodeError."""
-
-    def size_of(self, index: int) -> tuple[int, int]:
-        """(h, w) of an image in pixels. Raises DataError with its name where it cannot be told."""
-        try:
-            return _size(self.read(index)[0])
-        except DecodeError as error:
-            raise DataError(f"{self.name_of(index)}: {error}; repair or remove it") from error
-
-    def stored(self, labels: np.ndarray) -> np.ndarray:
-        """uint8 labels as this dataset stores them in its masks."""
-        return stored(labels, self.zero_ignored)
-
-    def _labels(self, index: int, mask: bytes | np.ndarray) -> np.ndarray:
-        try:
-            values = decode_indices(mask) if isinstance(mask, bytes) else mask.astype(np.int32)
-        except DecodeError as error:
-            raise DecodeError(f"its mask: {error}") from error
-        first = 1 if self.zero_ignored else 0
-        last = first + self.num_classes - 1
-        nothing = (values == IGNORED) | (values < first)
-        if (values < 0).any() or (values[~nothing] > last).any():
-            worst = int(values.min() if (values < 0).any() else values[~nothing].max())
-            raise DataError(
-                f"the mask of {self.name_of(index)} has the value {worst}, and {self.num_classes} classes are listed: "
-                f"values go from {first} to {last}{', 0 being no class' if first else ''}, or are {IGNORED}"
-            )
-        return np.where(nothing, IGNORED, values - first).astype(np.uint8)
 
 
 class MaskFolder(MaskSource):
@@ -107,11 +56,15 @@ class MaskFolder(MaskSource):
         return len(self._files)
 
     def read(self, index: int) -> tuple[bytes, bytes]:
-        return _bytes(self._images / self._files[index]), _bytes(self._mask(index), "its mask: ")
+        image = read_file(self._images / self._files[index])
+        try:
+            return image, read_file(self._mask(index))
+        except DecodeError as error:
+            raise DecodeError(f"its mask: {error}") from error
 
     def size_of(self, index: int) -> tuple[int, int]:
         try:
-            return _size(_bytes(self._images / self._files[index]))
+            return image_size(read_file(self._images / self._files[index]))
         except DecodeError as error:
             raise DataError(f"{self.name_of(index)}: {error}; repair or remove it") from error
 
@@ -135,7 +88,7 @@ class MaskFolder(MaskSource):
 
 
 class FakeMasks(MaskSource):
-    """Noise with rectangles of classes, lying and standing: measures everything but the reading of images."""
+    """Noise with rectangles of classes, landscape and portrait: measures everything but the reading of images."""
 
     zero_ignored = True
 
@@ -189,11 +142,11 @@ def open_masks(
     if kind == "masks" and rest:
         return MaskFolder(rest, split, zero_ignored)
     if kind == "tfds" and rest:
-        from localmim_jax.segmentation.tfds_masks import open_tfds_masks
+        from localmim_jax.segmentation.tfds_masks import open_tfds_masks  # imports TFDS
 
         return open_tfds_masks(name, split, data_dir, zero_ignored, num_classes)
     if name == "regions":
-        from localmim_jax.segmentation import regions
+        from localmim_jax.segmentation import regions  # imports TFDS
 
         return MaskFolder(str(regions.prepare(data_dir)), split)
     if name == "fake":
@@ -214,22 +167,11 @@ def check_examples(source: MaskSource, count: int = _CHECKED) -> None:
     for index in sorted({int(i) for i in np.linspace(0, len(source) - 1, min(count, len(source)))}):
         try:
             example = source[index]
-            found, told = _size(example["image"]), example["mask"].shape
+            found, told = image_size(example["image"]), example["mask"].shape
         except DecodeError:
             continue
         if found != told:
             raise DataError(f"{source.name_of(index)}: {sizes_differ(found, told)}")
-
-
-def stored(labels: np.ndarray, zero_ignored: bool) -> np.ndarray:
-    """uint8 labels as a mask has them, `IGNORED` being 0 with `zero_ignored`, and itself without."""
-    if not zero_ignored:
-        return labels
-    return np.where(labels == IGNORED, 0, labels + np.uint8(1)).astype(np.uint8)
-
-
-def sizes_differ(image: tuple[int, ...], mask: tuple[int, ...]) -> str:
-    return f"the image is {image[0]} x {image[1]} pixels (h x w) and its mask {mask[0]} x {mask[1]}: make them equal"
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
@@ -249,17 +191,3 @@ def _class_names(root: Path) -> tuple[str, ...]:
     raise DataError(
         f"{root} has no list of classes: write classes.txt, one name a line, in the order of the masks' values"
     )
-
-
-def _bytes(path: Path, what: str = "") -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DecodeError(f"{what}the file cannot be read ({error.strerror})") from error
-
-
-def _size(image: bytes | np.ndarray) -> tuple[int, int]:
-    if isinstance(image, np.ndarray):
-        return image.shape[:2]
-    encoded = Encoded(image)
-    return encoded.height, encoded.width

@@ -1,23 +1,23 @@
 """Semantic segmentation: UperNet on a pre-trained encoder, on ADE20K or any images with index masks."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from localmim_jax.data import pipeline
-from localmim_jax.data.sources import require_labels, require_same_classes
-from localmim_jax.engine.task import Batch, Evaluation, Task
+from localmim_jax.data.source import require_labels, require_same_classes
+from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.params import Tree, model_state_of
-from localmim_jax.segmentation import batches, sliding, sources
+from localmim_jax.segmentation import sliding, sources
 from localmim_jax.segmentation.augment import Distortion, SegmentationEvalTransform, SegmentationTransform
 from localmim_jax.segmentation.evaluation import EvaluationConfig
+from localmim_jax.segmentation.groups import make_groups
 from localmim_jax.segmentation.miou import MeanIoU
 from localmim_jax.segmentation.pixel_loss import pixel_cross_entropy
-from localmim_jax.segmentation.sources import MaskSource
+from localmim_jax.segmentation.source import MaskSource
 from localmim_jax.segmentation.upernet import SegmenterConfig
 from localmim_jax.tasks import from_config, inputs
 from localmim_jax.tasks.initialize import initializer
@@ -46,7 +46,6 @@ def build(config: ConfigDict, workdir: str) -> Task:
     model = model_config(config)
     settings = evaluation_config(config, model)
     normalize = inputs.normalizer(config, channels=3)
-    data = inputs.data_config(config)
     transform, whole_images = train_transform(config), eval_transform(config)
     train, test = (open_split(config, section.split) for section in (config.data, config.eval))
     for source in (train, test):
@@ -54,6 +53,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     require_same_classes(train, test)
     for source in (train, test):
         sources.check_examples(source)
+    train_input = inputs.TrainInput(config, workdir, train, transform)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
@@ -65,23 +65,11 @@ def build(config: ConfigDict, workdir: str) -> Task:
             total = total + model.config.auxiliary_weight * metrics["auxiliary"]
         return total, metrics, model_state_of(model)
 
-    def train_batches(first_step: int) -> Iterator[Batch]:
-        return pipeline.train_batches(
-            data,
-            train,
-            first_step,
-            num_steps,
-            jax.process_index(),
-            jax.process_count(),
-            transform=transform,
-            bad_list=Path(workdir) / inputs.BAD_EXAMPLES if workdir else None,
-        )
-
     return Task(
         name=config.task,
         make_model=model.make,
         loss=loss,
-        train_batches=train_batches,
+        train_batches=functools.partial(train_input.batches, num_steps=num_steps),
         batch_size=config.batch_size,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
@@ -100,20 +88,10 @@ def evaluation(
     workdir: str,
 ) -> Evaluation:
     """Mean IoU on a split, at the original size of each image."""
-    groups = functools.cache(lambda: batches.make_groups(test, transform))
+    data = inputs.data_config(config)
+    groups = functools.cache(lambda: make_groups(test, transform))  # reads every image's header, once
     writes = bool(workdir) and jax.process_index() == 0
     scores = score_function(config, settings)
-
-    def read_batches() -> Iterator[Batch]:
-        return batches.eval_batches(
-            inputs.data_config(config),
-            test,
-            transform,
-            groups(),
-            settings.batch_size,
-            jax.process_index(),
-            jax.process_count(),
-        )
 
     def predict(model: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
         _, height, width = batch["mask"].shape
@@ -121,7 +99,7 @@ def evaluation(
 
     return Evaluation(
         name=config.eval.split,
-        batches=read_batches,
+        batches=lambda: inputs.evaluation_batches(data, test, settings.batch_size, transform, groups()),
         predict=predict,
         make_metric=lambda: MeanIoU(
             test.class_names,

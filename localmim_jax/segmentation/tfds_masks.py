@@ -3,8 +3,9 @@
 from typing import Any
 
 from localmim_jax.data import tfds_source
+from localmim_jax.data.storage import default_dir
 from localmim_jax.errors import DataError
-from localmim_jax.segmentation.sources import MaskSource
+from localmim_jax.segmentation.source import MaskSource
 
 FEATURES = ("annotation", "segmentation_mask", "segmentation_label", "mask")  # what datasets call their masks
 
@@ -49,5 +50,5 @@ class TfdsMasks(MaskSource):
 def open_tfds_masks(name: str, split: str, data_dir: str, zero_ignored: bool, num_classes: int) -> TfdsMasks:
     """The source for "tfds:<name>". Raises DataError as `tfds_source.open_tfds`, and where there are no masks."""
     images = tfds_source.open_tfds(name, split, data_dir)
-    features = tfds_source.find_builder(name, tfds_source.default_dir(data_dir)).info.features
+    features = tfds_source.find_builder(name, default_dir(data_dir)).info.features
     return TfdsMasks(images, features, zero_ignored, num_classes)

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from localmim_jax.data.augment import TrainTransform
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.pipeline import Transform
 from localmim_jax.data.randaugment import RandAugmentTransform
-from localmim_jax.data.sources import Source, require_labels, require_same_classes
+from localmim_jax.data.read import Transform
+from localmim_jax.data.source import Source, require_labels, require_same_classes
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import DataError
 from localmim_jax.evals.classification import Accuracy, ranks_and_losses
@@ -48,7 +48,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     mixing = from_config.fill(MixConfig, augment)
     erasing = ErasingConfig(probability=augment.erasing)
     normalize = inputs.normalizer(config)
-    train = inputs.TrainInput(config, workdir, train_transform(config))
+    train = inputs.TrainInput(config, workdir, transform=train_transform(config))
     test = inputs.open_split(train.config, split=config.eval.split)
     check_labels(train.source, test, model.num_classes)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
@@ -61,7 +61,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
 
     evaluation = Evaluation(
         name=config.eval.split.split("[")[0],
-        batches=functools.partial(inputs.evaluation_batches, train.config, test, config.batch_size, config.eval.resize),
+        batches=functools.partial(inputs.center_crops, train.config, test, config.batch_size, config.eval.resize),
         predict=lambda model, batch: ranks_and_losses(model(normalize(batch["image"])), batch["label"]),
         make_metric=functools.partial(Accuracy, model.num_classes),
         every_steps=from_config.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),

@@ -1,7 +1,7 @@
-"""What every task reads: sources opened once, this host's share of each batch, pixels normalized on the device."""
+"""The input of every task: sources opened once, this host's part of each batch, pixels normalized on the device."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -12,7 +12,11 @@ from ml_collections import ConfigDict
 from localmim_jax.data import pipeline
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.sources import Source, open_source, require_same_classes
+from localmim_jax.data.plan import Group, one_group
+from localmim_jax.data.read import Transform
+from localmim_jax.data.shard import Shard
+from localmim_jax.data.source import Source, require_same_classes
+from localmim_jax.data.sources import open_source
 from localmim_jax.engine.task import Batch
 from localmim_jax.errors import ConfigError, DataError
 
@@ -67,19 +71,32 @@ def normalizer(config: ConfigDict, channels: int | None = None) -> Callable[[jax
     return lambda images: (images.astype(jnp.float32) / 255 - mean) / std
 
 
+def shard() -> Shard:
+    """This host's part of each batch."""
+    return Shard(jax.process_index(), jax.process_count())
+
+
 class TrainInput:
     """The training set of a run: its source, and this host's part of its batches.
 
     Args:
         config: see `configs/parts`.
         workdir: where undecodable images are listed; "" lists them nowhere.
-        transform: see `data.pipeline.train_batches`.
+        source: what is read; None: the source of classes and images that the config names.
+        transform, groups: see `data.pipeline.train_batches`.
     """
 
-    def __init__(self, config: ConfigDict, workdir: str = "", transform: pipeline.Transform | None = None):
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: str = "",
+        source: Source | None = None,
+        transform: Transform | None = None,
+        groups: Sequence[Group] | None = None,
+    ):
         self.config = data_config(config)
-        self.source = open_split(self.config)
-        self._transform = transform
+        self.source = source or open_split(self.config)
+        self._transform, self._groups = transform, groups
         self._bad_list = Path(workdir) / BAD_EXAMPLES if workdir else None
 
     def batches(self, first_step: int, num_steps: int) -> Iterator[Batch]:
@@ -89,32 +106,43 @@ class TrainInput:
             self.source,
             first_step,
             num_steps,
-            jax.process_index(),
-            jax.process_count(),
+            shard(),
             transform=self._transform,
+            groups=self._groups,
             bad_list=self._bad_list,
         )
 
     def examples(self, count: int, resize: int = 0) -> Iterator[Batch]:
         """`count` examples spread evenly over the source, centered instead of cropped at random."""
         size = -(-count // jax.process_count()) * jax.process_count()
-        return evaluation_batches(self.config, self.source, size, resize, max_examples=count)
+        return center_crops(self.config, self.source, size, resize, max_examples=count)
 
 
 def evaluation_batches(
+    data: DataConfig,
+    source: Source,
+    batch_size: int,
+    transform: Transform | None = None,
+    groups: Sequence[Group] | None = None,
+) -> Iterator[Batch]:
+    """This host's part of every example once; see `data.pipeline.eval_batches`."""
+    return pipeline.eval_batches(data, source, batch_size, shard(), transform=transform, groups=groups)
+
+
+def center_crops(
     data: DataConfig, source: Source, batch_size: int, resize: int = 0, max_examples: int = 0
 ) -> Iterator[Batch]:
-    """This host's part of every example of a source once; see `data.pipeline.eval_batches`."""
-    transform = None if source.finished else EvalTransform(data.image_size, data.channels, resize)
-    return pipeline.eval_batches(
-        data,
-        source,
-        batch_size,
-        jax.process_index(),
-        jax.process_count(),
-        transform=transform,
-        max_examples=max_examples,
-    )
+    """This host's part of every example once, or of `max_examples` evenly spaced ones, resized and center-cropped.
+
+    Args:
+        data: image size and channels.
+        source: what is read; images that have their final size stay as they are.
+        batch_size: global.
+        resize: see `EvalTransform`.
+        max_examples: 0 for all.
+    """
+    transform = None if source.passthrough else EvalTransform(data.image_size, data.channels, resize)
+    return evaluation_batches(data, source, batch_size, transform, one_group(len(source), max_examples))
 
 
 class LabeledSplits:
@@ -141,5 +169,5 @@ class LabeledSplits:
         batch_size = self._data.batch_size
         for source, is_train in zip(self._sources, (True, False), strict=True):
             limit = self._knn.max_train if is_train else 0
-            for batch in evaluation_batches(self._data, source, batch_size, self._knn.resize, limit):
+            for batch in center_crops(self._data, source, batch_size, self._knn.resize, limit):
                 yield {**batch, "is_train": np.full(len(batch["valid"]), is_train)}

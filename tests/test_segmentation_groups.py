@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.pipeline import train_batches
+from localmim_jax.data.pipeline import eval_batches, train_batches
+from localmim_jax.data.shard import WHOLE, Shard
 from localmim_jax.errors import DataError
 from localmim_jax.segmentation.augment import SegmentationEvalTransform
-from localmim_jax.segmentation.batches import eval_batches, make_groups
+from localmim_jax.segmentation.groups import make_groups
 from localmim_jax.segmentation.sources import FakeMasks, MaskFolder
 from tests.test_masks import write
 from tests.test_segmentation_augment import PLAIN
@@ -21,11 +22,15 @@ EVAL = SegmentationEvalTransform((64, 32), (1.0, 0.5), 8)
 
 @pytest.fixture
 def source():
-    return FakeMasks(11, 3, (48, 48), "train")  # 7 lie, 4 stand
+    return FakeMasks(11, 3, (48, 48), "train")  # 7 landscape, 4 portrait
 
 
-def training(source, first=0, last=9, config=CONFIG, **changes):
-    return list(train_batches(config, source, first, last, transform=PLAIN, **changes))
+def training(source, first=0, last=9, config=CONFIG, shard=WHOLE, bad_list=None):
+    return list(train_batches(config, source, first, last, shard, transform=PLAIN, bad_list=bad_list))
+
+
+def evaluation(source, groups, shard=WHOLE):
+    return list(eval_batches(CONFIG, source, 4, shard, transform=EVAL, groups=groups))
 
 
 @pytest.mark.parametrize("changes", [{"num_threads": 1}, {"prefetch_batches": 1}])
@@ -42,7 +47,7 @@ def test_training_batches_are_pure_in_seed_and_step(source, changes):
 
 def test_hosts_share_each_training_batch(source):
     whole = training(source)
-    parts = [training(source, process_index=i, process_count=2) for i in range(2)]
+    parts = [training(source, shard=Shard(i, 2)) for i in range(2)]
     for batch, *halves in zip(whole, *parts, strict=True):
         for key in batch:
             np.testing.assert_array_equal(batch[key], np.concatenate([half[key] for half in halves]))
@@ -51,8 +56,8 @@ def test_hosts_share_each_training_batch(source):
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_evaluation_sees_every_image_once_in_batches_of_one_shape(source, hosts):
     groups = make_groups(source, EVAL)
-    parts = [list(eval_batches(CONFIG, source, EVAL, groups, 4, index, hosts)) for index in range(hosts)]
-    assert {len(part) for part in parts} == {3}  # two of 7 lying ones, one of 4 standing ones
+    parts = [evaluation(source, groups, Shard(index, hosts)) for index in range(hosts)]
+    assert {len(part) for part in parts} == {3}  # two of the 7 landscape images, one of the 4 portrait ones
     seen = [i for part in parts for batch in part for i in batch["id"][batch["valid"]]]
     assert sorted(seen) == list(range(11))
     for step in zip(*parts, strict=True):
@@ -67,7 +72,7 @@ def test_evaluation_sees_every_image_once_in_batches_of_one_shape(source, hosts)
 def test_groups_hold_their_largest_mask(tmp_path):
     source = MaskFolder(str(write(tmp_path)), "training")  # 9 x 12 to 9 x 15
     groups = make_groups(source, SegmentationEvalTransform((18, 18), multiple=4))
-    assert [(group.members, group.canvas) for group in groups] == [((1, 2, 3), (9, 15)), ((0,), (9, 12))]
+    assert [(group.members, group.size) for group in groups] == [((1, 2, 3), (9, 15)), ((0,), (9, 12))]
 
 
 def test_a_pair_that_does_not_fit_stops_evaluation_and_is_replaced_in_training(tmp_path):
@@ -75,7 +80,7 @@ def test_a_pair_that_does_not_fit_stops_evaluation_and_is_replaced_in_training(t
     groups = make_groups(source, EVAL)
     Image.fromarray(np.ones((3, 5), np.uint8)).save(tmp_path / "annotations/training/2.png")
     with pytest.raises(DataError, match=r"2.png: the image is 9 x 14 .* evaluation needs every image"):
-        list(eval_batches(CONFIG, source, EVAL, groups, 4))
+        evaluation(source, groups)
     config = dataclasses.replace(CONFIG, max_bad_fraction=0.25)
     made = training(source, config=config, bad_list=tmp_path / "bad.txt")
     assert 2 not in {int(i) for batch in made for i in batch["id"]}
