@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from localmim_jax.configs import parts
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
@@ -31,28 +30,23 @@ def _fill(cls: type[T], values: Mapping[str, Any], args: tuple[Any, ...], change
     return cls(**{name: values[name] for name in names if name in values} | given)
 
 
-def _encoder(encoder: ConfigDict) -> dict[str, Any]:
-    """The fields of an encoder: the variant's sizes, float32, XLA's attention, color images of 224 px."""
-    _, sizes = VARIANTS[encoder.variant]
-    set_values = {key: value for key, value in encoder.items() if value is not None}
-    return {
-        **sizes,
-        **set_values,
-        "image_size": (224, 224),
-        "in_channels": 3,
-        "dtype": jnp.float32,
-        "attention": "xla",
-    }
+def encoder_config(variant: str, *args: Any, **changes: Any) -> Any:
+    """Any registered kind: the variant's sizes, float32, XLA's attention, color images of 224 px."""
+    kind, sizes = VARIANTS[variant]
+    recipe = next(keys for keys in (parts.vit(variant), parts.swin(variant)) if set(sizes) <= set(keys))
+    values = {key: value for key, value in recipe.items() if value is not None}
+    values |= {"image_size": (224, 224), "in_channels": 3, "dtype": jnp.float32, "attention": "xla"}
+    return _fill(kind, {**sizes, **values}, args, changes)
 
 
 def vit_config(*args: Any, **changes: Any) -> ViTConfig:
     """ViT-B/16."""
-    return _fill(ViTConfig, _encoder(parts.vit("vit_b")), args, changes)
+    return encoder_config("vit_b", *args, **changes)
 
 
 def swin_config(*args: Any, **changes: Any) -> SwinConfig:
     """Swin-B."""
-    return _fill(SwinConfig, _encoder(parts.swin("swin_b")), args, changes)
+    return encoder_config("swin_b", *args, **changes)
 
 
 def target_config(*args: Any, **changes: Any) -> TargetConfig:

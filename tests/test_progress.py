@@ -4,13 +4,13 @@ import logging
 import pytest
 
 from localmim_jax.engine.progress import announce
-from localmim_jax.engine.settings import LogSettings
+from tests.defaults import log_settings
 from tests.tiny import SETTINGS, spec_for
 
 
 @pytest.mark.parametrize(("first_step", "line"), [(0, "starting at step 0"), (7, "resuming from step 7")])
 def test_the_announcement_says_what_will_run(caplog, first_step, line):
-    settings = dataclasses.replace(SETTINGS, log=LogSettings(notes="a note"))
+    settings = dataclasses.replace(SETTINGS, log=log_settings(notes="a note"))
     with caplog.at_level(logging.INFO, "absl"):
         announce(spec_for(settings=settings, devices=2), first_step)
     first, *others = [record.getMessage() for record in caplog.records]

@@ -9,15 +9,13 @@ from localmim_jax import params as trees
 from localmim_jax.convert.names import release_name
 from localmim_jax.convert.naming import naming_of
 from localmim_jax.engine.optim import make_optimizer
-from localmim_jax.engine.settings import OptimizerSettings
-from localmim_jax.method.localmim import LocalMIMConfig
-from localmim_jax.method.targets import TargetConfig
-from localmim_jax.models.classifier import ClassifierConfig
 from localmim_jax.models.pyramid import PyramidBackbone
 from localmim_jax.models.registry import KINDS, VARIANTS
 from localmim_jax.tasks.lookup import TASKS
+from tests.defaults import classifier_config, encoder_config, localmim_config, optimizer_settings, target_config
 
-CONFIGS = {name: kind(**sizes) for name, (kind, sizes) in VARIANTS.items()}
+CONFIGS = {variant: encoder_config(variant) for variant in VARIANTS}
+SMALLEST = {family: next(iter(kind.variants)) for family, kind in KINDS.items()}
 
 
 @pytest.mark.parametrize("variant", CONFIGS)
@@ -31,7 +29,7 @@ def test_a_variant_has_one_kind_and_describes_itself(variant):
 
 @pytest.mark.parametrize("family", KINDS)
 def test_features_are_as_announced(family):
-    config = KINDS[family]()
+    config = encoder_config(SMALLEST[family])
     taps = config.default_taps
 
     def features(images):
@@ -46,32 +44,32 @@ def test_features_are_as_announced(family):
 
 @pytest.mark.parametrize("family", KINDS)
 def test_layers_run_from_the_embedding_to_the_head(family):
-    config = KINDS[family]()
-    paths = trees.flatten(trees.split(ClassifierConfig(config).make)[1])
+    config = encoder_config(SMALLEST[family])
+    paths = trees.flatten(trees.split(classifier_config(config).make)[1])
     assert {config.layer_of(path) for path in paths} == set(range(config.num_blocks + 2))
 
 
 @pytest.mark.parametrize("family", KINDS)
 def test_one_rule_of_weight_decay_covers_each_parameter_in_every_task(family):
-    config = KINDS[family]()
+    config = encoder_config(SMALLEST[family])
     assert set(config.weight_decay) == set(TASKS) - {"linear_probe"}  # which trains the head alone, by fine-tuning's
     cells = config.default_cells(config.default_taps)
-    pretrain = LocalMIMConfig(config, config.default_taps, TargetConfig(cells=cells))
+    pretrain = localmim_config(config, config.default_taps, target_config(cells=cells))
     dense = config.for_dense()
     models = {
         "pretrain": pretrain.make,
-        "finetune": ClassifierConfig(config.for_classification()).make,
+        "finetune": classifier_config(config.for_classification()).make,
         "segment": lambda rngs: PyramidBackbone(dense, rngs=rngs),
         "detect": lambda rngs: PyramidBackbone(dense, rngs=rngs),
     }
     for task, make in models.items():
         paths = trees.flatten(trees.split(make)[1])
-        make_optimizer(OptimizerSettings(), paths, config.weight_decay[task])  # raises unless exactly one
+        make_optimizer(optimizer_settings(), paths, config.weight_decay[task])  # raises unless exactly one
 
 
 @pytest.mark.parametrize("family", KINDS)
 def test_the_naming_table_covers_the_encoder(family):
-    config = KINDS[family]().for_classification()
-    paths = trees.flatten(trees.split(ClassifierConfig(config).make)[1])
+    config = encoder_config(SMALLEST[family]).for_classification()
+    paths = trees.flatten(trees.split(classifier_config(config).make)[1])
     rules = naming_of(family).encoder
     assert [path for path in paths if path.startswith("encoder/") and release_name(path, rules) is None] == []
