@@ -23,7 +23,12 @@ from jaxtyping import install_import_hook
 from tests.typecheck import check_types
 
 # Before anything of the packages is imported. Outside the tests the annotations cost nothing.
-HOOKED = ["localmim_jax.ops", "localmim_jax.models", "localmim_jax.method"]
+HOOKED = [
+    *("localmim_jax.ops", "localmim_jax.models", "localmim_jax.method"),
+    *(f"localmim_jax.detection.{name}" for name in ("anchors", "assign", "boxes", "fpn", "mask_rcnn", "nms")),
+    *(f"localmim_jax.detection.{name}" for name in ("roi", "roi_align", "rpn")),
+    *(f"localmim_jax.segmentation.{name}" for name in ("pixel_loss", "sliding", "upernet")),
+]
 install_import_hook(HOOKED, f"{check_types.__module__}.{check_types.__name__}")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,24 +18,22 @@ from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import Weights, info_to_json
 from localmim_jax.detection import task as detection
 from localmim_jax.engine.optim import make_optimizer
-from localmim_jax.engine.settings import OptimizerSettings
 from localmim_jax.errors import ConfigError
-from localmim_jax.method.localmim import LocalMIMConfig, draw_mask, pretrain_loss
+from localmim_jax.method.localmim import draw_mask, pretrain_loss
 from localmim_jax.method.masking import random_mask
-from localmim_jax.method.targets import TargetConfig
-from localmim_jax.models.classifier import ClassifierConfig
 from localmim_jax.models.pyramid import PyramidBackbone
 from localmim_jax.models.registry import VARIANTS
-from localmim_jax.models.vit_reg import ViTReg, ViTRegConfig
+from localmim_jax.models.vit_reg import ViTReg
 from localmim_jax.segmentation import task as segmentation
 from localmim_jax.tasks import from_config, initialize
 from tests import torchvision
+from tests.defaults import classifier_config, encoder_config, localmim_config, optimizer_settings, target_config
 from tests.shrink import shrink
 from tests.training import train
 
-TINY = ViTRegConfig(image_size=(16, 24), patch_size=8, width=16, depth=4, num_heads=2)
-PRETRAIN = LocalMIMConfig(
-    encoder=TINY, taps=(2, 4), target=TargetConfig(cells=(4, 8)), decoder_width=16, mask_ratio=0.5
+TINY = encoder_config("vit_reg_b", image_size=(16, 24), patch_size=8, width=16, depth=4, num_heads=2)
+PRETRAIN = localmim_config(
+    encoder=TINY, taps=(2, 4), target=target_config(cells=(4, 8)), decoder_width=16, mask_ratio=0.5
 )
 IMAGES = np.random.default_rng(0).normal(size=(2, 16, 24, 3)).astype(np.float32)
 
@@ -124,7 +122,7 @@ def test_a_pretraining_step_reaches_every_parameter():
 
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_a_classifier_pools_patches_or_takes_the_class_token(pool):
-    config = ClassifierConfig(TINY.for_classification(), num_classes=3, pool=pool)
+    config = classifier_config(TINY.for_classification(), num_classes=3, pool=pool)
     model = config.make(nnx.Rngs(0))
     (tokens,) = model.encoder(jnp.asarray(IMAGES), taps=(4,))
     pooled = tokens[:, 5:].mean(axis=1) if pool == "mean" else tokens[:, 0]
@@ -176,7 +174,7 @@ def test_every_task_takes_it_and_weight_decay_covers_every_parameter_once(task):
     _, params, _ = trees.split(model.make)
     paths = trees.flatten(params)
     optimizer = make_optimizer(
-        OptimizerSettings(), paths, model.encoder.weight_decay[task]
+        optimizer_settings(), paths, model.encoder.weight_decay[task]
     )  # raises unless exactly one
     assert optimizer.decayed["encoder/register_tokens"] == (task == "pretrain")
     assert not optimizer.decayed["encoder/position_embedding"]
@@ -211,7 +209,7 @@ def test_the_relative_position_bias_of_segmentation_is_refused():
 )
 def test_impossible_configurations(changes, message):
     with pytest.raises(ConfigError, match=message):
-        ViTRegConfig(**changes)
+        encoder_config("vit_reg_b", **changes)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -232,7 +230,7 @@ def test_our_files_come_back(tmp_path, suffix, described):
 @pytest.mark.parametrize("pool", ["mean", "class"])
 def test_timms_names_and_back(pool):
     encoder = dataclasses.replace(TINY, image_size=(24, 24))  # a file of timm tells square images only
-    _, _, weights = drawn(ClassifierConfig(encoder, num_classes=3, pool=pool))
+    _, _, weights = drawn(classifier_config(encoder, num_classes=3, pool=pool))
     exported, _ = export(weights, "timm")
     assert exported["reg_token"].shape == (1, 4, 16)
     assert exported["pos_embed"].shape == (1, 9, 16)
@@ -244,7 +242,7 @@ def test_timms_names_and_back(pool):
 
 
 def test_a_vit_is_still_taken_for_a_vit():
-    vit = ClassifierConfig(num_classes=3)
+    vit = classifier_config(num_classes=3)
     paths = {path: np.zeros(leaf.shape, np.float32) for path, leaf in trees.flatten(trees.split(vit.make)[1]).items()}
     assert recognize(paths, {}, "ours").info.family == "vit"
     exported, _ = export(Weights(paths, vit.describe(), "here"), "timm")
@@ -261,7 +259,7 @@ def test_neither_the_release_nor_transformers_has_registers():
 
 def test_the_encoder_transfers_and_its_positions_are_resized():
     _, _, weights = drawn(PRETRAIN)
-    larger = ClassifierConfig(dataclasses.replace(TINY, image_size=(32, 48)), num_classes=3)
+    larger = classifier_config(dataclasses.replace(TINY, image_size=(32, 48)), num_classes=3)
     _, own, _ = drawn(larger)
     params, report = transfer(weights, own, larger.describe())
     check(report)
@@ -278,8 +276,8 @@ def test_timms_vit_with_registers_gives_the_same_logits(pool, global_pool):
     torch = pytest.importorskip("torch")
     torchvision.declare_operators()
     timm = pytest.importorskip("timm.models")
-    encoder = ViTRegConfig(image_size=(64, 64), width=64, depth=4, num_heads=4)
-    graphdef, params, weights = drawn(ClassifierConfig(encoder, num_classes=10, pool=pool))
+    encoder = encoder_config("vit_reg_b", image_size=(64, 64), width=64, depth=4, num_heads=4)
+    graphdef, params, weights = drawn(classifier_config(encoder, num_classes=10, pool=pool))
     theirs = timm.vision_transformer.VisionTransformer(
         img_size=64, embed_dim=64, depth=4, num_heads=4, num_classes=10, global_pool=global_pool, reg_tokens=4,
         no_embed_class=True,
