@@ -31,18 +31,8 @@ def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = Fal
 
 
 def config_of(checkpoint: str, config: ConfigDict | None) -> ConfigDict:
-    """A --config that was given, or else that of the run the checkpoint belongs to.
-
-    Raises:
-        ConfigError: the checkpoint is a file, which belongs to no run.
-        DataError: there is no run.
-    """
-    if config is not None:
-        return config
-    place = files.local_path(checkpoint)
-    if place.is_file():
-        raise ConfigError(f"--checkpoint={checkpoint} is a file, which tells no model: give --config too")
-    return initialize.run_config(place)
+    """`config`, or where it is None the config of the run that the checkpoint belongs to. Raises DataError: no run."""
+    return initialize.run_config(files.local_path(checkpoint)) if config is None else config
 
 
 def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tuple[Any, Tree, Tree]:

@@ -68,7 +68,7 @@ def test_what_cannot_be_done(run, photos, tmp_path):  # noqa: F811
         (DataError, "is a folder", [f"--checkpoint={run}", str(tmp_path)]),
         (DataError, "belongs to no run", [f"--checkpoint={tmp_path}", *photos]),
         (DataError, "gone does not exist: give a run directory", [f"--checkpoint={tmp_path / 'gone'}", *photos]),
-        (ConfigError, "give --config too", [f"--checkpoint={bad}", *photos]),
+        (DataError, "give --config too", [f"--checkpoint={bad}", *photos]),
         (
             StorageError,
             "file cannot be written: it is a file; give another --output",

@@ -99,7 +99,7 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
     with pytest.raises(DataError, match=r"x\.png: not an image"):
         next(visualize.visualize(vit, [str(tmp_path / "x.png")]))
     convert(vit, str(tmp_path / "encoder.npz"), part="encoder")
-    with pytest.raises(ConfigError, match="give --config too"):
+    with pytest.raises(DataError, match="give --config too"):
         next(visualize.visualize(str(tmp_path / "encoder.npz"), photos))
     with pytest.raises(ConfigError, match=r"holds no decoders \(encoder\)"):
         next(visualize.visualize(str(tmp_path / "encoder.npz"), photos, tiny(False, "hog")))

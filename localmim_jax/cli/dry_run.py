@@ -20,6 +20,7 @@ from localmim_jax.engine.task import Task
 from localmim_jax.errors import DataError
 from localmim_jax.params import merge
 from localmim_jax.recipes.override import flatten
+from localmim_jax.text import columns
 
 _GIB = 2**30
 
@@ -38,27 +39,27 @@ def report(config: ConfigDict) -> list[str]:
     Raises:
         ConfigError: a config that could not run on the devices at hand.
     """
-    lines = []
+    rows = []
     try:
         task, settings = build_task(config, workdir="")
         examples = f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}"
     except DataError as error:
         task, settings = build_task(_on_fake_data(config), workdir="")
-        lines.append(f"note        {error}")
+        rows.append(("note", str(error)))
         examples = f"{config.data.fake_examples} examples assumed (data.fake_examples)"
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     settings.check_batch(task.batch_size, spec.mesh.size)
-    lines += [
-        f"data        {examples}",
-        f"length      {task.num_steps} steps of {task.batch_size} examples, "
-        f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps",
-        _learning_rate(task, settings),
-        _parameters(spec),
+    epochs = f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps"
+    rows += [
+        ("data", examples),
+        ("length", f"{task.num_steps} steps of {task.batch_size} examples, {epochs}"),
+        ("rate", _learning_rate(task, settings)),
+        ("parameters", _parameters(spec)),
     ]
     shapes = _batch_shapes(config)
     for example in shapes:
-        lines += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
-    return lines
+        rows += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
+    return columns(rows).splitlines()
 
 
 def _on_fake_data(config: ConfigDict) -> ConfigDict:
@@ -101,7 +102,7 @@ def _learning_rate(task: Task, settings: RunSettings) -> str:
     how = "" if schedule.base_lr is None else f" = base_lr {schedule.base_lr:g} x {task.batch_size} / 256"
     warmup = schedule.warmup_epochs * task.steps_per_epoch if schedule.warmup_steps is None else schedule.warmup_steps
     peak = schedule.peak(task.batch_size)
-    return f"rate        {schedule.kind}, peak {peak:.6g}{how}, warm-up {warmup:.0f} steps, to {schedule.min_lr:g}"
+    return f"{schedule.kind}, peak {peak:.6g}{how}, warm-up {warmup:.0f} steps, to {schedule.min_lr:g}"
 
 
 def _parameters(spec: StateSpec) -> str:
@@ -109,11 +110,11 @@ def _parameters(spec: StateSpec) -> str:
     parts = {name: flops.parameter_count(tree) for name, tree in spec.abstract_params.items()}
     shown = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parts.items())
     still = flops.parameter_count(frozen)
-    return f"parameters  {flops.parameter_count(trained) / 1e6:.2f} M trained, {still / 1e6:.2f} M frozen: {shown}"
+    return f"{flops.parameter_count(trained) / 1e6:.2f} M trained, {still / 1e6:.2f} M frozen: {shown}"
 
 
-def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str) -> list[str]:
-    """FLOPs and memory of a step on examples of one shape, which `which` tells where there are several."""
+def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str) -> list[tuple[str, str]]:
+    """FLOPs and memory of a step on examples of one shape, which `which` names where there are several."""
     task, devices = spec.task, spec.mesh.size
 
     def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -142,15 +143,18 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str)
     }
     shown = " + ".join(f"{name} {size / _GIB:.3g}" for name, size in parts.items())
     kind = spec.mesh.devices.flat[0].device_kind
-    lines = [
-        f"work        {which}{work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward",
-        f"memory      {which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images "
-        f"at a time: {shown} (estimated from the traced step; XLA's fusion may need less)",
+    memory = (
+        f"{which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images at a time: "
+        f"{shown} (estimated from the traced step; XLA's fusion may need less)"
+    )
+    rows = [
+        ("work", f"{which}{work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward"),
+        ("memory", memory),
     ]
     if jax.default_backend() != "cpu":  # XLA's CPU compiler undoes remat, so its number would mislead
         needed = compile_step(spec, whole).bytes_per_device
-        lines += [] if needed is None else [f"            {needed / _GIB:.3g} GiB by XLA's analysis, compiled"]
-    return lines
+        rows += [] if needed is None else [("", f"{needed / _GIB:.3g} GiB by XLA's analysis, compiled")]
+    return rows
 
 
 def _saved_for_backward(spec: StateSpec, batch: dict[str, jax.ShapeDtypeStruct]) -> int:

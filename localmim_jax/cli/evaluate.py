@@ -45,15 +45,15 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
     import jax
 
     from localmim_jax import params as trees
+    from localmim_jax.api import config_of
     from localmim_jax.build import build_task
-    from localmim_jax.convert import files, load
+    from localmim_jax.convert import load
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.evaluate import Evaluator
     from localmim_jax.engine.state import StateSpec
     from localmim_jax.tasks import initialize, lookup
 
-    if config is None:
-        config = initialize.run_config(files.local_path(checkpoint))
+    config = config_of(checkpoint, config)
     config.checkpoint.init_from = checkpoint
     task, settings = build_task(config, "")
     if not task.evaluations:

@@ -62,16 +62,14 @@ def knn(
     """
     import jax
 
-    from localmim_jax.api import load_model
-    from localmim_jax.convert import files
+    from localmim_jax.api import config_of, load_model
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.settings import MeshSettings
     from localmim_jax.evals.knn import KNN
     from localmim_jax.params import merge
-    from localmim_jax.tasks import initialize, inputs
+    from localmim_jax.tasks import inputs
 
-    if config is None:
-        config = initialize.run_config(files.local_path(checkpoint))
+    config = config_of(checkpoint, config)
     if batch_size < 1:
         raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
     if not temperature > 0:
