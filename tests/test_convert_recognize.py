@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -151,7 +152,7 @@ def test_what_a_loader_of_the_release_expects_of_a_swin(goldens):
     exported, _ = export(weights, "release")
     masks = {key: value for key, value in exported.items() if key.endswith("attn_mask")}
     assert set(masks) == {f"layers.{s}.blocks.{j}.attn_mask" for s, j in [(0, 1), (1, 1), (2, 1), (2, 3)]}
-    bias = DenseWindows((28, 28), 7, 3).bias(np.zeros((169, 1), np.float32))
+    bias = DenseWindows((28, 28), 7, 3).bias(jnp.zeros((169, 1)))
     forbidden = np.asarray(bias).reshape(16, 49, 49) < -1e9
     np.testing.assert_array_equal(masks["layers.1.blocks.1.attn_mask"] == -100, forbidden)
     again = recognize(exported, {}, "again")

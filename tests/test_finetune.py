@@ -96,7 +96,7 @@ def test_evaluation_equals_a_plain_loop(whole_run, devices):
     examples = [transform(source[i], np.random.default_rng(0)) for i in range(len(source))]
     pixels = np.stack([example["image"] for example in examples]).astype(np.float64)
     normalized = ((pixels / 255 - 0.306) / 0.376).astype(np.float32)
-    model = merge(spec.graphdef, evaluation_params(gather(whole.state)), {})
+    model = merge(spec.graphdef, jax.tree.map(jnp.asarray, evaluation_params(gather(whole.state))), {})
     scores = np.asarray(jax.jit(lambda images: jax.lax.map(lambda image: model(image[None])[0], images))(normalized))
     right, among_five, cross_entropy = 0, 0, 0.0
     for row, example in zip(scores.astype(np.float64), examples, strict=True):
@@ -208,10 +208,10 @@ def test_each_kind_of_chance_is_drawn_from_the_steps_key(only):
     (config.model if only == "drop_path" else config.augment)[only] = 0.9
     spec = spec_of(config)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), spec.abstract_params)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), spec.abstract_params)
     batch = {
-        "image": rng.integers(0, 256, (8, 16, 16, 1), np.uint8),
-        "label": np.arange(8, dtype=np.int32),
+        "image": jnp.asarray(rng.integers(0, 256, (8, 16, 16, 1), np.uint8)),
+        "label": jnp.arange(8, dtype=jnp.int32),
     }
     loss = jax.jit(lambda key: spec.task.loss(merge(spec.graphdef, params, {}), batch, key)[0])
     first, again, other = (float(loss(jax.random.key(seed))) for seed in (1, 1, 2))

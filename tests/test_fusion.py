@@ -37,7 +37,7 @@ def make(config):
     rng = np.random.default_rng(0)
     params = trees.map_with_path(lambda _, leaf: rng.normal(size=leaf.shape).astype(np.float32) / 4, abstract)
     images = rng.normal(size=(BATCH, *config.encoder.image_size, 3)).astype(np.float32)
-    return graphdef, params, images, draw_mask(jax.random.key(2), config, BATCH)
+    return graphdef, params, jnp.asarray(images), draw_mask(jax.random.key(2), config, BATCH)
 
 
 def reached(function, params) -> list[set[str]]:

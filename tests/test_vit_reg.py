@@ -22,7 +22,6 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import draw_mask, pretrain_loss
 from localmim_jax.method.masking import random_mask
 from localmim_jax.models.pyramid import PyramidBackbone
-from localmim_jax.models.registry import VARIANTS
 from localmim_jax.models.vit_reg import ViTReg
 from localmim_jax.segmentation import task as segmentation
 from localmim_jax.tasks import from_config, initialize
@@ -35,7 +34,7 @@ TINY = encoder_config("vit_reg_b", image_size=(16, 24), patch_size=8, width=16, 
 PRETRAIN = localmim_config(
     encoder=TINY, taps=(2, 4), target=target_config(cells=(4, 8)), decoder_width=16, mask_ratio=0.5
 )
-IMAGES = np.random.default_rng(0).normal(size=(2, 16, 24, 3)).astype(np.float32)
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 24, 3)), jnp.float32)
 
 
 def drawn(config):
@@ -52,8 +51,7 @@ def drawn(config):
 
 @pytest.mark.parametrize(("variant", "millions"), [("vit_reg_s", 21.7), ("vit_reg_b", 85.8)])
 def test_variants_are_vits_with_positions_and_four_registers(variant, millions):
-    kind, sizes = VARIANTS[variant]
-    config = kind(**sizes)
+    config = encoder_config(variant)
     _, params, _ = trees.split(config.make)
     assert params["register_tokens"].shape == (4, config.width)
     assert params["position_embedding"].shape == (14 * 14, config.width)
@@ -71,7 +69,7 @@ def test_features_begin_with_class_token_and_registers():
 
 def test_the_prefix_has_no_position():
     model = ViTReg(TINY, rngs=nnx.Rngs(0))
-    embedded = model._embed(jnp.asarray(IMAGES), None)
+    embedded = model._embed(IMAGES, None)
     np.testing.assert_array_equal(embedded[0, 0], model.class_token[...])
     np.testing.assert_array_equal(embedded[0, 1:5], model.register_tokens[...])
 
@@ -97,7 +95,7 @@ def test_masked_patches_do_not_matter():
 
 
 def test_attention_maps_name_the_patches_only():
-    weights, group, coordinates = ViTReg(TINY, rngs=nnx.Rngs(0)).attention(jnp.asarray(IMAGES), lambda *found: found)[0]
+    weights, group, coordinates = ViTReg(TINY, rngs=nnx.Rngs(0)).attention(IMAGES, lambda *found: found)[0]
     assert weights.shape == (2, 1, 2, 11, 11)
     np.testing.assert_array_equal(group[0], [-1] * 5 + [0] * 6)
     np.testing.assert_array_equal(coordinates[0, :5], -1)
@@ -109,9 +107,7 @@ def test_a_pretraining_step_reaches_every_parameter():
 
     @jax.jit
     def gradient(params):
-        return jax.value_and_grad(lambda p: pretrain_loss(trees.merge(graphdef, p), jnp.asarray(IMAGES), mask)[0])(
-            params
-        )
+        return jax.value_and_grad(lambda p: pretrain_loss(trees.merge(graphdef, p), IMAGES, mask)[0])(params)
 
     loss, gradients = gradient(params)
     assert np.isfinite(loss)
@@ -124,10 +120,10 @@ def test_a_pretraining_step_reaches_every_parameter():
 def test_a_classifier_pools_patches_or_takes_the_class_token(pool):
     config = classifier_config(TINY.for_classification(), num_classes=3, pool=pool)
     model = config.make(nnx.Rngs(0))
-    (tokens,) = model.encoder(jnp.asarray(IMAGES), taps=(4,))
+    (tokens,) = model.encoder(IMAGES, taps=(4,))
     pooled = tokens[:, 5:].mean(axis=1) if pool == "mean" else tokens[:, 0]
-    np.testing.assert_allclose(model.features(jnp.asarray(IMAGES)), model.norm(pooled), atol=1e-5)
-    assert model(jnp.asarray(IMAGES)).shape == (2, 3)
+    np.testing.assert_allclose(model.features(IMAGES), model.norm(pooled), atol=1e-5)
+    assert model(IMAGES).shape == (2, 3)
 
 
 def test_the_pyramid_drops_the_prefix():

@@ -112,7 +112,7 @@ def test_sparse_attention_is_dense_attention_among_visible_tokens(case, seed):
 
 
 def test_both_forms_have_the_same_gradients():
-    x, table, keep = random_inputs(CASES[0], 0)
+    x, table, keep = map(jnp.asarray, random_inputs(CASES[0], 0))
 
     @jax.jit
     def gradients(x, table):

@@ -22,6 +22,7 @@ from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict
 
+from localmim_jax.bench.peak import matmul_flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step
@@ -174,7 +175,8 @@ def encoders(config: ConfigDict, model: LocalMIMConfig, rounds: int) -> None:
     candidates = {name: candidate for name, (candidate, _) in made.items()}
     compare("encoder alone, a step", candidates, rounds, batch, made["sparse"][1])
     print(f"  FLOPs of dense over sparse: {made['dense'][1] / made['sparse'][1]:.2f}")
-    print(f"  matrix product at its best: {matmul_peak(model.encoder.dtype) / 1e12:.4g} TFLOP/s")
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    print(f"  a large matrix product: {matmul_flops(config.model.dtype, side) / 1e12:.4g} TFLOP/s")
     whole = {"pre-training": model, "pre-training, all plain": plain}
     made = {name: step_of(pretrain_task(one, batch), config, one) for name, one in whole.items()}
     candidates = {name: candidate for name, (candidate, _) in made.items()}
@@ -205,21 +207,6 @@ def masks(config: ConfigDict, model: LocalMIMConfig, rounds: int) -> None:
 
     drawn = {f"drawing and packing {number}": (pack(number), None) for number in numbers}
     compare("masks and both layouts of stage 1", drawn, rounds, batch)
-
-
-def matmul_peak(dtype: Any, size: int = 4096, runs: int = 5) -> float:
-    """FLOP/s of a large square matrix product, the best of some runs."""
-    if jax.default_backend() == "cpu":
-        size //= 2
-    x = jnp.ones((size, size), dtype)
-    multiply = jax.jit(lambda x: x @ x)
-    jax.block_until_ready(multiply(x))
-    best = float("inf")
-    for _ in range(runs):
-        start = time.perf_counter()
-        jax.block_until_ready(multiply(x))
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def main(options: flags.FlagValues) -> None:
