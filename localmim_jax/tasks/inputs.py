@@ -95,7 +95,7 @@ class TrainInput:
         groups: Sequence[Group] | None = None,
     ):
         self.config = data_config(config)
-        self.source = source or open_split(self.config)
+        self.source = open_split(self.config) if source is None else source
         self._transform, self._groups = transform, groups
         self._bad_list = Path(workdir) / BAD_EXAMPLES if workdir else None
 
