@@ -9,7 +9,8 @@ The second lists all six runs with their fine-tuning. Published: ImageNet-1K top
     vit_b_global_fusion   83.0      swin_b_global_fusion  83.5
     vit_b_local_multi     83.3      swin_b_local_multi    83.8
 
-All but the two with fusion are runs of Table 1 too. The paper does not describe its fusion; heads/fusion.py has ours.
+All but the two with fusion are runs of Table 1 too. The paper does not describe its fusion; ours is in
+localmim_jax/method/fusion.py.
 """
 
 from localmim_jax.configs import table1

@@ -28,7 +28,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """The path with "~" resolved.
 
     Raises:
-        ConfigError: it is a web address: files from strangers are fetched and looked at by a person first.
+        ConfigError: it is a web address: a person fetches and checks an untrusted file first.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -133,8 +133,8 @@ def _read_npz(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[s
             names = chosen or [name for name in file.files if name != NOTE]
             arrays = {name.removeprefix(_GOLDEN_PREFIX): file[name] for name in names}
             extra = {"info": str(file[NOTE])} if NOTE in file.files else {}
-            if strangers := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{strangers[0][:80]} is no array")
+            if objects := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{objects[0][:80]} is no array")
     except DataError:
         raise
     except Exception as error:  # damaged bytes can raise anything

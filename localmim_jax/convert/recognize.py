@@ -72,10 +72,10 @@ def _family(arrays: Mapping[str, np.ndarray]) -> str:
     """The kind of backbone whose paths leave the fewest of the encoder's arrays without a rule."""
     paths = [path for path in arrays if path.startswith("encoder/")]
 
-    def strangers(naming: Naming) -> int:
+    def num_unexplained(naming: Naming) -> int:
         return sum(names.release_name(path, naming.encoder) is None for path in paths)
 
-    return min(namings(), key=lambda kind: strangers(kind[1]))[0]
+    return min(namings(), key=lambda kind: num_unexplained(kind[1]))[0]
 
 
 def _apply(
