@@ -170,7 +170,7 @@ def test_transformers_gives_the_same_features(torch, transformers, pixels, tmp_p
     with torch.no_grad():
         tokens = theirs(torch.from_numpy(pixels).permute(0, 3, 1, 2)).last_hidden_state.numpy()
     expected = tokens[:, 1:].mean(axis=1) if vit else tokens.mean(axis=1)
-    found = jax.jit(lambda images: trees.merge(graphdef, params).features(images))(pixels)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params).features(images))(params, pixels)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -187,7 +187,7 @@ def test_transformers_gives_the_same_logits(torch, transformers, pixels, tmp_pat
     assert theirs.config.num_labels == 10
     with torch.no_grad():
         expected = theirs(torch.from_numpy(pixels).permute(0, 3, 1, 2)).logits.numpy()
-    found = jax.jit(lambda images: trees.merge(graphdef, params)(images))(pixels)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params)(images))(params, pixels)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

@@ -2,6 +2,8 @@
 
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -64,10 +66,11 @@ def test_onnxruntime_gives_the_same(photo, tmp_path, name, part, output):
     session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"))
     assert [value.name for value in session.get_inputs()] == ["pixel_values"]
     assert [value.name for value in session.get_outputs()] == [output]
-    images = np.repeat(photo, 3, axis=0)
-    (found,) = session.run(None, {"pixel_values": images.transpose(0, 3, 1, 2)})
+    images = jnp.repeat(photo, 3, axis=0)
+    (found,) = session.run(None, {"pixel_values": np.asarray(images.transpose(0, 3, 1, 2))})
     config.model.dtype = "float32"
-    model = merge(*load_model(config, str(tmp_path / "run")))
+    graphdef, *arrays = load_model(config, str(tmp_path / "run"))
+    model = merge(graphdef, *jax.tree.map(jnp.asarray, arrays))
     expected = {
         "features": lambda: model.features(images),
         "tokens": lambda: model.encoder(images, taps=(4,))[0],

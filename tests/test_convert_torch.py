@@ -246,7 +246,7 @@ def test_timms_vit_gives_the_same_logits(torch, timm, photo, tmp_path, pool, glo
     theirs.load_state_dict(through_a_file(torch, weights, tmp_path / "x.safetensors"), strict=True)
     with torch.no_grad():
         expected = theirs.eval()(torch.from_numpy(photo).permute(0, 3, 1, 2)).numpy()
-    found = jax.jit(lambda images: trees.merge(graphdef, params)(images))(photo)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params)(images))(params, photo)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -263,7 +263,7 @@ def test_timms_vit_gives_the_features_of_a_pretraining_model(torch, timm, golden
     theirs.load_state_dict(state, strict=True)
     with torch.no_grad():
         tokens = theirs.eval().forward_features(torch.from_numpy(np.array(oracle.images)).permute(0, 3, 1, 2)).numpy()
-    found = jax.jit(lambda images: trees.merge(graphdef, params).features(images))(oracle.images)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params).features(images))(params, oracle.images)
     np.testing.assert_allclose(found, tokens[:, 1:].mean(axis=1), atol=1e-4)
 
 
@@ -289,7 +289,7 @@ def test_timms_swin_gives_the_same_logits(torch, timm, photo, tmp_path):
     theirs.load_state_dict(through_a_file(torch, weights, tmp_path / "x.safetensors"), strict=True)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(photo).permute(0, 3, 1, 2)).numpy()
-    found = jax.jit(lambda images: trees.merge(graphdef, params)(images))(photo)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params)(images))(params, photo)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -312,7 +312,7 @@ def test_timms_swin_gives_the_same_last_map_for_the_releases_classifier(torch, t
     config = swin_config(width=8, depths=(2, 2, 4, 2), num_heads=(1, 2, 4, 8), epsilon2=1e-5)
     graphdef, _, _ = trees.split(lambda rngs: nnx.Dict(encoder=Swin(config, rngs=rngs)))
     params = trees.unflatten({p: jnp.asarray(a) for p, a in weights.arrays.items() if p.startswith("encoder/")})
-    (found,) = jax.jit(lambda images: trees.merge(graphdef, params).encoder(images, taps=(4,)))(photo)
+    (found,) = jax.jit(lambda params, images: trees.merge(graphdef, params).encoder(images, taps=(4,)))(params, photo)
     np.testing.assert_allclose(found.reshape(2, 7, 7, 64), expected, atol=1e-4)
 
 
@@ -331,5 +331,5 @@ def test_timms_own_files_are_read(torch, timm, photo, tmp_path):
     params = trees.unflatten(weights.arrays)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(photo).permute(0, 3, 1, 2)).numpy()
-    found = jax.jit(lambda images: trees.merge(graphdef, params)(images))(photo)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params)(images))(params, photo)
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -283,6 +283,6 @@ def test_timms_vit_with_registers_gives_the_same_logits(pool, global_pool):
     images = np.random.default_rng(2).normal(size=(2, 64, 64, 3)).astype(np.float32)
     with torch.no_grad():
         expected = theirs.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    found = jax.jit(lambda images: trees.merge(graphdef, params)(images))(images)
+    found = jax.jit(lambda params, images: trees.merge(graphdef, params)(images))(params, images)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -197,7 +197,8 @@ def write_onnx(source: str, path: Path, weights: "Weights", part: str, config: C
         raise ConfigError(f"{source} is a detector, which is not exported to ONNX")
     output = "tokens" if part == "encoder" else "features" if config.task == "pretrain" else "logits"
     config.model.dtype = "float32"
-    graphdef, params, model_state = fill_model(config, weights)
+    graphdef, *arrays = fill_model(config, weights)
+    params, model_state = jax.tree.map(jnp.asarray, arrays)
     last = lookup.model_config(config).encoder.num_layers
 
     def compute(pixel_values: jax.Array) -> jax.Array:
