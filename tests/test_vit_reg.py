@@ -269,9 +269,11 @@ def test_the_encoder_transfers_and_its_positions_are_resized():
 @pytest.mark.torch
 @pytest.mark.parametrize(("pool", "global_pool"), [("mean", "avg"), ("class", "token")])
 def test_timms_vit_with_registers_gives_the_same_logits(pool, global_pool):
-    torch = pytest.importorskip("torch")
+    import torch
+
     torchvision.declare_operators()
-    timm = pytest.importorskip("timm.models")
+    from timm import models as timm
+
     encoder = encoder_config("vit_reg_b", image_size=(64, 64), width=64, depth=4, num_heads=4)
     graphdef, params, weights = drawn(classifier_config(encoder, num_classes=10, pool=pool))
     theirs = timm.vision_transformer.VisionTransformer(

@@ -33,11 +33,6 @@ class Manifest:
     files: dict[str, tuple[int, str]]
     score: float | None = None
 
-    @property
-    def total_bytes(self) -> int:
-        """Total size of all files."""
-        return sum(size for size, _ in self.files.values())
-
 
 def exists(directory: Path) -> bool:
     """Whether the checkpoint in this directory was published."""
