@@ -45,7 +45,9 @@ def assert_equal(found: dict, expected: dict) -> None:
 def write_steps(directory: Path, steps, settings: CheckpointSettings | None = None, scores=None) -> None:
     checkpointer = Checkpointer(directory, settings or checkpoint_settings(keep_last=10))
     for step in steps:
-        checkpointer.save(step, make_state(step), (scores or {}).get(step))
+        checkpointer.save(step, make_state(step))
+        if scores and step in scores:
+            checkpointer.rate(step, scores[step])
     checkpointer.close()
 
 

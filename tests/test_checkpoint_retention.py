@@ -31,6 +31,12 @@ def test_the_best_score_is_kept_also_after_a_restart(tmp_path):
     assert complete_steps(directory) == [4, 5]
 
 
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path):
+    directory = tmp_path / "checkpoints"
+    write_steps(directory, [1, 2, 3, 4], checkpoint_settings(keep_last=1), scores={1: 0.2, 2: float("nan"), 3: 0.1})
+    assert complete_steps(directory) == [1, 4]
+
+
 def test_strangers_are_ignored_with_a_warning(workdir, caplog):
     directory = workdir / "checkpoints"
     (directory / "999999").mkdir()

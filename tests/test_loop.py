@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from localmim_jax.engine import loop
+from localmim_jax.engine.checkpoints import manifest
 from localmim_jax.engine.checkpoints.read import complete_steps
 from localmim_jax.engine.in_flight import RUN_AHEAD
 from localmim_jax.engine.mesh import make_mesh
@@ -124,6 +125,37 @@ def test_a_signal_within_an_evaluation_ends_it_and_resuming_runs_it_again(tmp_pa
         loop.run(cut, QUIET, tmp_path, CONFIG)
     loop.run(task, QUIET, tmp_path, CONFIG)
     assert [report["step"] for report in reports(tmp_path) if "test/accuracy" in report] == [4, 8]
+
+
+def test_an_evaluation_that_fails_costs_no_step_and_is_repeated_once(tmp_path, one_device, caplog):
+    counted = []
+
+    def damaged():
+        counted.append(1)
+        yield from list(source(61, 20)())[:1]
+        raise DataError("photo.jpg is truncated")
+
+    class Scored(Accuracy):
+        def compute(self):
+            return {**super().compute(), "score": 0.5}
+
+    whole = Evaluation("test", source(61, 20), predict, Scored, every_steps=4, best="score")
+    settings = dataclasses.replace(QUIET, checkpoint=checkpoint_settings(keep_last=1))
+    task = dataclasses.replace(TASK, num_steps=8, evaluations=(whole,))
+    failing = dataclasses.replace(task, evaluations=(dataclasses.replace(whole, batches=damaged),))
+    for _ in range(2):  # the second start fails at the same place, and loses nothing either
+        with pytest.raises(DataError, match="truncated"):
+            loop.run(failing, settings, tmp_path, CONFIG)
+        assert complete_steps(tmp_path / "checkpoints") == [4]
+    assert counted == [1, 1]
+    assert "evaluation test of step 4 failed; the step is saved, and the same command evaluates it again" in caplog.text
+    assert manifest.verify(tmp_path / "checkpoints" / "4").score is None
+
+    resumed = loop.run(task, settings, tmp_path, CONFIG)
+    assert [report["step"] for report in reports(tmp_path) if "test/accuracy" in report] == [4, 8]
+    assert complete_steps(tmp_path / "checkpoints") == [8]
+    assert manifest.verify(tmp_path / "checkpoints" / "8").score == 0.5
+    assert resumed.state_hash == loop.run(task, settings, tmp_path / "whole", CONFIG).state_hash
 
 
 def test_one_bad_step_is_skipped_and_counted(tmp_path, one_device):

@@ -1,5 +1,6 @@
 """The proof that a checkpoint is whole, on plain files."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -22,10 +23,12 @@ def checkpoint(tmp_path):
 
 def test_what_is_published_is_what_is_read(checkpoint):
     assert not manifest.exists(checkpoint)
-    published = manifest.publish(checkpoint, 7, score=0.25)
+    published = manifest.publish(checkpoint, 7)
     assert manifest.exists(checkpoint)
     assert manifest.read(checkpoint) == manifest.verify(checkpoint) == published
-    assert (published.step, published.score) == (7, 0.25)
+    assert (published.step, published.score) == (7, None)
+    manifest.rate(checkpoint, 0.25)
+    assert manifest.verify(checkpoint) == dataclasses.replace(published, score=0.25)
     assert list(published.files) == ["_METADATA", "state/d/data", "state/empty"]
     assert published.files["state/empty"][0] == 0
     assert published.files["state/d/data"][0] == 100_000
@@ -53,7 +56,8 @@ def test_damage_is_named(checkpoint, damage, message):
 
 
 def test_every_changed_character_of_the_manifest_is_noticed(checkpoint):
-    manifest.publish(checkpoint, 7, score=0.25)
+    manifest.publish(checkpoint, 7)
+    manifest.rate(checkpoint, 0.25)
     path = checkpoint / "manifest.json"
     content = path.read_bytes()
     unnoticed = []
@@ -67,16 +71,27 @@ def test_every_changed_character_of_the_manifest_is_noticed(checkpoint):
     assert unnoticed == []
 
 
-def test_an_unfinished_manifest_does_not_count(checkpoint):
-    """Killed with the manifest written under its temporary name, and published by the next attempt."""
-    script = "import sys, pathlib; from localmim_jax.engine.checkpoints import manifest; "
-    script += "manifest.publish(pathlib.Path(sys.argv[1]), 7)"
+def killed_in(call: str, checkpoint) -> None:
+    """Calls it in a process that dies once the manifest is written under its temporary name."""
+    script = f"import sys, pathlib; from localmim_jax.engine.checkpoints import manifest; manifest.{call}"
     environment = {**os.environ, "LOCALMIM_FAULT": "before_publish"}
     command = [sys.executable, "-c", script, str(checkpoint)]
     assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     assert (checkpoint / "manifest.json.tmp").exists()
+
+
+def test_an_unfinished_manifest_does_not_count(checkpoint):
+    killed_in("publish(pathlib.Path(sys.argv[1]), 7)", checkpoint)
     assert not manifest.exists(checkpoint)
     assert len(manifest.publish(checkpoint, 7).files) == 3
+
+
+def test_a_kill_while_the_score_is_added_leaves_the_checkpoint_whole(checkpoint):
+    manifest.publish(checkpoint, 7)
+    killed_in("rate(pathlib.Path(sys.argv[1]), 0.5)", checkpoint)
+    assert manifest.verify(checkpoint).score is None
+    manifest.rate(checkpoint, 0.5)
+    assert manifest.verify(checkpoint).score == 0.5
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"digest": "x"}', "\x00" * 100])

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from localmim_jax.build import build_task
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.progress import small_dataset
 from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.state import StateSpec, join
 from localmim_jax.engine.step import compile_step, make_train_step
@@ -50,6 +51,8 @@ def report(config: ConfigDict) -> list[str]:
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     settings.check_batch(task.batch_size, spec.mesh.size)
     epochs = f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps"
+    if warning := small_dataset(task):
+        rows.append(("note", warning))
     rows += [
         ("data", examples),
         ("length", f"{task.num_steps} steps of {task.batch_size} examples, {epochs}"),

@@ -1,4 +1,4 @@
-"""The one training loop, for every task: next batch, step, log, evaluate, save."""
+"""The one training loop, for every task: next batch, step, log, save, evaluate."""
 
 import dataclasses
 import os
@@ -31,6 +31,8 @@ from localmim_jax.engine.task import Task
 from localmim_jax.engine.writer import MetricsWriter
 from localmim_jax.errors import DataError, Interrupted, Preempted, StorageError
 from localmim_jax.params import Tree
+
+_EVALUATION_FAILED = "the evaluation %s of step %d failed; the step is saved, and the same command evaluates it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +127,9 @@ class _Run:
                 self.profiler.after(step, self.in_flight.wait, last=step == num_steps or bool(stopped))
                 if stopped:
                     self._leave(stopped, step, state)
-                score = self._evaluate(step, state)
-                if self._save_is_due(step) or score is not None:
-                    self._save(step, state, score)
+                if self._save_is_due(step) or self._due(step):
+                    self._save(step, state)  # before evaluating: an evaluation that fails costs no step
+                self._evaluate(step, state)
                 self.checkpointer.check()
         log("done: %d steps", step)
         return Summary(state, state_hash(state["params"]), self.evaluations)
@@ -171,28 +173,37 @@ class _Run:
     def _save_is_due(self, step: int) -> bool:
         return step == self.task.num_steps or bool(self.save_every and step % self.save_every == 0)
 
-    def _save(self, step: int, state: Tree, score: float | None = None) -> None:
+    def _save(self, step: int, state: Tree) -> None:
         self.in_flight.wait()  # finds a diverged run before it replaces an older checkpoint
         with self.meter.paused():
-            self.checkpointer.save(step, state, score)
+            self.checkpointer.save(step, state)
 
-    def _evaluate(self, step: int, state: Tree) -> float | None:
-        """Runs the evaluations that are due. Returns the score of the best-checkpoint rule, if one of them gives it."""
-        due = [evaluator for evaluator in self.evaluators if evaluator.due(step, self.task.num_steps)]
+    def _due(self, step: int) -> list[Evaluator]:
+        return [evaluator for evaluator in self.evaluators if evaluator.due(step, self.task.num_steps)]
+
+    def _evaluate(self, step: int, state: Tree) -> None:
+        """Runs the evaluations that are due, and gives their score to the saved step."""
+        due = self._due(step)
         if due:
             self.in_flight.wait()
-        score = None
         for evaluator in due:
             with self.meter.paused():
                 start = time.perf_counter()
-                results = evaluator(state, self._asked_to_stop)
+                try:
+                    results = evaluator(state, self._asked_to_stop)
+                except Exception:
+                    if step:
+                        logging.error(_EVALUATION_FAILED, evaluator.evaluation.name, step)
+                    raise
             if results is None:
                 self._leave(self.stop.requested or "SIGTERM", step, state)
             self.evaluations |= results
             shown = _shown(results, self.writer.write(step, results))
             log("step %d  %s  (%s)", step, shown, duration(time.perf_counter() - start))
-            score = evaluator.score(results) if evaluator.evaluation.best else score
-        return score
+            score = evaluator.score(results)
+            if score is not None and step:
+                with self.meter.paused():
+                    self.checkpointer.rate(step, score)
 
     def _asked_to_stop(self) -> bool:
         # Several processes agree only between steps, so they finish their evaluation.

@@ -8,12 +8,32 @@ from absl import logging
 from localmim_jax.engine.flops import parameter_count
 from localmim_jax.engine.metrics import size
 from localmim_jax.engine.state import StateSpec
+from localmim_jax.engine.task import Task
 
 
 def log(text: str, *arguments: Any) -> None:
     """One line from the first process, formatted as by `logging.info`."""
     if jax.process_index() == 0:
         logging.info(text, *arguments, stacklevel=2)
+
+
+def log_warning(text: str, *arguments: Any) -> None:
+    """One warning from the first process."""
+    if jax.process_index() == 0:
+        logging.warning(text, *arguments, stacklevel=2)
+
+
+def small_dataset(task: Task) -> str:
+    """What to do about a training set that is smaller than one batch; "" for a larger one."""
+    examples = round(task.steps_per_epoch * task.batch_size)
+    if examples >= task.batch_size:
+        return ""
+    times = task.batch_size / examples
+    return (
+        f"the training set has {examples} examples, fewer than batch_size={task.batch_size}: every step reads each of "
+        f"them about {times:{'.3g' if times < 100 else ',.0f'}} times, and the run is {task.num_steps} steps; set "
+        f"batch_size to {examples} or less, or check data.name and data.split"
+    )
 
 
 def announce(spec: StateSpec, first_step: int) -> None:
@@ -40,6 +60,8 @@ def announce(spec: StateSpec, first_step: int) -> None:
         f"{frozen:,}",
         size(spec.bytes_per_device()),
     )
+    if warning := small_dataset(task):
+        log_warning("%s", warning)
     peak = schedule.peak(task.batch_size)
     how = "peak_lr" if schedule.base_lr is None else f"base_lr {schedule.base_lr:g} x batch {task.batch_size} / 256"
     log("learning rate: %s, peak %.4g (%s)", schedule.kind, peak, how)

@@ -26,7 +26,7 @@ class Manifest:
     Attributes:
         step: training step of the state.
         files: path inside the directory -> (bytes, sha256 in hexadecimal).
-        score: score of the best-checkpoint rule, higher is better; None without an evaluation at this step.
+        score: score of the best-checkpoint rule, higher is better; None before or without an evaluation of this step.
     """
 
     step: int
@@ -39,7 +39,7 @@ def exists(directory: Path) -> bool:
     return (directory / NAME).is_file()
 
 
-def publish(directory: Path, step: int, score: float | None = None) -> Manifest:
+def publish(directory: Path, step: int) -> Manifest:
     """Hashes and syncs every file of a finished checkpoint, then writes the manifest.
 
     One rename puts the manifest in place. A process killed before it leaves a directory that does not count.
@@ -51,19 +51,24 @@ def publish(directory: Path, step: int, score: float | None = None) -> Manifest:
     with ThreadPoolExecutor(max_workers=4) as pool:
         hashes = list(pool.map(lambda path: _hash(path, sync=True), paths))
     files = {path.relative_to(directory).as_posix(): entry for path, entry in zip(paths, hashes, strict=True)}
-    manifest = Manifest(step, files, score)
-    body = {
-        "format": FORMAT,
-        "step": step,
-        "score": score,
-        "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(files.items())},
-    }
-    with replacing(directory / NAME) as temporary:
-        temporary.write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
-        faults.crash_at("before_publish", step)
+    manifest = Manifest(step, files)
+    _write(directory, manifest)
     for folder in (*{path.parent for path in paths}, directory, directory.parent):
         sync_directory(folder)
     return manifest
+
+
+def rate(directory: Path, score: float) -> None:
+    """Replaces the score in the manifest of a published checkpoint. A crash leaves the old manifest or the new one.
+
+    Raises:
+        StorageError: the manifest is missing or damaged.
+        OSError: it cannot be written.
+    """
+    manifest = read(directory)
+    if manifest.score != score:
+        _write(directory, dataclasses.replace(manifest, score=score))
+        sync_directory(directory)
 
 
 def read(directory: Path) -> Manifest:
@@ -102,6 +107,18 @@ def verify(directory: Path) -> Manifest:
             if difference:
                 raise StorageError(difference)
     return manifest
+
+
+def _write(directory: Path, manifest: Manifest) -> None:
+    body = {
+        "format": FORMAT,
+        "step": manifest.step,
+        "score": manifest.score,
+        "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(manifest.files.items())},
+    }
+    with replacing(directory / NAME) as temporary:
+        temporary.write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
+        faults.crash_at("before_publish", manifest.step)
 
 
 def _difference(path: Path, size: int, digest: str) -> str:

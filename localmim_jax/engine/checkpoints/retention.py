@@ -1,5 +1,6 @@
 """Which steps of a run stay on disk. Manifests decide, since orbax would count steps that were never published."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -59,6 +60,7 @@ def warn_of_incomplete(directory: Path) -> None:
 
 def _score(step_directory: Path) -> float | None:
     try:
-        return manifest.read(step_directory).score
+        score = manifest.read(step_directory).score
     except StorageError:
         return None
+    return None if score is None or math.isnan(score) else score

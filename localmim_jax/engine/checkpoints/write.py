@@ -3,7 +3,8 @@
 A step is the directory `checkpoints/<step>/` with orbax's files under `state/` and `manifest.json` (see `manifest`).
 Orbax writes to a temporary name and renames it. Then the first process hashes the files and publishes the manifest.
 Only then are older steps removed (`retention`). A run killed anywhere in between resumes from the step before
-(`restore`). A step without a manifest is ignored, and replaced when the same step is saved again.
+(`restore`). A step without a manifest is ignored, and replaced when the same step is saved again. The score of an
+evaluation, which comes after the save, is added to the manifest.
 """
 
 import errno
@@ -74,7 +75,7 @@ class Checkpointer:
         self._saved.add(step)
         return state
 
-    def save(self, step: int, state: Any, score: float | None = None) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Starts saving; the state may be donated to the next step as soon as this returns.
 
         Waits for the save before it, if that is still under way. A step that this object saved or restored before is
@@ -82,7 +83,6 @@ class Checkpointer:
 
         Args:
             state: pytree of arrays.
-            score: the checkpoint with the highest is kept whatever its age; None without an evaluation at this step.
 
         Raises:
             StorageError: this save or the one before failed.
@@ -102,8 +102,27 @@ class Checkpointer:
             # A host copy that outlives the donated arrays, so that a failed write can be tried again.
             state = jax.device_get(state)
         self._saved.add(step)
-        self._thread = threading.Thread(target=self._finish, args=(step, state, score), name="checkpoint")
+        self._thread = threading.Thread(target=self._finish, args=(step, state), name="checkpoint")
         self._thread.start()
+
+    def rate(self, step: int, score: float) -> None:
+        """Records the score of a saved step. The step with the highest is kept whatever its age.
+
+        Waits for the save, if that is still under way, and removes the step that was the best before.
+
+        Raises:
+            StorageError: the save failed, or the score cannot be written.
+        """
+        self._join()
+        self.check()
+        if not self._writer:
+            return
+        self._require_directory(step)
+        try:
+            manifest.rate(self._directory / str(step), score)
+            retention.remove_old(self._directory, self._settings)
+        except OSError as error:
+            raise self._explain(step, error) from error
 
     def check(self) -> None:
         """Returns at once. Raises StorageError if a save has failed in the background since the last call."""
@@ -126,13 +145,13 @@ class Checkpointer:
             retention.remove(target)
         orbax_io.save(self._orbax, target, state)
 
-    def _finish(self, step: int, state: Any, score: float | None) -> None:
+    def _finish(self, step: int, state: Any) -> None:
         """Runs in the background, to the end of the save."""
         try:
             if self._several:
-                self._commit(step, score)
+                self._commit(step)
             else:
-                self._write_with_one_retry(step, state, score)
+                self._write_with_one_retry(step, state)
             if self._writer:
                 retention.remove_old(self._directory, self._settings)
         except Exception as error:
@@ -140,12 +159,12 @@ class Checkpointer:
             self._failure = self._explain(step, error)
             logging.error("%s", self._failure)
 
-    def _write_with_one_retry(self, step: int, state: Any, score: float | None) -> None:
+    def _write_with_one_retry(self, step: int, state: Any) -> None:
         for last in (False, True):
             try:
                 self._require_space(state)
                 self._begin(step, state)
-                return self._commit(step, score)
+                return self._commit(step)
             except StorageError:
                 raise  # the directory is another one: nothing of ours is in it
             except Exception as error:
@@ -172,13 +191,13 @@ class Checkpointer:
             text = f"No space left on device: {needed / 2**20:.1f} MiB needed, {disk.free / 2**20:.1f} MiB free"
             raise OSError(errno.ENOSPC, text)
 
-    def _commit(self, step: int, score: float | None) -> None:
+    def _commit(self, step: int) -> None:
         """Waits for orbax's rename, which follows the last write of every process; then publishes."""
         self._orbax.wait_until_finished()
         self._require_directory(step)
         faults.crash_at("after_write", step)
         if self._writer:
-            manifest.publish(self._directory / str(step), step, score)
+            manifest.publish(self._directory / str(step), step)
 
     def _explain(self, step: int, error: Exception) -> StorageError:
         failure = orbax_io.storage_error(f"step {step} could not be saved in {self._directory}", error)
