@@ -241,3 +241,41 @@ def test_extreme_shapes_become_finished_images(size):
         image = made({"image": data}, np.random.default_rng(0))["image"]
         assert image.shape == (224, 224, 3)
         assert np.abs(image.astype(int) - 77).max() <= 2
+
+
+MORE = [
+    {"vertical_flip": True},
+    {"rotate90": True},
+    {"color_jitter": (0.4, 0.4, 0.4, 0.1)},
+    {"grayscale": 0.5},
+]
+
+
+@pytest.mark.parametrize("changes", MORE, ids=lambda changes: next(iter(changes)))
+def test_what_is_off_draws_nothing(changes):
+    """The crop and flip are the same with and without the others, which come after them."""
+    plain, changed = transform(image_size=(32, 32)), transform(image_size=(32, 32), **changes)
+    seen = set()
+    for seed in range(24):
+        before = plain({"image": PHOTO}, np.random.default_rng(seed))["image"]
+        after = changed({"image": PHOTO}, np.random.default_rng(seed))["image"]
+        if "vertical_flip" in changes:
+            candidates = [before, before[::-1]]
+        elif "rotate90" in changes:
+            candidates = [np.rot90(before, turns) for turns in range(4)]
+        elif "grayscale" in changes:
+            candidates = [before, np.asarray(Image.fromarray(before).convert("L").convert("RGB"))]
+        else:
+            assert not np.array_equal(before, after)
+            assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.5
+            continue
+        (index,) = (i for i, candidate in enumerate(candidates) if np.array_equal(candidate, after))
+        seen.add(index)
+    assert "color_jitter" in changes or seen == set(range(len(candidates)))
+
+
+def test_arrays_of_any_channels_turn_too():
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 5), np.uint8)
+    several = transform(image_size=(16, 16), channels=5, vertical_flip=True, rotate90=True)
+    found = {several({"image": image}, np.random.default_rng(seed))["image"].tobytes() for seed in range(6)}
+    assert len(found) == 6

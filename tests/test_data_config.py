@@ -11,6 +11,7 @@ def test_good_values_pass():
         assert DataConfig(**GOOD | {"name": name}).image_size == (32, 48)
     assert DataConfig(**GOOD | {"image_size": [32, 48]}).image_size == (32, 48)
     assert DataConfig(**GOOD | {"name": "fake", "channels": 7}).channels == 7
+    assert DataConfig(**GOOD | {"color_jitter": [0.4, 0.4, 0, 0], "channels": 1}).color_jitter == (0.4, 0.4, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,13 @@ def test_good_values_pass():
         ({"crop_scale": (0.5, 1.2)}, "data.crop_scale"),
         ({"crop_ratio": (2.0, 1.0)}, "data.crop_ratio"),
         ({"max_bad_fraction": 1.5}, "data.max_bad_fraction is 1.5"),
+        ({"rotate90": True}, r"data.rotate90 needs square images, and image_size is \(32, 48\)"),
+        ({"color_jitter": (0.4, 0.4)}, "data.color_jitter is .*: four values are needed"),
+        ({"color_jitter": (0.4, 0.4, 0.4, 0.6)}, "a hue of at most 0.5"),
+        ({"color_jitter": (-0.1, 0, 0, 0)}, "of at least 0 are needed"),
+        ({"grayscale": 1.5}, "data.grayscale is 1.5; it must be between 0 and 1"),
+        ({"grayscale": 0.2, "channels": 1}, "images of 3 channels, and data.channels is 1"),
+        ({"color_jitter": (0.4, 0, 0, 0), "channels": 4}, "images of 3 channels, and data.channels is 4"),
     ],
 )
 def test_bad_values_are_named_with_what_is_legal(changes, words):

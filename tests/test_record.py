@@ -79,6 +79,13 @@ def test_numbers_are_equal_as_json():
     assert changed(CONFIG, with_value("image_size", [32.0, 32])) == []
 
 
+@pytest.mark.parametrize("value", [None, False, 0.0, "", (0.0, 0.0)])
+def test_a_new_key_that_is_off_is_no_change(value):
+    """So that a run can resume after an update that added the key."""
+    assert changed(CONFIG, with_value("data.new", value)) == []
+    assert changed(with_value("data.new", value), CONFIG) == []
+
+
 def test_a_removed_key_is_a_change():
     config = with_value("task", "pretrain")
     del config["task"]

@@ -67,6 +67,11 @@ def imagenet() -> ConfigDict:
     data.crop_scale = (0.2, 1.0)  # RandomResizedCrop: fraction of the image's area
     data.crop_ratio = (3 / 4, 4 / 3)  # and width / height
     data.fast_decode = False  # JPEGs at reduced size where the crop allows, bilinear: faster, not pixel-exact
+    # More augmentation of training images, off as in the paper: data/augment.py and data/color.py name the sources.
+    data.vertical_flip = False  # with probability 1/2
+    data.rotate90 = False  # by 0, 90, 180 or 270 degrees, equally likely; needs square images
+    data.color_jitter = (0.0, 0.0, 0.0, 0.0)  # strengths: brightness, contrast, saturation, hue (at most 0.5)
+    data.grayscale = 0.0  # probability
     return data
 
 

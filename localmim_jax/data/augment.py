@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from localmim_jax.data.color import NO_JITTER, Strengths, jitter, to_gray
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import Encoded, ImageLike, decode, size_of, to_array
 from localmim_jax.errors import ConfigError
@@ -28,6 +29,11 @@ class TrainTransform:
     """RandomResizedCrop, bicubic with antialiasing, and a horizontal flip: supplement, Table 3.
 
     (example {"image", optional "label"}, rng) -> {"image": uint8 [h, w, c], optional "label": int32}.
+
+    What the paper does not use follows in this order, each only where it is on, so that the random stream of the others
+    does not depend on it: a vertical flip and a rotation by a multiple of 90 degrees, the symmetries of images without
+    an up and down (Veeling et al., "Rotation equivariant CNNs for digital pathology", 2018), then changes of color
+    (`data.color`).
     """
 
     image_size: tuple[int, int]
@@ -36,6 +42,10 @@ class TrainTransform:
     crop_ratio: tuple[float, float]
     flip: bool
     fast_decode: bool = False
+    vertical_flip: bool = False
+    rotate90: bool = False
+    color_jitter: Strengths = NO_JITTER
+    grayscale: float = 0.0
 
     @classmethod
     def of(cls, config: DataConfig) -> "TrainTransform":
@@ -46,7 +56,7 @@ class TrainTransform:
         return {"image": to_array(image), **label_of(example)}
 
     def crop(self, data: bytes | np.ndarray, rng: np.random.Generator) -> ImageLike:
-        """A random crop of an encoded image or array, resized to `image_size` and flipped at random."""
+        """A random crop of an encoded image or array, resized to `image_size`, flipped and changed at random."""
         image: ImageLike
         if self.fast_decode and not isinstance(data, np.ndarray):
             image = self._fast_crop(Encoded(data), rng)
@@ -55,7 +65,17 @@ class TrainTransform:
             # Crop first: nothing outside the crop bleeds in, and the whole image's memory is free for the resized one.
             image = crop(image, random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio))
             image = resize(image, self.image_size)
-        return flip(image) if self.flip and rng.random() < 0.5 else image
+        if self.flip and rng.random() < 0.5:
+            image = flip(image)
+        if self.vertical_flip and rng.random() < 0.5:
+            image = rotate90(flip(image), 2)
+        if self.rotate90:
+            image = rotate90(image, int(rng.integers(4)))
+        if any(self.color_jitter):
+            image = jitter(image, self.color_jitter, rng)
+        if self.grayscale and rng.random() < self.grayscale:
+            image = to_gray(image)
+        return image
 
     def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> ImageLike:
         top, left, height, width = random_resized_crop(
@@ -177,3 +197,11 @@ def flip(image: ImageLike) -> ImageLike:
     if isinstance(image, np.ndarray):
         return image[:, ::-1]
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def rotate90(image: ImageLike, turns: int) -> ImageLike:
+    """The image rotated counterclockwise by `turns` times 90 degrees; square ones keep their size."""
+    if isinstance(image, np.ndarray):
+        return np.rot90(image, turns)
+    quarter, half, three = Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270
+    return image if turns % 4 == 0 else image.transpose((quarter, half, three)[turns % 4 - 1])

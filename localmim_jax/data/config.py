@@ -28,6 +28,10 @@ class DataConfig:
         crop_scale: fraction of the image's area that a training crop covers, (smallest, largest).
         crop_ratio: width / height of a training crop, (smallest, largest).
         flip: whether training images are flipped horizontally with probability 1/2.
+        vertical_flip: whether training images are flipped vertically with probability 1/2.
+        rotate90: whether training images, which must be square, are rotated by 0, 90, 180 or 270 degrees.
+        color_jitter: strengths of random changes of (brightness, contrast, saturation, hue); see `data.color`.
+        grayscale: probability that a training image loses its colors.
         fast_decode: decode JPEGs at reduced size where the crop allows and resize bilinearly: faster, not pixel-exact.
         num_threads: threads that decode and augment; 0 is one per core. With `num_workers`, per process: 0 is one.
         num_workers: processes that make whole batches; 0 makes them in this process.
@@ -49,6 +53,10 @@ class DataConfig:
     crop_scale: tuple[float, float] = (0.2, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
+    vertical_flip: bool = False
+    rotate90: bool = False
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    grayscale: float = 0.0
     fast_decode: bool = False
     num_threads: int = 0
     num_workers: int = 0
@@ -57,10 +65,11 @@ class DataConfig:
     fake_examples: int = 1281167
 
     def __post_init__(self) -> None:
-        for key in ("image_size", "crop_scale", "crop_ratio"):
+        for key, count in (("image_size", 2), ("crop_scale", 2), ("crop_ratio", 2), ("color_jitter", 4)):
             object.__setattr__(self, key, tuple(getattr(self, key)))
-            if len(getattr(self, key)) != 2:
-                raise ConfigError(f"{_full(key)} is {getattr(self, key)}: two values are needed")
+            if len(getattr(self, key)) != count:
+                number = {2: "two", 4: "four"}[count]
+                raise ConfigError(f"{_full(key)} is {getattr(self, key)}: {number} values are needed")
         kind, _, rest = self.name.partition(":")
         known = (kind in ("tfds", "folder", "coco", "masks") and rest) or self.name in _OWN
         if not known:
@@ -89,8 +98,26 @@ class DataConfig:
         narrowest, widest = self.crop_ratio
         if not 0 < narrowest <= widest < math.inf:
             raise ConfigError(f"data.crop_ratio is {self.crop_ratio}; width / height, 0 < smallest <= largest")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(f"data.max_bad_fraction is {self.max_bad_fraction}; it must be between 0 and 1")
+        for key in ("max_bad_fraction", "grayscale"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"data.{key} is {getattr(self, key)}; it must be between 0 and 1")
+        if self.rotate90 and self.image_size[0] != self.image_size[1]:
+            raise ConfigError(f"data.rotate90 needs square images, and image_size is {self.image_size}: turn it off")
+        self._check_colors()
+
+    def _check_colors(self) -> None:
+        *others, hue = self.color_jitter
+        if not (all(0 <= strength < math.inf for strength in others) and 0 <= hue <= 0.5):
+            raise ConfigError(
+                f"data.color_jitter is {self.color_jitter}; strengths of brightness, contrast, saturation and hue of at "
+                "least 0 are needed, and a hue of at most 0.5"
+            )
+        gray = self.channels == 1 and not (any(self.color_jitter[2:]) or self.grayscale)
+        if (any(self.color_jitter) or self.grayscale) and self.channels != 3 and not gray:
+            raise ConfigError(
+                f"data.color_jitter and data.grayscale are for images of 3 channels, and data.channels is "
+                f"{self.channels}: set them to 0 (gray images can change in brightness and contrast)"
+            )
 
 
 def available_cores() -> int:

@@ -97,14 +97,25 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Each key that differs but must not, as "key: old -> new". Numbers compare as in JSON: 1 equals 1.0, not true.
 
-    A null key equals an absent one, so that runs can resume after an update that added a key.
+    A key that is absent equals one that is off (null, false, zero or only zeros), so that runs can resume after an
+    update that added a key.
     """
     before, after = _flatten(_as_json(old)), _flatten(_as_json(new))
+
+    def differs(key: str) -> bool:
+        if key in before and key in after:
+            return before[key] != after[key]
+        return not _is_off(json.loads(before.get(key) or after[key]))
+
     return [
         f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key, "null") != after.get(key, "null") and not any(_covers(rule, key) for rule in MAY_CHANGE)
+        if differs(key) and not any(_covers(rule, key) for rule in MAY_CHANGE)
     ]
+
+
+def _is_off(value: Any) -> bool:
+    return not any(value) if isinstance(value, list) else not value
 
 
 def environment() -> dict[str, Any]:
