@@ -16,6 +16,6 @@ def get_config():
     config.data.name = "fake"
     config.schedule.warmup_steps = 10
     config.checkpoint.every_epochs = 0.0
-    config.eval.reconstruction.num_images = 0
+    config.eval.reconstruction.num_images = config.eval.rank.num_images = 0
     config.log.every_steps = 10
     return config

@@ -39,5 +39,6 @@ def get_config():
     config.checkpoint.every_epochs = 10.0
     config.log.every_steps = 100
     config.eval.knn.update({"enabled": True, "raw_pixels": True, "name": "digits", "test_split": "test", "resize": 32})
+    config.eval.rank.update({"every_epochs": 0.0, "resize": 32})
     config.eval.reconstruction.update({"every_epochs": 0.0, "resize": 32})
     return config

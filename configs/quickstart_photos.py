@@ -28,5 +28,6 @@ def get_config():
     config.schedule.warmup_epochs = 2.0
     config.checkpoint.every_epochs = 5.0
     config.log.every_steps = 100
+    config.eval.rank.update({"every_epochs": 0.0, "resize": 64})
     config.eval.reconstruction.update({"num_images": 6, "every_epochs": 0.0, "resize": 64})
     return config

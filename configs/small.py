@@ -74,7 +74,7 @@ def pretraining(backbone):
     config.checkpoint.keep_every_steps = 360  # the middle epoch's, for Figure 1
     config.log.every_steps = 60
     config.eval.knn.update({"raw_pixels": False, "every_epochs": 4.0, "max_train": 500})
-    config.eval.reconstruction.num_images = 0
+    config.eval.reconstruction.num_images = config.eval.rank.num_images = 0
     config.model = reconstruction(encoder(backbone))
     if backbone == "vit":
         config.model.decoder.update({"width": 32, "num_heads": 4})

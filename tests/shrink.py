@@ -45,6 +45,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.eval.knn.update({"name": "fake", "train_split": "train", "test_split": "test", "resize": side})
         config.eval.knn.update({"k": 3, "max_train": 16, "every_epochs": 0.0})
         config.eval.reconstruction.update({"num_images": 2, "every_epochs": 0.0})
+        config.eval.rank.num_images = 0  # to compile the encoder once more would cost more than the steps
     else:
         config.model.num_classes = 1000  # as many as the fake data has
         config.eval.update({"resize": side, "every_epochs": 0.0})

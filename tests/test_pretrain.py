@@ -125,11 +125,21 @@ def test_flat_folders_wide_images_one_gray_channel_and_pixels(photographs, tmp_p
         "num_steps": 2,
         "model.target.kind": "pixels",
         "model.target.cells": (16, 32),
+        "data.vertical_flip": True,
+        "data.color_jitter": (0.4, 0.4, 0.0, 0.0),
         "eval.reconstruction.num_images": 2,
+        "eval.rank.num_images": 12,
     }
     losses, _, _ = train(recipe(flat, **changes), tmp_path / "run")
     assert len(losses) == 2
     assert np.isfinite(losses).all()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    ranks = [line for line in lines if "rank/rankme" in line]
+    assert [line["step"] for line in ranks] == [0, 2]
+    for line in ranks:
+        assert (line["rank/images"], line["rank/width"]) == (12, 32)
+        assert 1 <= line["rank/rankme"] <= 12.01
+        assert 1 <= line["rank/effective_rank"] <= 11.01  # the mean takes one dimension
 
 
 @pytest.mark.parametrize(
@@ -149,6 +159,7 @@ def test_flat_folders_wide_images_one_gray_channel_and_pixels(photographs, tmp_p
         ({"schedule.warmup_steps": 50}, ConfigError, "warm-up"),
         ({"model.mlp_ratio": 0.0}, ConfigError, "model.mlp_ratio 0.0 leaves the MLPs no hidden unit"),
         ({"eval.reconstruction.num_images": -1}, ConfigError, "num_images is -1: pictures are needed"),
+        ({"eval.rank.num_images": -1}, ConfigError, "eval.rank.num_images is -1: images are needed"),
         (
             {"eval.reconstruction.num_images": 1, "eval.reconstruction.every_epochs": -1.0},
             ConfigError,

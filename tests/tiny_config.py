@@ -15,5 +15,5 @@ def get_config():
     config.schedule.update({"base_lr": 0.1, "warmup_steps": 2})
     config.checkpoint.update({"every_steps": 5, "every_epochs": 0.0})
     config.log.every_steps = 4
-    config.eval.reconstruction.num_images = 0
+    config.eval.reconstruction.num_images = config.eval.rank.num_images = 0
     return config

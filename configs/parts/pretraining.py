@@ -23,6 +23,8 @@ def pretrain(encoder: ConfigDict) -> ConfigDict:
     knn.resize = 0  # short side in pixels before the center crop to image_size; 0: 8/7 of it, as 256 for 224
     knn.max_train = 0  # examples of train_split in the memory bank; 0: all
     config.eval = ConfigDict({"knn": knn})
+    # RankMe and effective rank of the encoder's features on training images, without labels; num_images=0: never.
+    config.eval.rank = ConfigDict({"num_images": 2048, "every_epochs": 10.0, "resize": 0})
     config.eval.reconstruction = ConfigDict({"num_images": 8, "every_epochs": 10.0, "resize": 0})
     return config
 

@@ -112,9 +112,12 @@ class TrainInput:
             bad_list=self._bad_list,
         )
 
-    def examples(self, count: int, resize: int = 0) -> Iterator[Batch]:
-        """`count` examples spread evenly over the source, centered instead of cropped at random."""
-        size = -(-count // jax.process_count()) * jax.process_count()
+    def examples(self, count: int, resize: int = 0, batch_size: int = 0) -> Iterator[Batch]:
+        """`count` examples spread evenly over the source, centered instead of cropped at random.
+
+        They come in one batch, or in batches of `batch_size`, which every host has an equal part of.
+        """
+        size = batch_size or -(-count // jax.process_count()) * jax.process_count()
         return center_crops(self.config, self.source, size, resize, max_examples=count)
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
+from localmim_jax.evals.rank import FeatureRank
 from localmim_jax.evals.reconstruction import Reconstruction, TargetDescription
 from localmim_jax.method.localmim import LocalMIM, LocalMIMConfig, draw_mask, pretrain_loss
 from localmim_jax.method.masking import check_num_masks
@@ -78,16 +79,32 @@ def build(config: ConfigDict, workdir: str) -> Task:
 def evaluations(
     config: ConfigDict, model: LocalMIMConfig, train: inputs.TrainInput, steps_per_epoch: float
 ) -> Iterator[Evaluation]:
-    """k-NN of the frozen encoder, and pictures of reconstructions."""
+    """k-NN and rank of the frozen encoder's features, and pictures of reconstructions."""
     knn, pictures = config.eval.knn, config.eval.reconstruction
+    rank = config.eval.get("rank")  # runs of older versions have none
     normalize = inputs.normalizer(config)
+
+    def features(model: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"feature": model.features(normalize(batch["image"])).astype(jnp.float32)}
+
     if knn.enabled:
         yield Evaluation(
             name="knn",
             batches=inputs.LabeledSplits(config, knn),
-            predict=lambda model, batch: {"feature": model.features(normalize(batch["image"])).astype(jnp.float32)},
+            predict=features,
             make_metric=functools.partial(KNN, knn.k, knn.temperature, knn.raw_pixels),
             every_steps=from_config.interval("eval.knn.every_epochs", knn.every_epochs, steps_per_epoch),
+            at_start=True,
+        )
+    if rank is not None and rank.num_images < 0:
+        raise ConfigError(f"eval.rank.num_images is {rank.num_images}: images are needed, or 0 for no rank")
+    if rank is not None and rank.num_images:
+        yield Evaluation(
+            name="rank",
+            batches=functools.partial(train.examples, rank.num_images, rank.resize, config.batch_size),
+            predict=features,
+            make_metric=FeatureRank,
+            every_steps=from_config.interval("eval.rank.every_epochs", rank.every_epochs, steps_per_epoch),
             at_start=True,
         )
     if pictures.num_images < 0:
