@@ -109,8 +109,8 @@ class DataConfig:
         *others, hue = self.color_jitter
         if not (all(0 <= strength < math.inf for strength in others) and 0 <= hue <= 0.5):
             raise ConfigError(
-                f"data.color_jitter is {self.color_jitter}; strengths of brightness, contrast, saturation and hue of at "
-                "least 0 are needed, and a hue of at most 0.5"
+                f"data.color_jitter is {self.color_jitter}; strengths of brightness, contrast, saturation and hue "
+                "of at least 0 are needed, and a hue of at most 0.5"
             )
         gray = self.channels == 1 and not (any(self.color_jitter[2:]) or self.grayscale)
         if (any(self.color_jitter) or self.grayscale) and self.channels != 3 and not gray:

@@ -5,8 +5,8 @@ EUSIPCO 2007), exp(H(p)) with p = s / sum(s) for the singular values s of a matr
 min(images, width). They differ in the matrix:
 
 - RankMe (Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised representations by
-  their rank", ICML 2023) takes the features as they are, one row an image. Its authors find that it follows linear-probe
-  accuracy among runs of one method; they measure it on 25,600 images.
+  their rank", ICML 2023) takes the features as they are, one row an image. Its authors find that it follows
+  linear-probe accuracy among runs of one method; they measure it on 25,600 images.
 - `effective_rank` takes the covariance matrix of the features, so that their mean does not count and strong directions
   count more.
 """
@@ -77,7 +77,7 @@ def effective_rank(singular_values: np.ndarray, epsilon: float = 0.0) -> float:
 
 
 def _eigenvalues(symmetric: np.ndarray) -> np.ndarray:
-    """Those of a positive semidefinite matrix, rounding below zero removed; NaN everywhere if an entry is not finite."""
+    """Those of a positive semidefinite matrix, rounding below zero removed; all NaN if an entry is not finite."""
     if not np.isfinite(symmetric).all():
         return np.full(len(symmetric), np.nan)
     return np.maximum(np.linalg.eigvalsh(symmetric), 0.0)
