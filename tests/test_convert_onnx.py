@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from localmim_jax.api import load_model
+from localmim_jax.api import load
 from localmim_jax.cli.convert import convert
 from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError
@@ -69,7 +69,8 @@ def test_onnxruntime_gives_the_same(photo, tmp_path, name, part, output):
     images = jnp.repeat(photo, 3, axis=0)
     (found,) = session.run(None, {"pixel_values": np.asarray(images.transpose(0, 3, 1, 2))})
     config.model.dtype = "float32"
-    graphdef, *arrays = load_model(config, str(tmp_path / "run"))
+    bound = load(tmp_path / "run", config).bound
+    graphdef, *arrays = bound.graphdef, bound.params, bound.model_state
     model = merge(graphdef, *jax.tree.map(jnp.asarray, arrays))
     expected = {
         "features": lambda: model.features(images),

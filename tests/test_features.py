@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from localmim_jax import params as trees
-from localmim_jax.api import load_model
+from localmim_jax.api import load
 from localmim_jax.cli import features, program
 from localmim_jax.cli.convert import convert
 from localmim_jax.configs import parts
@@ -53,8 +53,8 @@ def expected(config, run, photos):
     """(pooled features, tokens of layer 1), of each image by itself."""
     model = from_config.localmim_config(config)
     graphdef, _, _ = trees.split(lambda rngs: LocalMIM(model, rngs=rngs))
-    params = load_model(config, str(run))[1]
-    transform = EvalTransform(config.image_size, 3)
+    params = load(run, config).bound.params
+    transform = EvalTransform(config.image_size, 3, config.eval.knn.resize)
     mean, std = np.float32(config.data.mean), np.float32(config.data.std)
 
     @jax.jit

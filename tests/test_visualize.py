@@ -93,7 +93,7 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
         next(visualize.visualize(vit, photos, flattened))
     with pytest.raises(DataError, match="is a folder: name the images in it"):
         next(visualize.visualize(vit, [str(tmp_path)]))
-    with pytest.raises(DataError, match=r"none\.png cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"none\.png: the file cannot be read \(No such file"):
         next(visualize.visualize(vit, [photos[0], "none.png"]))
     (tmp_path / "x.png").write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"x\.png: not an image"):

@@ -10,12 +10,12 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.api import load_model
+from localmim_jax.api import load
 from localmim_jax.engine.checkpoints.read import complete_steps, find_checkpoint
 from localmim_jax.errors import ConfigError, StorageError
 from localmim_jax.files import write_json
 from localmim_jax.recipes import common_flags
-from localmim_jax.tasks import initialize, inputs
+from localmim_jax.tasks import initialize, inputs, lookup
 
 Values = dict[str, np.ndarray]  # one number a layer, by name
 Series = dict[str, list[Values]]  # of every run, by the name under which it is drawn; equal names are averaged
@@ -116,8 +116,14 @@ def remembered(
 
 
 def model_of(config: ConfigDict, checkpoint: Path) -> tuple[Any, Any, Any]:
-    """(graph definition, parameters, model state) of a run's model at a checkpoint, see `api.load_model`."""
-    return load_model(config, str(checkpoint))
+    """(graph definition, parameters, model state) of a run's model at a checkpoint, see `api.load`."""
+    if not lookup.model_config(config).has_features:
+        raise ConfigError(
+            f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
+            "initialized from"
+        )
+    bound = load(checkpoint, config).bound
+    return bound.graphdef, bound.params, bound.model_state
 
 
 def images_of(config: ConfigDict, count: int, split: str = "") -> Iterator[tuple[jax.Array, np.ndarray]]:

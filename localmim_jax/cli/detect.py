@@ -12,16 +12,11 @@ results format. Images are resized as in the evaluation of the config.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import common_flags
-
-if TYPE_CHECKING:
-    from localmim_jax.detection.predict import Predictor
 
 POSITIONAL = "images"
 RESULTS = "detections.json"
@@ -42,6 +37,7 @@ def main(options: flags.FlagValues) -> None:
     common_flags.require_images(options)
     if not 0 <= options.score <= 1:
         raise ConfigError(f"--score={options.score}: it must be from 0 to 1")
+    from localmim_jax.api import config_of, load
     from localmim_jax.cli.images import free_names, read, save
     from localmim_jax.data.decode import to_array
     from localmim_jax.detection.predict import Results
@@ -52,7 +48,10 @@ def main(options: flags.FlagValues) -> None:
         read(image)
     directory = Path(options.output).expanduser()
     paths = free_names(options.images, directory)
-    predictor = load(options.checkpoint, options.config, options.categories)
+    config = config_of(options.checkpoint, options.config)
+    if config.task != "detect":
+        raise ConfigError(f"{options.checkpoint} is a {config.task} model, which finds no objects: give a detector")
+    predictor = load(options.checkpoint, config, categories=options.categories).predictor
     results = Results(predictor.categories)
     predictions = predictor(to_array(read(image)) for image in options.images)
     for path, name, (pixels, found) in zip(paths, options.images, predictions, strict=True):
@@ -62,29 +61,3 @@ def main(options: flags.FlagValues) -> None:
         print(f"{path}: {found['scores'].size} found, {int((found['scores'] >= options.score).sum())} drawn")
     write_json(directory / RESULTS, results.to_coco())
     print(directory / RESULTS)
-
-
-def load(checkpoint: str, config: ConfigDict | None = None, categories: str = "") -> "Predictor":
-    """The detector of a run directory, one of its checkpoints, or a file.
-
-    Args:
-        checkpoint: where the parameters are.
-        config: config of the model; None for that of the run.
-        categories: COCO JSON with the classes; "" for those of the run.
-
-    Raises:
-        ConfigError: there is no detector or no config, or the classes are not the model's.
-        DataError: a file cannot be read.
-    """
-    from localmim_jax.api import config_of, fill_model
-    from localmim_jax.convert import files
-    from localmim_jax.detection import predict
-    from localmim_jax.tasks import initialize
-
-    config = config_of(checkpoint, config)
-    if config.task != "detect":
-        raise ConfigError(f"{checkpoint} is a {config.task} model, which finds no objects: give a detector")
-    weights = initialize.read(checkpoint)
-    classes = predict.read_categories(files.local_path(checkpoint), categories)
-    predict.require_detector(checkpoint, config, weights, classes)
-    return predict.Predictor(config, fill_model(config, weights), classes)

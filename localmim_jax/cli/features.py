@@ -12,8 +12,8 @@ a class folder, and
     tokens     float32 [images, tokens, width] with --kind=tokens: the output of a layer, not normalized; a ViT's class
                token comes first, then the patches row by row
 
-Images are resized (bicubic) so that they cover the model's image size with 256 pixels for every 224, then cropped at
-the center, and normalized by the config's mean and deviation.
+Images are resized (bicubic) as the run's evaluation resizes them (256 pixels for every 224 of the model's image size,
+unless its config says otherwise), cropped at the center, and normalized by the config's mean and deviation.
 """
 
 import tempfile
@@ -80,40 +80,16 @@ def extract(
         DataError: no images, or one that cannot be decoded.
         StorageError: the output cannot be written.
     """
-    import jax
-
-    from localmim_jax.api import config_of, load_model
+    from localmim_jax.api import config_of, load
     from localmim_jax.data.folder import FolderSource
-    from localmim_jax.engine import mesh as meshes
-    from localmim_jax.engine.settings import MeshSettings
-    from localmim_jax.params import merge
-    from localmim_jax.tasks import inputs, lookup
 
     config = config_of(checkpoint, config)
     source = FolderSource(images)
-    graphdef, params, model_state = load_model(config, checkpoint, standard_merging)
-    last = lookup.model_config(config).encoder.num_layers
-    if not 0 <= layer <= last:
-        raise ConfigError(f"--layer={layer}: the layers are 1 to {last}, and 0 is the last")
-    mesh = meshes.make_mesh(MeshSettings(data=-1, fsdp=1))
-    data = inputs.data_config(config)
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    normalize = inputs.normalizer(config)
-
-    @jax.jit
-    def compute(params: Any, batch: Any) -> jax.Array:
-        model: Any = merge(graphdef, params, model_state)
-        pixels = normalize(batch["image"])
-        values = model.features(pixels) if kind == "features" else model.encoder(pixels, taps=(layer or last,))[0]
-        return values.astype("float32")
-
-    params = meshes.place_state(params, meshes.state_shardings(mesh, params))
+    model = load(checkpoint, config, standard_merging=standard_merging)
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
-        for batch in inputs.center_crops(data, source, batch_size):
-            values = compute(params, meshes.place_batch(mesh, {"image": batch["image"]}))
-            labels = {"labels": batch["label"]} if source.labeled else {}
-            yield {name: np.asarray(array)[batch["valid"]] for name, array in {kind: values, **labels}.items()}
+        for found, batch in model.encode_source(source, (kind,), layer, batch_size):
+            yield {kind: found[kind]} | ({"labels": batch["label"]} if source.labeled else {})
 
     beside = {"paths": np.array([source.key_of(i) for i in range(len(source))]), "root": np.array(str(source.root))}
     if source.labeled:

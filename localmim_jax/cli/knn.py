@@ -60,13 +60,8 @@ def knn(
         ConfigError: an impossible value, or a checkpoint that does not fill the model.
         DataError, StorageError: something cannot be read, or has no labels.
     """
-    import jax
-
-    from localmim_jax.api import config_of, load_model
-    from localmim_jax.engine import mesh as meshes
-    from localmim_jax.engine.settings import MeshSettings
+    from localmim_jax.api import config_of, load
     from localmim_jax.evals.knn import KNN
-    from localmim_jax.params import merge
     from localmim_jax.tasks import inputs
 
     config = config_of(checkpoint, config)
@@ -74,22 +69,13 @@ def knn(
         raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
     if not temperature > 0:
         raise ConfigError(f"--temperature={temperature}: it must be above 0")
-    mesh = meshes.make_mesh(MeshSettings(data=-1, fsdp=1))
-    config.batch_size = -(-batch_size // mesh.size) * mesh.size
+    model = load(checkpoint, config, standard_merging=standard_merging)
+    config = model.config
+    config.batch_size = model.whole_batch(batch_size)
     config.data.data_dir = data_dir or config.data.data_dir
     section = {"name": data, "train_split": train_split, "test_split": test_split}
     splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
     metric = KNN(k, temperature)
-    graphdef, params, model_state = load_model(config, checkpoint, standard_merging)
-    normalize = inputs.normalizer(config)
-
-    @jax.jit
-    def compute(params, batch):
-        return merge(graphdef, params, model_state).features(normalize(batch["image"])).astype("float32")
-
-    params = meshes.place_state(params, meshes.state_shardings(mesh, params))
-    for batch in splits():
-        feature = jax.device_get(compute(params, meshes.place_batch(mesh, {"image": batch["image"]})))
-        valid = batch["valid"]
-        metric.update({"feature": feature[valid]}, {name: array[valid] for name, array in batch.items()})
+    for feature, batch in model.apply(lambda module, images: module.features(images).astype("float32"), splits()):
+        metric.update({"feature": feature}, batch)
     return metric.compute()

@@ -9,7 +9,6 @@ image in the colors of its classes, with a legend. Images are resized and scored
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -19,9 +18,6 @@ from localmim_jax.cli.images import free_names, read, save
 from localmim_jax.data.decode import to_array
 from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import common_flags
-
-if TYPE_CHECKING:
-    from localmim_jax.segmentation.predict import Predictor
 
 _MIN_SIDE = 480  # minimum long side of a drawing, in pixels
 
@@ -39,37 +35,22 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(options: flags.FlagValues) -> None:
     common_flags.require(options, checkpoint="runs/quickstart_segment")
     common_flags.require_images(options)
+    from localmim_jax.api import load
     from localmim_jax.segmentation import miou, overlay
-    from localmim_jax.segmentation.predict import class_names
     from localmim_jax.segmentation.source import stored
 
     config = run_config(options)
-    names = class_names(config, options.checkpoint)
-    values = stored(np.arange(len(names), dtype=np.uint8), config.data.zero_ignored)
     for image in options.images:  # an unreadable image is reported before anything is computed
         read(image)
     paths = free_names(options.images, Path(options.output).expanduser())
-    predictor = load(options.checkpoint, config)
-    predictions = predictor(to_array(read(image)) for image in options.images)
+    model = load(options.checkpoint, config)
+    names = model.class_names
+    values = stored(np.arange(len(names), dtype=np.uint8), config.data.zero_ignored)
+    predictions = model.predictor(to_array(read(image)) for image in options.images)
     for path, (image, labels) in zip(paths, predictions, strict=True):
         miou.write_mask(path.with_name(f"{path.stem}_classes.png"), values[labels], values)
         save(overlay.with_legend(image, labels, names, max(_MIN_SIDE, *labels.shape)), path)
         print(path)
-
-
-def load(checkpoint: str, config: ConfigDict) -> "Predictor":
-    """The segmentation model of a run directory, one of its checkpoints, or a file, with every parameter from there.
-
-    Raises:
-        ConfigError, DataError, StorageError: the checkpoint cannot be read, or does not fill the config's model.
-    """
-    from localmim_jax.api import fill_model
-    from localmim_jax.segmentation import predict
-    from localmim_jax.tasks import initialize
-
-    weights = initialize.read(checkpoint, config.checkpoint.standard_merging)
-    predict.require_segmenter(checkpoint, weights)
-    return predict.Predictor(config, fill_model(config, weights, whole=True))
 
 
 def run_config(options: flags.FlagValues) -> ConfigDict:

@@ -18,9 +18,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from localmim_jax.cli.images import free_names, read_bytes, save
-from localmim_jax.data.decode import DecodeError
-from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.cli.images import free_names, save
+from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import common_flags
 
 POSITIONAL = "images"
@@ -70,44 +69,11 @@ def visualize(
         ConfigError: no pre-trained decoders, no config, or an impossible ratio.
         DataError: an image cannot be read.
     """
-    import jax
-
-    from localmim_jax.api import config_of, fill_model
-    from localmim_jax.data.augment import EvalTransform
-    from localmim_jax.evals.reconstruction import draw_one
-    from localmim_jax.params import merge
-    from localmim_jax.tasks import from_config, initialize, inputs, pretrain
+    from localmim_jax.api import config_of, load
 
     config = config_of(checkpoint, config)
     if config.task != "pretrain":
         raise ConfigError(f"{checkpoint} is a {config.task} model, which reconstructs nothing: give a pre-trained one")
-    if not 0 <= mask_seed < 2**32:
-        raise ConfigError(f"--mask_seed={mask_seed}: it must be from 0 to {2**32 - 1}")
-    if mask_ratio is not None:
-        config.model.mask_ratio = mask_ratio
-    model = from_config.localmim_config(config)
-    transform = EvalTransform(model.encoder.image_size, config.data.channels, resize)
-    pixels = [_read(Path(image).expanduser(), transform) for image in images]
-    weights = initialize.read(checkpoint, standard_merging)
-    if weights.info.kind != "pretrain":
-        raise ConfigError(f"{checkpoint} holds no decoders ({weights.info.kind}), so it reconstructs nothing")
-    graphdef, params, model_state = fill_model(config, weights)
-    normalize = inputs.normalizer(config)
-
-    @jax.jit
-    def compute(params, batch):
-        return pretrain.reconstruct(merge(graphdef, params, model_state), normalize(batch), mask_seed)
-
-    description = pretrain.describe_targets(model)
-    for image in pixels:
-        outputs = jax.device_get(compute(params, image[None]))
-        example = {name: array[0] for name, array in outputs.items()} | {"image": image}
-        yield draw_one(example, description, model.taps, config.data.mean, config.data.std)
-
-
-def _read(path: Path, transform) -> np.ndarray:
-    """uint8 [h, w, c], resized and cropped. Raises DataError with the file's name."""
-    try:
-        return transform({"image": read_bytes(path)}, np.random.default_rng(0))["image"]
-    except DecodeError as error:
-        raise DataError(f"{path}: {error}") from error
+    model = load(checkpoint, config, standard_merging=standard_merging)
+    for reconstruction in model.reconstruct(images, mask_seed, mask_ratio=mask_ratio, resize=resize):
+        yield reconstruction.draw()

@@ -95,6 +95,19 @@ def decode(image: bytes | np.ndarray, channels: int) -> ImageLike:
     return Encoded(image).pixels(channels)
 
 
+def convert(image: Image.Image, channels: int) -> Image.Image:
+    """An image that Pillow has opened, upright, in `channels` (1 gray, 3 RGB, 4 RGBA).
+
+    Raises:
+        DecodeError: the data is damaged, or there is no such conversion.
+    """
+    if channels not in _MODES:
+        raise DecodeError(f"a PIL image has 1, 3 or 4 channels, not {channels}")
+    turn = _UPRIGHT.get(_orientation(image))
+    converted = _guarded(lambda: image.load() and _convert(image, channels))
+    return converted if turn is None else converted.transpose(turn)
+
+
 def read_file(path: str | Path) -> bytes:
     """An encoded image, as the file has it.
 

@@ -1,4 +1,4 @@
-"""From a run, a checkpoint or a weights file to a model with its parameters."""
+"""From weights to a module's parameters: every array is used or left out for a reason, every parameter is filled."""
 
 from typing import Any
 
@@ -16,35 +16,25 @@ from localmim_jax.tasks import initialize
 from localmim_jax.tasks.lookup import model_config
 
 
-def load_model(config: ConfigDict, checkpoint: str, standard_merging: bool = False) -> tuple[Any, Tree, Tree]:
-    """(graph definition, parameters, model state) of a config's model with a checkpoint's parameters, on the host.
-
-    Raises:
-        ConfigError, DataError, StorageError: the checkpoint cannot be read or does not fill the model.
-    """
-    if not model_config(config).has_features:
-        raise ConfigError(
-            f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
-            "initialized from"
-        )
-    return fill_model(config, initialize.read(checkpoint, standard_merging))
-
-
 def config_of(checkpoint: str, config: ConfigDict | None) -> ConfigDict:
     """`config`, or where it is None the config of the run that the checkpoint belongs to. Raises DataError: no run."""
     return initialize.run_config(files.local_path(checkpoint)) if config is None else config
 
 
 def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tuple[Any, Tree, Tree]:
-    """The same with weights that have been read already. Raises ConfigError where they do not fill the model.
+    """(graph definition, parameters, model state) of a config's model with these weights, on the host.
 
     `whole` asks for every parameter and statistic; otherwise heads that features do not read may be missing.
+
+    Raises:
+        ConfigError: the weights do not fill the model.
     """
     model = model_config(config)
 
     # What a checkpoint may lack are norms, which begin like this, and decoders and heads, which features do not read.
+    # The variance is a probe's, whose batch norm `initialize.read` has made part of its head.
     def begin(path: str, leaf: Any) -> np.ndarray:
-        return (np.ones if path.endswith("scale") else np.zeros)(leaf.shape, np.float32)
+        return (np.ones if path.endswith(("scale", "var")) else np.zeros)(leaf.shape, np.float32)
 
     graphdef, *abstract = trees.split(model.make)
     params, model_state = (trees.map_with_path(begin, tree) for tree in abstract)

@@ -1,0 +1,99 @@
+"""What a model returns of images, each a small named result of numpy arrays."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from localmim_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Features of n whole, unmasked images.
+
+    Attributes:
+        pooled: float32 [n, d], the normalized and pooled feature of the last layer, which k-NN and heads read; None
+            where it was not asked for.
+        tokens: float32 [n, p + t, d], the output of a layer, not normalized: p prefix tokens (a ViT's class token and
+            registers), then the patches row by row; None where it was not asked for.
+        grid: (rows, columns) of the patches, so that t = rows * columns.
+    """
+
+    pooled: np.ndarray | None
+    tokens: np.ndarray | None
+    grid: tuple[int, int]
+
+    @property
+    def patches(self) -> np.ndarray:
+        """The tokens of the patches as a map, float32 [n, rows, columns, d]. Raises ConfigError without tokens."""
+        if self.tokens is None:
+            raise ConfigError("these features have no tokens: encode with tokens=True")
+        rows, columns = self.grid
+        return self.tokens[:, -rows * columns :].reshape(len(self.tokens), rows, columns, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """What a pre-training model makes of one image under a mask; one target and one prediction a tapped layer.
+
+    Attributes:
+        image: uint8 [h, w, c] at the model's image size.
+        mask: [g_h, g_w] over mask units, 1 where masked.
+        targets, predictions: float32 [cells, values] of each scale, see `method.targets`. Predictions of cells that
+            are visible are not trained.
+        description: what the values mean, for drawing.
+        layers: the tapped layer of each scale, counted from 1.
+        mean, std: of the normalization, a value a channel, for pixels in 0..1.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    targets: tuple[np.ndarray, ...]
+    predictions: tuple[np.ndarray, ...]
+    description: Any
+    layers: Sequence[int]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def draw(self) -> np.ndarray:
+        """uint8 [h', w', 3]: the image, and each layer's target above its prediction; see `localmim visualize`."""
+        from localmim_jax.evals.reconstruction import draw_one
+
+        arrays = {"image": self.image, "mask": self.mask}
+        for i, (target, prediction) in enumerate(zip(self.targets, self.predictions, strict=True)):
+            arrays |= {f"target/{i}": target, f"prediction/{i}": prediction}
+        return draw_one(arrays, self.description, self.layers, self.mean, self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """The classes of an image's pixels.
+
+    Attributes:
+        labels: uint8 [h, w] at the size of the image given, from 0.
+        class_names: name of each label.
+    """
+
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """The objects found in an image, sorted by score.
+
+    Attributes:
+        boxes: float32 [k, 4], left, top, right, bottom in pixels of the image given.
+        scores: float32 [k] in 0..1.
+        labels: int32 [k], from 0.
+        masks: float32 [k, 28, 28] in 0..1 over each box.
+        class_names: name of each label.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray
+    class_names: tuple[str, ...]
