@@ -1,11 +1,13 @@
 import json
 import logging as std_logging
+import os
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.decode import DecodeError, decode
 from localmim_jax.detection import coco
 from localmim_jax.detection.coco import CocoSource
 from localmim_jax.detection.sources import FakeDetection, open_detection, require_known_classes
@@ -73,6 +75,21 @@ def test_an_image_that_is_missing_is_named_when_it_is_read(tmp_path):
     with pytest.raises(DecodeError, match="No such file"):
         source.read(3)
     assert source.name_of(3).endswith("val/4.png")
+
+
+def test_names_in_the_other_form_of_unicode_and_what_is_no_file(tmp_path):
+    one, other = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    images = [{"id": i, "file_name": name, "height": 40, "width": 60} for i, name in enumerate((one, "2.png", "3.png"))]
+    root = write(tmp_path, {"images": images, "annotations": []})
+    (root / "val" / "1.png").rename(root / "val" / other)
+    for name in ("2.png", "3.png"):
+        (root / "val" / name).unlink()
+    os.mkfifo(root / "val" / "2.png")
+    os.symlink("3.png", root / "val" / "3.png")
+    source = CocoSource(str(root), "val")
+    assert decode(source.read(0), 3).size == (60, 40)
+    assert [name[-5:] for name in source.missing()] == ["2.png", "3.png"]
+    assert "2.png (a named pipe), 3.png (a link that leads in a circle)" in source.notes[0]
 
 
 @pytest.mark.parametrize(

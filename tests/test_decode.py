@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.data.decode import DecodeError, Encoded, decode, size_of, to_array
+from localmim_jax.data.decode import FORMATS, DecodeError, Encoded, decode, size_of, to_array
 
 RNG = np.random.default_rng(0)
 # Smooth, so that a JPEG of it is close to it.
@@ -37,14 +37,34 @@ def pixels(data, channels=3):
     return array
 
 
-@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("PPM", {}),
+        ("JPEG2000", {}),
+    ],
+)
 def test_lossless_files_come_back_exactly(form, options):
     np.testing.assert_array_equal(pixels(encoded(NOISE, form, **options)), NOISE)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_jpeg_is_close(options):
-    assert np.abs(pixels(encoded(RAMP, "JPEG", quality=95, **options)).astype(int) - RAMP).mean() < 3
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"subsampling": 0}),
+        ("MPO", {}),
+        pytest.param("AVIF", {}, marks=pytest.mark.skipif("AVIF" not in FORMATS, reason="Pillow was built without it")),
+    ],
+)
+def test_lossy_files_are_close(form, options):
+    assert np.abs(pixels(encoded(RAMP, form, quality=95, **options)).astype(int) - RAMP).mean() < 3
 
 
 def test_gray_becomes_three_equal_channels():
@@ -115,12 +135,15 @@ UPRIGHT = {
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize(("form", "options"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True})])
+@pytest.mark.parametrize(
+    ("form", "options"), [("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
+)
 def test_exif_orientation(orientation, form, options):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(RAMP, form, exif=exif, **options)
-    expected = UPRIGHT[orientation](np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    stored = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) if form == "JPEG" else RAMP
+    expected = UPRIGHT[orientation](stored)
     header = Encoded(data)
     assert (header.height, header.width) == expected.shape[:2]
     np.testing.assert_array_equal(to_array(header.pixels(3)), expected)
@@ -150,7 +173,8 @@ JPEG, PNG = encoded(NOISE, "JPEG"), encoded(NOISE, "PNG")
         (encoded(NOISE, "BMP")[:-1], "truncated"),
         (b"", "empty"),
         (b"<html>404</html>", "not an image of a known format"),
-        (encoded(NOISE, "TIFF"), "not an image of a known format"),
+        (encoded(NOISE, "TIFF")[:-1], "truncated"),
+        (encoded(NOISE, "TGA"), "not an image of a known format"),
     ],
 )
 def test_damaged_files_are_refused_with_a_reason(data, reason):

@@ -2,12 +2,13 @@
 
 import os
 import pickle
+import unicodedata
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.decode import DecodeError, decode, to_array
 from localmim_jax.data.folder import FolderSource
 from localmim_jax.data.source import require_same_classes
 from localmim_jax.data.sources import open_source
@@ -36,7 +37,7 @@ def names(source):
 
 
 def test_flat_without_labels(make):
-    source = FolderSource(make("b.jpg", "a.PNG", "c.jpeg", "d.webp", "e.BMP", "notes.txt", "f.gif"))
+    source = FolderSource(make("b.jpg", "a.PNG", "c.jpeg", "d.webp", "e.BMP", "notes.txt", "f.psd"))
     assert names(source) == ["a.PNG", "b.jpg", "c.jpeg", "d.webp", "e.BMP"]
     assert not source.labeled
     assert source[1].keys() == {"image"}
@@ -73,6 +74,32 @@ def test_splits_are_subfolders_where_there_are_any(make):
         FolderSource(folder, "test")
 
 
+@pytest.mark.parametrize(
+    ("folders", "split", "first"),
+    [
+        (("Train", "Valid"), "train", "a/train.jpg"),
+        (("Train", "Valid"), "validation", "a/val.jpg"),
+        (("training", "dev"), "val", "a/val.jpg"),
+        (("TRAIN", "TEST"), "test", "a/val.jpg"),
+        (("train", "fold1"), "fold1", "a/val.jpg"),
+    ],
+)
+def test_splits_by_the_names_that_people_give_them(make, folders, split, first):
+    folder = make(f"{folders[0]}/a/train.jpg", f"{folders[1]}/a/val.jpg")
+    assert names(FolderSource(folder, split)) == [first]
+
+
+def test_a_split_that_is_called_otherwise_is_named_with_what_is_there(make):
+    with pytest.raises(DataError, match=r"no folder val/ for split 'val': found only evaluation/, train/; make it"):
+        FolderSource(make("train/a/1.jpg", "evaluation/a/1.jpg"), "val")
+    with pytest.raises(DataError, match=r"has val and valid for split 'validation': give the name of one"):
+        FolderSource(make("train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"), "validation")
+
+
+def test_a_class_may_be_called_valid(make):
+    assert FolderSource(make("valid/1.jpg", "invalid/1.jpg")).class_names == ("invalid", "valid")
+
+
 def test_train_without_a_train_folder(make):
     folder = make("val/a/1.jpg")
     with pytest.raises(DataError, match="no folder train/ for split 'train': found only val/"):
@@ -86,13 +113,13 @@ def test_another_split_of_an_undivided_folder(make):
 
 def test_missing_empty_and_wrong_folders_say_what_is_expected(make, tmp_path):
     with pytest.raises(
-        DataError, match=r"nowhere does not exist; expected jpg, jpeg, png, webp, bmp files.*train/ and"
+        DataError, match=r"nowhere does not exist; expected jpg, jpeg, png, webp, bmp, jfif.* files.*train/ and"
     ):
         FolderSource(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="holds no images: found no files; expected"):
         FolderSource(str(tmp_path))
-    make("a/1.txt", "a/2.txt", "b/3.tiff")
-    with pytest.raises(DataError, match=r"found 2 files with \.txt, 1 files with \.tiff"):
+    make("a/1.txt", "a/2.txt", "b/3.psd")
+    with pytest.raises(DataError, match=r"found 2 \.txt, 1 \.psd; expected"):
         FolderSource(str(tmp_path))
     with pytest.raises(DataError, match="is a file, not a folder"):
         FolderSource(str(tmp_path / "a/1.txt"))
@@ -115,11 +142,51 @@ def test_names_in_any_script_and_even_in_no_encoding(make):
     assert names(FolderSource(make("猫/é.jpg")))[-1] == "猫/é.jpg"
 
 
+def test_both_forms_of_unicode_are_one_class(make):
+    one, other = (unicodedata.normalize(form, "Élan") for form in ("NFC", "NFD"))
+    source = FolderSource(make(f"{one}/1.jpg", f"{other}/2.jpg", "Zebra/3.jpg"))
+    assert source.class_names == ("Zebra", one)
+    assert sorted((name[-5:], source[i]["label"]) for i, name in enumerate(names(source))) == [
+        ("1.jpg", 1),
+        ("2.jpg", 1),
+        ("3.jpg", 0),
+    ]
+    for i in range(3):
+        assert source[i]["image"]
+
+
+def test_what_is_not_read_is_noted(make):
+    folder = make("a/1.jpg", "a/2.psd", "b/notes.txt", "stray.jpg")
+    os.mkfifo(f"{folder}/a/3.jpg")
+    assert FolderSource(folder).notes == (
+        f"{folder}: not read: 1 .psd, 1 .txt",
+        f"{folder}: 1 are named like images and are no files: a/3.jpg (a named pipe)",
+        f"{folder}: 1 folders hold no image: b",
+        f"{folder}: 1 images beside the folders (stray.jpg, ...), so folders are not classes",
+    )
+    os.remove(f"{folder}/a/1.jpg")
+    os.remove(f"{folder}/stray.jpg")
+    with pytest.raises(DataError, match=r"found 1 \.psd, 1 \.txt and a/3.jpg \(a named pipe\); expected"):
+        FolderSource(folder)
+
+
 def test_a_file_that_goes_away_is_one_bad_example(make):
     source = FolderSource(make("1.jpg", "2.jpg"))
     os.remove(source.name_of(0))
     with pytest.raises(DecodeError, match="No such file"):
         source[0]
+
+
+def test_an_animation_is_its_first_frame_and_a_stack_its_first_page(tmp_path):
+    frames = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
+    for name in ("1.gif", "2.tif", "3.mpo", "4.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    source = FolderSource(str(tmp_path))
+    assert len(source) == 4
+    for i in range(4):
+        red = to_array(decode(source[i]["image"], 3))[0, 0]
+        assert red[0] > 240
+        assert red[2] < 20
 
 
 def test_it_can_be_sent_to_a_worker(make):

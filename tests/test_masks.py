@@ -1,3 +1,6 @@
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,6 +89,32 @@ def test_what_is_missing_is_named(tmp_path):
         MaskFolder(str(tmp_path), "training")
     with pytest.raises(DataError, match="segmentation reads"):
         open_masks("photos", "training")
+
+
+def test_junk_links_cases_and_both_forms_of_unicode(tmp_path):
+    write(tmp_path, 2)
+    images, masks = (tmp_path / kind / "training" for kind in ("images", "annotations"))
+    (images / "._0.png").write_bytes(b"junk")
+    (images / ".ipynb_checkpoints").mkdir()
+    (images / ".ipynb_checkpoints" / "0.png").write_bytes(b"junk")
+    (images / "0.txt").write_text("notes")
+    (images / "0.png").rename(images / "0.PNG")
+    one, other = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    (images / "1.png").rename(images / one)
+    (masks / "1.png").rename(masks / other)
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (12, 9)).save(tmp_path / "more" / "5.tif")
+    Image.new("L", (12, 9), 1).save(tmp_path / "5.PNG", "PNG")
+    os.symlink(tmp_path / "more", images / "linked")
+    (masks / "linked").mkdir()
+    (tmp_path / "5.PNG").rename(masks / "linked" / "5.PNG")
+    os.mkfifo(images / "6.png")
+    source = MaskFolder(str(tmp_path), "Train")
+    assert [source.key_of(i) for i in range(len(source))] == ["0.PNG", "linked/5.tif", one]
+    assert [source[i]["mask"].shape for i in range(3)] == [(9, 12), (9, 12), (9, 13)]
+    assert len(source.notes) == 2
+    assert "not read: 1 .txt" in source.notes[0]
+    assert "6.png (a named pipe)" in source.notes[1]
 
 
 def test_pairs_that_do_not_fit_are_named_before_the_first_step(tmp_path):

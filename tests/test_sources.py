@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from localmim_jax.data.sources import FakeSource, open_source
 from localmim_jax.errors import DataError
@@ -32,3 +33,11 @@ def test_fake_is_opened_as_configured():
 def test_unknown_names():
     with pytest.raises(DataError, match="no dataset 'cifar'; it must be \"tfds:<name>\""):
         open_source("cifar")
+
+
+def test_notes_go_to_the_log_once(tmp_path, caplog):
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    (tmp_path / "2.psd").write_bytes(b"not read")
+    for _ in range(2):
+        assert len(open_source(f"folder:{tmp_path}")) == 1
+    assert [entry.getMessage() for entry in caplog.records] == [f"{tmp_path}: not read: 1 .psd"]

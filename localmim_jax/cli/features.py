@@ -82,9 +82,10 @@ def extract(
     """
     from localmim_jax.api import config_of, load
     from localmim_jax.data.folder import FolderSource
+    from localmim_jax.data.source import announced
 
     config = config_of(checkpoint, config)
-    source = FolderSource(images)
+    source = announced(FolderSource(images))
     model = load(checkpoint, config, standard_merging=standard_merging)
 
     def batches() -> Iterator[dict[str, np.ndarray]]:

@@ -5,19 +5,33 @@ without copies, and a uint8 array [h, w, c] otherwise. `to_array` converts eithe
 """
 
 import io
+import os
+import stat
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from localmim_jax.errors import DataError
 
 ImageLike: TypeAlias = Image.Image | np.ndarray
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # of a GIF, the first frame; no format that can start another program
+# No format that can start another program. Of a GIF, a TIFF and an MPO the first frame or page is read.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS += ("JPEG2000",) * bool(features.check_codec("jpg_2000"))
+FORMATS += ("AVIF",) * bool("avif" in features.modules and features.check_module("avif"))
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".jfif", ".jpe", ".mpo", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES += (".jp2",) * ("JPEG2000" in FORMATS) + (".avif",) * ("AVIF" in FORMATS)
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: a few kilobytes can claim gigapixels
 
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISDIR, "a folder"),
+)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -55,6 +69,7 @@ class Encoded:
         # Only JPEG has its EXIF data for certain before its pixels.
         if self._image.format not in ("JPEG", "MPO"):
             _guarded(self._image.load)
+        width, height = self._image.size  # newer versions of Pillow turn a TIFF themselves
         self._turn = _UPRIGHT.get(_orientation(self._image))
         sideways = self._turn in (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
         self.height, self.width = (width, height) if sideways else (height, width)
@@ -112,12 +127,24 @@ def read_file(path: str | Path) -> bytes:
     """An encoded image, as the file has it.
 
     Raises:
-        DecodeError: the file cannot be read.
+        DecodeError: the file cannot be read, or is a pipe or a device, from which reading may never end.
     """
     try:
-        return Path(path).read_bytes()
+        # A pipe would else hold up the opening until somebody writes to it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            kind = what_it_is(os.fstat(file.fileno()).st_mode)
+            if kind:
+                raise DecodeError(f"it is {kind}, not a file")
+            return file.read()
     except OSError as error:
         raise DecodeError(f"the file cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def what_it_is(mode: int) -> str:
+    """ "" for the mode of a regular file, else what such a file is, as in "a named pipe"."""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((name for test, name in _KINDS if test(mode)), "no regular file")
 
 
 def image_size(image: bytes | np.ndarray) -> tuple[int, int]:

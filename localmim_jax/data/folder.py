@@ -2,20 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from localmim_jax.data.decode import read_file
+from localmim_jax.data.decode import SUFFIXES, read_file
 from localmim_jax.data.source import Source
+from localmim_jax.data.splits import divided, find_split
+from localmim_jax.data.walk import Found, composed, counts, find_files, folders_of, printable, some
 from localmim_jax.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-SPLITS = ("train", "val", "validation", "test")
-
-_ALIASES = {"val": "validation", "validation": "val"}
 _LAYOUT = (
     f"expected {', '.join(suffix[1:] for suffix in SUFFIXES)} files in it or in folders below it (one per class, if "
     "there are labels), and optionally train/ and val/ on top"
@@ -26,10 +23,11 @@ class FolderSource(Source):
     """The image files below a folder, sorted by path.
 
     Where every image lies in a subfolder, the first folder of its path is its class, and labels number the classes in
-    sorted order; else there are no labels. Files and folders that start with a dot are skipped; links are followed.
+    sorted order; else there are no labels. A class's name in composed and in decomposed Unicode is one class. See
+    `walk.find_files` for what is read.
 
     Args:
-        path: the folder. If it holds a folder named after the split ("val" and "validation" are one), that one is read.
+        path: the folder. If it holds a folder for the split (see `splits`), that one is read.
         split: "train" also stands for a folder that is not divided.
 
     Raises:
@@ -39,27 +37,19 @@ class FolderSource(Source):
     def __init__(self, path: str, split: str = "train"):
         self.name = f"folder:{path}[{split}]"
         self.root = _split_folder(Path(path).expanduser(), split)
-        files: list[str] = []
-        others: Counter[str] = Counter()
-        for name in _walk(self.root, "", ()):
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES:
-                files.append(name)
-            else:
-                others[suffix or "no suffix"] += 1
-        if not files:
-            found = ", ".join(f"{count} files with {suffix}" for suffix, count in others.most_common(3)) or "no files"
-            raise DataError(f"{self.root} holds no images: found {found}; {_LAYOUT}")
-        files.sort()
+        found = find_files(self.root)
+        if not found.files:
+            raise DataError(_no_images(found))
         # A million Python strings would cost several times as much memory, in every worker process.
-        self._files = np.array([os.fsencode(name) for name in files])
-        tops = [name.partition("/")[0] if "/" in name else "" for name in files]
+        self._files = np.array([os.fsencode(name) for name in found.files])
+        tops = [composed(name.partition("/")[0]) if "/" in name else "" for name in found.files]
         self._labels: np.ndarray | None = None
         if "" not in tops:
             self.class_names = tuple(sorted(set(tops)))
             self.num_classes = len(self.class_names)
             numbers = {name: i for i, name in enumerate(self.class_names)}
             self._labels = np.array([numbers[name] for name in tops], np.int32)
+        self.notes = (*found.notes(), *_stray(found, tops))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -79,32 +69,31 @@ def _split_folder(root: Path, split: str) -> Path:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"folder:{root} {what}; {_LAYOUT}")
-    for name in (split, _ALIASES.get(split, split)):
-        if (root / name).is_dir():
-            return root / name
-    divided = [name for name in SPLITS if (root / name).is_dir()]
-    if split == "train" and not divided:
+    folders = folders_of(root)
+    chosen = find_split(folders, split)
+    if len(chosen) > 1:
+        raise DataError(f"{root} has {' and '.join(chosen)} for split {split!r}: give the name of one as the split")
+    if chosen and (chosen[0] == split or divided(folders)):
+        return root / chosen[0]
+    if split == "train" and not divided(folders):
         return root
-    found = f"only {', '.join(f'{name}/' for name in divided)}" if divided else "no split folders"
-    raise DataError(f"{root} has no folder {split}/ for split {split!r}: found {found}; make it or change the split")
+    found = f"only {some([f'{name}/' for name in folders], 8)}" if divided(folders) else "no split folders"
+    raise DataError(
+        f"{root} has no folder {split}/ for split {split!r}: found {found}; make it, or give the name of another "
+        "folder as the split"
+    )
 
 
-def _walk(root: Path, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Paths of all files below root / inside, relative to root, with "/"; `above` guards against circular links."""
-    folder = os.path.join(root, inside)
-    try:
-        status = os.stat(folder)
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error.strerror}): give it read rights") from error
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        name = f"{inside}/{entry.name}" if inside else entry.name
-        if entry.is_dir():
-            yield from _walk(root, name, (*above, identity))
-        else:
-            yield name
+def _no_images(found: Found) -> str:
+    what = counts(found.skipped) or "no files"
+    links = f" and {some([f'{name} ({why})' for name, why in found.unusable.items()])}" if found.unusable else ""
+    return f"{found.root} holds no images: found {what}{links}; {_LAYOUT}"
+
+
+def _stray(found: Found, tops: list[str]) -> list[str]:
+    """A line where a few images beside class folders cost the labels of all others."""
+    number = Counter(tops)[""]
+    if not 0 < number < len(tops):
+        return []
+    first = next(name for name, top in zip(found.files, tops, strict=True) if not top)
+    return [f"{found.root}: {number} images beside the folders ({printable(first)}, ...), so folders are not classes"]

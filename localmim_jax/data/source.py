@@ -1,13 +1,17 @@
 """What a dataset is: random access by index, so that a batch can be a pure function of seed and step."""
 
 import abc
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from absl import logging
 
 from localmim_jax.data.decode import DecodeError, image_size
 from localmim_jax.errors import DataError
+
+AnySource = TypeVar("AnySource", bound="Source")
 
 _SAMPLED = 16  # images whose header is read for a description
 
@@ -20,12 +24,14 @@ class Source(abc.ABC):
         class_names: names of the labels, () where there are none.
         num_classes: 0 without labels.
         passthrough: images are arrays of their final size and are not cropped (the fake source).
+        notes: what a user should know before training on it, such as files that are not read; a line each.
     """
 
     name: str
     class_names: tuple[str, ...] = ()
     num_classes: int = 0
     passthrough: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def labeled(self) -> bool:
@@ -70,6 +76,18 @@ class Source(abc.ABC):
             return image_size(self[index]["image"])
         except DecodeError:
             return None
+
+
+def announced(source: AnySource) -> AnySource:
+    """The source, after its notes have gone to the log, each once in a process."""
+    for note in source.notes:
+        _log_once(note)
+    return source
+
+
+@functools.cache
+def _log_once(note: str) -> None:
+    logging.warning("%s", note)
 
 
 def require_labels(source: Source, num_classes: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from localmim_jax.data.config import NAMES
 from localmim_jax.data.folder import FolderSource
-from localmim_jax.data.source import Source
+from localmim_jax.data.source import Source, announced
 from localmim_jax.errors import DataError
 
 _FAKE_CLASSES = 1000
@@ -66,4 +66,4 @@ def open_source(
         raise DataError(f"no dataset {name!r}; it must be {NAMES}")
     if not len(source):
         raise DataError(f"{source.name} is empty: choose another split or prepare the dataset again")
-    return source
+    return announced(source)

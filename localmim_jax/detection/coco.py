@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from localmim_jax.data.decode import read_file
+from localmim_jax.data.walk import composed, find_files, is_file
 from localmim_jax.detection.source import DetectionSource, Objects
 from localmim_jax.errors import DataError
 
@@ -50,6 +51,7 @@ class CocoSource(DetectionSource):
         if len({image[0] for image in self._images}) < len(self._images):
             raise DataError(f"{self._file} gives an id to two images: make ids unique")
         self._folder = self._find_folder(split)
+        self._paths = self._find_images()
         self._objects = self._sort(dataset["annotations"])
         if skip_empty:
             used = [image for image in self._images if len(self._objects[image[0]].labels)]
@@ -80,10 +82,23 @@ class CocoSource(DetectionSource):
         return str(self._path(index))
 
     def missing(self) -> list[str]:
-        return [self.name_of(index) for index in range(len(self)) if not self._path(index).is_file()]
+        return [self.name_of(index) for index in range(len(self)) if self._images[index][1] not in self._paths]
 
     def _path(self, index: int) -> Path:
-        return self._folder / self._images[index][1]
+        name = self._images[index][1]
+        return self._folder / self._paths.get(name, name)
+
+    def _find_images(self) -> dict[str, str]:
+        """The file of each image that the json names. File systems may have another form of Unicode than the json."""
+        names = [image[1] for image in self._images]
+        found = find_files(self._folder)
+        self.notes = tuple(found.notes())
+        there = set(found.files)
+        paths = {name: name for name in names if name in there or is_file(self._folder / name)}
+        if len(paths) < len(names):
+            forms = {composed(name): name for name in found.files}
+            paths |= {name: forms[composed(name)] for name in names if name not in paths and composed(name) in forms}
+        return paths
 
     def dataset(self) -> dict[str, Any]:
         try:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from localmim_jax.data.source import announced
 from localmim_jax.detection.coco import CocoSource
 from localmim_jax.detection.source import DetectionSource, Objects
 from localmim_jax.errors import DataError
@@ -89,7 +90,7 @@ def open_detection(
     """
     kind, _, rest = name.partition(":")
     if kind == "coco" and rest:
-        return CocoSource(rest, split, skip_empty)
+        return announced(CocoSource(rest, split, skip_empty))
     if name == "shapes":
         from localmim_jax.detection import shapes  # imports TFDS, which takes seconds
 

@@ -6,22 +6,25 @@ ADE20K's way, 0 in a mask is "no class" and i stands for the i-th class; without
 255 is "no class".
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-from localmim_jax.data.decode import DecodeError, image_size, read_file
-from localmim_jax.data.folder import SUFFIXES
+from localmim_jax.data.decode import SUFFIXES, DecodeError, image_size, read_file
+from localmim_jax.data.source import announced
+from localmim_jax.data.splits import find_split
+from localmim_jax.data.walk import composed, find_files, folders_of, some
 from localmim_jax.errors import DataError
 from localmim_jax.segmentation.source import MaskSource, sizes_differ
 
 CLASS_LISTS = ("classes.txt", "objectInfo150.txt")
-_ALIASES = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
+_MASK = ".png"
 _CHECKED = 256  # examples of a split that are looked at before the first step
 
 
 class MaskFolder(MaskSource):
-    """A split of a folder, see the top of this file. "train" and "training" are one, and so are "val" and "validation".
+    """A split of a folder, see the top of this file, and `data.splits` for the names of splits.
 
     Args:
         root: the folder.
@@ -38,19 +41,22 @@ class MaskFolder(MaskSource):
         self.class_names = _class_names(self._root)
         self.num_classes = len(self.class_names)
         self._images, self._masks = (self._folder(kind, split) for kind in ("images", "annotations"))
-        found = (path.relative_to(self._images) for path in self._images.rglob("*") if path.is_file())
-        self._files = sorted(path.as_posix() for path in found if path.suffix.lower() in SUFFIXES)
+        found = find_files(self._images)
+        self._files, self.notes = found.files, tuple(found.notes())
         if not self._files:
             raise DataError(
                 f"{self._images} holds no images: put {', '.join(SUFFIXES)} files there, or change the split"
             )
-        missing = [name for i, name in enumerate(self._files) if not self._mask(i).is_file()]
+        # By name without suffix, in one form of Unicode: archives of different systems hold images and masks.
+        masks = {composed(name[: -len(_MASK)]): name for name in find_files(self._masks, (_MASK,)).files}
+        stems = [composed(os.path.splitext(name)[0]) for name in self._files]
+        missing = [name for name, stem in zip(self._files, stems, strict=True) if stem not in masks]
         if missing:
-            shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             raise DataError(
                 f"{len(missing)} of the {len(self._files)} images in {self._images} have no mask in {self._masks}: "
-                f"{shown}; a mask has its image's name and ends in .png"
+                f"{some(missing)}; a mask has its image's name and ends in .png"
             )
+        self._mask_files = tuple(masks[stem] for stem in stems)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -75,15 +81,15 @@ class MaskFolder(MaskSource):
         return str(self._images / self._files[index])
 
     def _mask(self, index: int) -> Path:
-        return (self._masks / self._files[index]).with_suffix(".png")
+        return self._masks / self._mask_files[index]
 
     def _folder(self, kind: str, split: str) -> Path:
         above = self._root / kind
-        for name in (split, _ALIASES.get(split, split)):
-            if (above / name).is_dir():
-                return above / name
-        there = sorted(path.name for path in above.iterdir() if path.is_dir()) if above.is_dir() else []
-        found = f"there is {', '.join(there)}" if there else f"{above} is empty or missing"
+        there = folders_of(above)
+        chosen = find_split(there, split)
+        if len(chosen) == 1:
+            return above / chosen[0]
+        found = f"there is {some(there, 8)}" if there else f"{above} is empty or missing"
         raise DataError(f"{self.name}: no folder {above / split}; {found}; see docs/segmentation.md for the layout")
 
 
@@ -140,7 +146,7 @@ def open_masks(
     """
     kind, _, rest = name.partition(":")
     if kind == "masks" and rest:
-        return MaskFolder(rest, split, zero_ignored)
+        return announced(MaskFolder(rest, split, zero_ignored))
     if kind == "tfds" and rest:
         from localmim_jax.segmentation.tfds_masks import open_tfds_masks  # imports TFDS
 

@@ -16,7 +16,8 @@ from localmim_jax.data.builders.copy import Copy
 from localmim_jax.data.builders.reencode import Converter
 from localmim_jax.data.config import available_cores
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.folder import SPLITS
+from localmim_jax.data.splits import divided, splits_in
+from localmim_jax.data.walk import folders_of
 from localmim_jax.errors import ConfigError, DataError
 
 Example = dict[str, Any]  # "image": bytes or DecodeError, "file_name", optional "label" or "annotation"
@@ -151,7 +152,8 @@ def _open_stream(builder: Any, name: str, split: str) -> Split:
 def _splits_of(name: str, data_dir: str) -> tuple[str, ...]:
     kind, _, rest = name.partition(":")
     if kind == "folder":
-        return tuple(split for split in SPLITS if (Path(rest).expanduser() / split).is_dir()) or ("train",)
+        folders = folders_of(Path(rest).expanduser())
+        return tuple(splits_in(folders)) if divided(folders) else ("train",)
     if kind == "tfds":
         return tuple(tfds_source.find_builder(name, data_dir).info.splits) or ("train",)
     return "train", "test"
