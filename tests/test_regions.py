@@ -2,8 +2,9 @@ import numpy as np
 from PIL import Image
 
 from localmim_jax.segmentation import regions
-from localmim_jax.segmentation.source import IGNORED
-from localmim_jax.segmentation.sources import check_examples, open_masks
+from localmim_jax.segmentation.check import check_examples
+from localmim_jax.segmentation.numbering import IGNORED
+from localmim_jax.segmentation.sources import open_masks
 
 
 def test_masks_follow_tone_and_texture():

@@ -15,7 +15,7 @@ from localmim_jax.segmentation.augment import (
     nearest,
     turn,
 )
-from localmim_jax.segmentation.source import IGNORED
+from localmim_jax.segmentation.numbering import IGNORED
 
 STILL = Distortion(0.0, 0.0, 0.0, 0.0)
 PLAIN = SegmentationTransform((48, 48), (192, 48), (0.5, 2.0), 0.75, True, STILL, (124, 116, 104))

@@ -46,6 +46,7 @@ def _ade20k() -> ConfigDict:
     # A folder with images/<split>, annotations/<split> and a class list; or "tfds:<name>", "regions", "fake".
     data = images("masks:data/ADEChallengeData2016", "training", 20210)
     data.zero_ignored = True  # 0 in a mask is no class, and 1 the first; False: 0 is the first. 255 is never a class
+    data.mask_values = placeholder(tuple)  # each class's value in a mask; None: in a row; (0, 255) for binary masks
     data.scale = (2048, 512)  # (long side, short side) that images are resized to, times a factor, their ratio kept
     data.ratio_range = (0.5, 2.0)  # of that factor
     data.max_class_fraction = 0.75  # of one class in a crop, up to ten tries; 1 accepts any crop

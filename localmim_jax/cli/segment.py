@@ -37,7 +37,8 @@ def main(options: flags.FlagValues) -> None:
     common_flags.require_images(options)
     from localmim_jax.api import load
     from localmim_jax.segmentation import miou, overlay
-    from localmim_jax.segmentation.source import stored
+    from localmim_jax.segmentation.numbering import Numbering
+    from localmim_jax.segmentation.task import mask_values
 
     config = run_config(options)
     for image in options.images:  # an unreadable image is reported before anything is computed
@@ -45,7 +46,8 @@ def main(options: flags.FlagValues) -> None:
     paths = free_names(options.images, Path(options.output).expanduser())
     model = load(options.checkpoint, config)
     names = model.class_names
-    values = stored(np.arange(len(names), dtype=np.uint8), config.data.zero_ignored)
+    numbering = Numbering(len(names), config.data.zero_ignored, mask_values(config))
+    values = numbering.stored(np.arange(len(names), dtype=np.uint8))
     predictions = model.predictor(to_array(read(image)) for image in options.images)
     for path, (image, labels) in zip(paths, predictions, strict=True):
         miou.write_mask(path.with_name(f"{path.stem}_classes.png"), values[labels], values)

@@ -62,13 +62,13 @@ class Encoded:
     def __init__(self, data: bytes):
         if not data:
             raise DecodeError("the file is empty")
-        self._image = _guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
+        self._image = guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
         width, height = self._image.size
         if width * height > MAX_PIXELS:
             raise DecodeError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
         # Only JPEG has its EXIF data for certain before its pixels.
         if self._image.format not in ("JPEG", "MPO"):
-            _guarded(self._image.load)
+            guarded(self._image.load)
         width, height = self._image.size  # newer versions of Pillow turn a TIFF themselves
         self._turn = _UPRIGHT.get(_orientation(self._image))
         sideways = self._turn in (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
@@ -93,7 +93,7 @@ class Encoded:
             image.load()
             return _convert(image, channels)
 
-        converted = _guarded(convert)
+        converted = guarded(convert)
         return converted if self._turn is None else converted.transpose(self._turn)
 
 
@@ -119,7 +119,7 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
     if channels not in _MODES:
         raise DecodeError(f"a PIL image has 1, 3 or 4 channels, not {channels}")
     turn = _UPRIGHT.get(_orientation(image))
-    converted = _guarded(lambda: image.load() and _convert(image, channels))
+    converted = guarded(lambda: image.load() and _convert(image, channels))
     return converted if turn is None else converted.transpose(turn)
 
 
@@ -157,24 +157,6 @@ def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
         return image.shape[:2]
     encoded = Encoded(image)
     return encoded.height, encoded.width
-
-
-def decode_indices(data: bytes) -> np.ndarray:
-    """The values of an index mask as they are stored, without a palette's colors: an array of whole numbers [h, w].
-
-    Raises:
-        DecodeError: it cannot be decoded, or it is no PNG, BMP or GIF of one channel.
-    """
-    if not data:
-        raise DecodeError("the file is empty")
-    image = _guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
-    if image.width * image.height > MAX_PIXELS:
-        raise DecodeError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
-    if image.format not in ("PNG", "BMP", "GIF"):
-        raise DecodeError(f"a mask in {image.format} may have lost values: store it as PNG")
-    if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-        raise DecodeError(f"a mask has one channel of class numbers, and this has colors ({image.mode})")
-    return np.asarray(_guarded(lambda: image.load() and image)).astype(np.int32)
 
 
 def to_array(image: ImageLike) -> np.ndarray:
@@ -219,8 +201,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _guarded(read):
-    """Runs a Pillow reader. Whatever error its parser raises, the image is damaged."""
+def guarded(read):
+    """Runs a Pillow reader: any error that its parser raises becomes a DecodeError, for the image is damaged."""
     try:
         return read()
     except UnidentifiedImageError as error:

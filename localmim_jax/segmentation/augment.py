@@ -13,7 +13,8 @@ from PIL import Image
 from localmim_jax.data.augment import BILINEAR, resize
 from localmim_jax.data.decode import DecodeError, decode, size_of, to_array
 from localmim_jax.errors import ConfigError
-from localmim_jax.segmentation.source import IGNORED, sizes_differ
+from localmim_jax.segmentation.numbering import IGNORED
+from localmim_jax.segmentation.source import sizes_differ
 
 Size = tuple[int, int]  # height, width
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from localmim_jax.data.decode import DecodeError, decode_indices, image_size
+from localmim_jax.data.decode import DecodeError, image_size
+from localmim_jax.data.index_mask import decode_indices
 from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
-
-IGNORED = 255  # label of a pixel that no loss and no metric counts
+from localmim_jax.segmentation.numbering import Numbering, UnknownValue
 
 
 class MaskSource(Source):
@@ -18,15 +18,15 @@ class MaskSource(Source):
     Masks hold labels, 0 to num_classes - 1, or `IGNORED`.
 
     Attributes:
-        zero_ignored: whether 0 in a stored mask is "no class".
+        numbering: values of the stored masks.
     """
 
-    zero_ignored: bool
+    numbering: Numbering
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Raises DecodeError where a file cannot be read, DataError where a mask names a class that does not exist."""
         image, mask = self.read(index)
-        return {"image": image, "mask": self._labels(index, mask)}
+        return {"image": image, "mask": self.labels(index, stored_values(mask))}
 
     @abc.abstractmethod
     def read(self, index: int) -> tuple[bytes | np.ndarray, bytes | np.ndarray]:
@@ -41,30 +41,25 @@ class MaskSource(Source):
 
     def stored(self, labels: np.ndarray) -> np.ndarray:
         """uint8 labels as this dataset stores them in its masks."""
-        return stored(labels, self.zero_ignored)
+        return self.numbering.stored(labels)
 
-    def _labels(self, index: int, mask: bytes | np.ndarray) -> np.ndarray:
+    def labels(self, index: int, values: np.ndarray) -> np.ndarray:
+        """uint8 labels [h, w] of the values of an example's mask. Raises DataError where one stands for no class."""
         try:
-            values = decode_indices(mask) if isinstance(mask, bytes) else mask.astype(np.int32)
-        except DecodeError as error:
-            raise DecodeError(f"its mask: {error}") from error
-        first = 1 if self.zero_ignored else 0
-        last = first + self.num_classes - 1
-        nothing = (values == IGNORED) | (values < first)
-        if (values < 0).any() or (values[~nothing] > last).any():
-            worst = int(values.min() if (values < 0).any() else values[~nothing].max())
+            return self.numbering.labels(values)
+        except UnknownValue as error:
             raise DataError(
-                f"the mask of {self.name_of(index)} has the value {worst}, and {self.num_classes} classes are listed: "
-                f"values go from {first} to {last}{', 0 being no class' if first else ''}, or are {IGNORED}"
-            )
-        return np.where(nothing, IGNORED, values - first).astype(np.uint8)
+                f"the mask of {self.name_of(index)} has the value {error}, and {self.num_classes} classes are listed: "
+                f"{self.numbering.describe()}; list the classes, or give their values with data.mask_values"
+            ) from error
 
 
-def stored(labels: np.ndarray, zero_ignored: bool) -> np.ndarray:
-    """uint8 labels as a mask has them, `IGNORED` being 0 with `zero_ignored`, and itself without."""
-    if not zero_ignored:
-        return labels
-    return np.where(labels == IGNORED, 0, labels + np.uint8(1)).astype(np.uint8)
+def stored_values(mask: bytes | np.ndarray) -> np.ndarray:
+    """The values of a mask, encoded or not: int32 [h, w]. Raises DecodeError."""
+    try:
+        return decode_indices(mask) if isinstance(mask, bytes) else mask.astype(np.int32)
+    except DecodeError as error:
+        raise DecodeError(f"its mask: {error}") from error
 
 
 def sizes_differ(image: tuple[int, ...], mask: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 A folder has `images/<split>/` and `annotations/<split>/` with a mask NAME.png for every image NAME, one number a pixel,
 and a list of the classes: `classes.txt`, one name a line, or ADE20K's own `objectInfo150.txt`. With `zero_ignored`,
 ADE20K's way, 0 in a mask is "no class" and i stands for the i-th class; without, 0 is the first class. Either way
-255 is "no class".
+255 is "no class". `mask_values` gives the value of each class where they are numbered otherwise.
 """
 
 import os
@@ -16,11 +16,11 @@ from localmim_jax.data.source import announced
 from localmim_jax.data.splits import find_split
 from localmim_jax.data.walk import composed, find_files, folders_of, some
 from localmim_jax.errors import DataError
-from localmim_jax.segmentation.source import MaskSource, sizes_differ
+from localmim_jax.segmentation.numbering import Numbering
+from localmim_jax.segmentation.source import MaskSource
 
 CLASS_LISTS = ("classes.txt", "objectInfo150.txt")
 _MASK = ".png"
-_CHECKED = 256  # examples of a split that are looked at before the first step
 
 
 class MaskFolder(MaskSource):
@@ -29,17 +29,19 @@ class MaskFolder(MaskSource):
     Args:
         root: the folder.
         split: name of a folder in `images/` and in `annotations/`.
-        zero_ignored: see `MaskSource`.
+        zero_ignored, mask_values: see `Numbering`.
 
     Raises:
         DataError: a folder, the list of classes or a mask is missing, or there is no image.
+        ConfigError: `mask_values` are not one for each class.
     """
 
-    def __init__(self, root: str, split: str, zero_ignored: bool = True):
-        self.name, self.zero_ignored = f"masks:{root}[{split}]", zero_ignored
+    def __init__(self, root: str, split: str, zero_ignored: bool = True, mask_values: tuple[int, ...] | None = None):
+        self.name = f"masks:{root}[{split}]"
         self._root = Path(root).expanduser()
         self.class_names = _class_names(self._root)
         self.num_classes = len(self.class_names)
+        self.numbering = Numbering(self.num_classes, zero_ignored, mask_values)
         self._images, self._masks = (self._folder(kind, split) for kind in ("images", "annotations"))
         found = find_files(self._images)
         self._files, self.notes = found.files, tuple(found.notes())
@@ -96,11 +98,10 @@ class MaskFolder(MaskSource):
 class FakeMasks(MaskSource):
     """Noise with rectangles of classes, landscape and portrait: measures everything but the reading of images."""
 
-    zero_ignored = True
-
     def __init__(self, num_examples: int, num_classes: int, image_size: tuple[int, int], split: str):
         self.name = f"fake[{split}]"
         self.num_classes = num_classes
+        self.numbering = Numbering(num_classes, zero_ignored=True)
         self.class_names = tuple(f"fake {i}" for i in range(num_classes))
         self._num_examples, self._image_size = num_examples, image_size
 
@@ -128,6 +129,7 @@ def open_masks(
     data_dir: str = "",
     *,
     zero_ignored: bool = True,
+    mask_values: tuple[int, ...] | None = None,
     num_classes: int = 150,
     image_size: tuple[int, int] = (512, 512),
     fake_examples: int = 20210,
@@ -136,21 +138,22 @@ def open_masks(
 
     Args:
         name, split, data_dir: as in the config.
-        zero_ignored: see `MaskSource`.
+        zero_ignored, mask_values: see `Numbering`.
         num_classes: of "fake", and of a TFDS dataset that does not name its classes.
         image_size: of "fake".
         fake_examples: size of "fake".
 
     Raises:
         DataError: it is missing, empty, or not laid out as it should be.
+        ConfigError: `mask_values` are not one for each class.
     """
     kind, _, rest = name.partition(":")
     if kind == "masks" and rest:
-        return announced(MaskFolder(rest, split, zero_ignored))
+        return announced(MaskFolder(rest, split, zero_ignored, mask_values))
     if kind == "tfds" and rest:
         from localmim_jax.segmentation.tfds_masks import open_tfds_masks  # imports TFDS
 
-        return open_tfds_masks(name, split, data_dir, zero_ignored, num_classes)
+        return open_tfds_masks(name, split, data_dir, zero_ignored, num_classes, mask_values)
     if name == "regions":
         from localmim_jax.segmentation import regions  # imports TFDS
 
@@ -158,26 +161,6 @@ def open_masks(
     if name == "fake":
         return FakeMasks(fake_examples, num_classes, image_size, split)
     raise DataError(f'data.name is {name!r}; segmentation reads "masks:<folder>", "tfds:<name>", "regions" or "fake"')
-
-
-def check_examples(source: MaskSource, count: int = _CHECKED) -> None:
-    """Looks at some pairs, evenly spread, so that what is wrong everywhere is said before the first step.
-
-    What cannot be decoded is left to the reading of batches, which decides what becomes of it.
-
-    Raises:
-        DataError: an image and its mask differ in size, or a mask names a class that does not exist.
-    """
-    if isinstance(source, FakeMasks):  # right by construction, and slow to draw
-        return
-    for index in sorted({int(i) for i in np.linspace(0, len(source) - 1, min(count, len(source)))}):
-        try:
-            example = source[index]
-            found, told = image_size(example["image"]), example["mask"].shape
-        except DecodeError:
-            continue
-        if found != told:
-            raise DataError(f"{source.name_of(index)}: {sizes_differ(found, told)}")
 
 
 def _class_names(root: Path) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.segmentation import sliding, sources
 from localmim_jax.segmentation.augment import Distortion, SegmentationEvalTransform, SegmentationTransform
+from localmim_jax.segmentation.check import check_examples
 from localmim_jax.segmentation.evaluation import EvaluationConfig
 from localmim_jax.segmentation.groups import make_groups
 from localmim_jax.segmentation.miou import MeanIoU
@@ -52,7 +53,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         require_labels(source, model.num_classes)
     require_same_classes(train, test)
     for source in (train, test):
-        sources.check_examples(source)
+        check_examples(source)
     train_input = inputs.TrainInput(config, workdir, train, transform)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
 
@@ -135,10 +136,17 @@ def open_split(config: ConfigDict, split: str) -> MaskSource:
         split,
         data.data_dir,
         zero_ignored=data.zero_ignored,
+        mask_values=mask_values(config),
         num_classes=config.model.num_classes,
         image_size=tuple(config.image_size),
         fake_examples=data.fake_examples,
     )
+
+
+def mask_values(config: ConfigDict) -> tuple[int, ...] | None:
+    """`data.mask_values`, which configs of older runs lack."""
+    values = config.data.get("mask_values")
+    return None if values is None else tuple(values)
 
 
 def train_transform(config: ConfigDict) -> SegmentationTransform:
