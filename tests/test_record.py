@@ -126,7 +126,7 @@ def test_before_the_first_checkpoint_the_config_may_be_put_right(tmp_path):
 
 def test_a_damaged_record_is_a_storage_error(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(StorageError, match=r"config\.json is not JSON any more"):
+    with pytest.raises(StorageError, match=r"config\.json is damaged \("):
         record_run(tmp_path, CONFIG, resuming=True)
 
 

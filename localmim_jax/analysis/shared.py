@@ -1,6 +1,5 @@
 """What the analyses share: which checkpoint of a run is looked at, its model, images, flags, and remembered results."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 from localmim_jax.api import load
 from localmim_jax.engine.checkpoints.read import complete_steps, find_checkpoint
 from localmim_jax.errors import ConfigError, StorageError
-from localmim_jax.files import write_json
+from localmim_jax.files import read_json, write_json
 from localmim_jax.recipes import common_flags
 from localmim_jax.tasks import initialize, inputs, lookup
 
@@ -98,10 +97,10 @@ def remembered(
     settings = {**settings, "at": at}
     if file.is_file():
         try:
-            known = json.loads(file.read_text())
+            known = read_json(file)
             if known["settings"] == settings:
                 return {key: np.array(values) for key, values in known["values"].items()}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass  # damaged: computed again, and written again
     if compute is None:
         return None

@@ -5,13 +5,13 @@
 A value is the last that the run has recorded in its metrics.jsonl; "-" stands where it has none.
 """
 
-import json
 import math
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from localmim_jax.errors import DataError
+from localmim_jax.files import read_reports
 from localmim_jax.recipes import common_flags
 from localmim_jax.text import columns
 
@@ -33,11 +33,11 @@ def newest(run: Path) -> dict[str, float]:
     """
     file = run / "metrics.jsonl"
     try:
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        lines, damaged = read_reports(file)
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}): give directories of runs") from error
-    except ValueError as error:
-        raise DataError(f"{file} is damaged ({error}): repair or remove it") from error
+    if damaged:
+        logging.warning("%s: %d damaged lines are left out", file, damaged)
     found: dict[str, float] = {}
     for line in lines:
         if "learning_rate" not in line:  # only a report of training has that

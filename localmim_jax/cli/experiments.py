@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from localmim_jax.errors import DataError
+from localmim_jax.files import read_json, read_reports
 from localmim_jax.recipes.load import load_config
 from localmim_jax.recipes.override import override, record
 
@@ -94,19 +94,19 @@ def state_of(workdir: Path) -> State:
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; [] without one. A line that is being written is left out.
+    """The lines of a run's log; [] without one. A line that is being written is left out, and so are
+    damaged ones.
 
     Raises:
         DataError: it cannot be read.
     """
     file = workdir / "metrics.jsonl"
-    if not file.is_file():
-        return []
     try:
-        lines = file.read_text().splitlines(keepends=True)
+        return read_reports(file)[0]
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def last_step(workdir: Path) -> int | None:
@@ -115,10 +115,15 @@ def last_step(workdir: Path) -> int | None:
     file = workdir / "config.json"
     if not reports or not file.is_file():
         return None
-    config = json.loads(file.read_text())
-    if config["num_steps"] is not None:
-        return int(config["num_steps"])
-    return round(config["num_epochs"] * reports[-1]["step"] / reports[-1]["progress/epoch"])
+    try:
+        config = read_json(file)
+        if config["num_steps"] is not None:
+            return int(config["num_steps"])
+        return round(config["num_epochs"] * reports[-1]["step"] / reports[-1]["progress/epoch"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} is damaged ({type(error).__name__}: {error}): repair it, or move the run away"
+        ) from error
 
 
 def top1(workdir: Path) -> float | None:

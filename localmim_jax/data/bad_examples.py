@@ -64,7 +64,7 @@ class BadExamples:
                 file.seek(self._offset)
                 for known in file.read().splitlines():
                     number = known.split(b"\t", 1)[0]
-                    if number.isdigit():
+                    if number.isdigit() and len(number) < 19 and int(number) < self._num_examples:  # or it is damaged
                         self._ids.add(int(number))
                 new = index not in self._ids
                 if new:

@@ -1,6 +1,5 @@
 """Detections on images outside a dataset: a trained detector, its classes, and results in COCO's format."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from localmim_jax.detection.buckets import bucket_size
 from localmim_jax.detection.coco import categories_of
 from localmim_jax.detection.coco_ap import Categories, to_original, to_results
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.files import read_json
 from localmim_jax.params import merge
 
 Found = Mapping[str, np.ndarray]
@@ -107,7 +107,7 @@ def read_categories(place: Path, file: str = "") -> Categories:
         what = f"{file} is no file" if file else f"{place} has no {task.CATEGORIES}"
         raise DataError(f"{what}: name the classes with --categories=FILE, any JSON of COCO's with categories")
     try:
-        content = json.loads(found[0].read_bytes())
+        content = read_json(found[0])
     except (OSError, ValueError) as error:
         raise DataError(f"{found[0]} cannot be read as JSON ({error})") from error
     return Categories(*categories_of(content, found[0]))

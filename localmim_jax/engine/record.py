@@ -3,6 +3,7 @@
 An entry has versions, devices, commit and command. A resumed run must have the config it was started with.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 
 from localmim_jax.errors import ConfigError, StorageError
-from localmim_jax.files import write_json
+from localmim_jax.files import read_json, write_json
 from localmim_jax.params import flatten
 
 # Keys whose value does not change what is learned. A name covers itself and all keys below it; "*" ends a prefix.
@@ -73,7 +75,7 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
     config = _as_json(config)
     path = Path(workdir) / "config.json"
     if resuming and path.exists():
-        old = _read_json(path)
+        old = _recorded(path)
         task = config.get("task")
         if old.get("task", task) != task:  # every key of either task would be listed
             raise ConfigError(
@@ -91,7 +93,7 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
         return
     write_json(path, config)
     environments = Path(workdir) / "env.json"
-    write_json(environments, [*(_read_json(environments) if environments.exists() else []), environment()])
+    write_json(environments, [*_starts(environments), environment()])
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -135,13 +137,29 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _read_json(path: Path) -> Any:
+def _recorded(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        return read_json(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise StorageError(f"{path} is not JSON any more ({error}); repair or remove it") from error
+        raise StorageError(
+            f"{path} is damaged ({error}): repair it, or remove it, and the run takes this start's config for its own"
+        ) from error
+
+
+def _starts(path: Path) -> list[Any]:
+    """The entries of the starts before. A damaged file, which nothing else reads, is set aside with a warning."""
+    try:
+        return read_json(path, list)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        aside = path.with_name(path.name + ".damaged")
+        logging.warning("%s is damaged (%s) and begun again; the old file is kept as %s", path, error, aside.name)
+        with contextlib.suppress(OSError):
+            os.replace(path, aside)
+        return []
 
 
 def _as_json(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ If a log cannot be written, one warning is given, that log ends, and training co
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from localmim_jax.files import replacing
+from localmim_jax.files import read_reports, replacing
 from localmim_jax.params import Tree, flatten
 
 
@@ -89,7 +90,7 @@ class MetricsWriter:
     def hours_so_far(self) -> float:
         """Device hours of the run before this start; 0 for a new run."""
         try:
-            entries = _entries(self._workdir / "metrics.jsonl") if self._enabled else []
+            entries, _ = read_reports(self._workdir / "metrics.jsonl") if self._enabled else ([], 0)
         except OSError:
             return 0.0
         return max((entry.get("time/device_hours") or 0.0 for entry in entries), default=0.0)
@@ -124,28 +125,21 @@ def _save_image(path: Path, image: np.ndarray) -> None:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Removes the lines that a run resumed from `step` writes again, and a line that a kill left incomplete."""
+    """Removes the lines that a run resumed from `step` writes again, and those that are damaged or incomplete."""
     if not path.exists():
         return
     kept = []
-    for entry in _entries(path):
+    entries, damaged = read_reports(path)
+    if damaged:
+        aside = path.with_name(path.name + ".damaged")
+        shutil.copyfile(path, aside)
+        logging.warning("%s: %d damaged lines are left out; the old file is kept as %s", path, damaged, aside.name)
+    for entry in entries:
         # Evaluations of that very step are run again.
         if entry["step"] < step or (entry["step"] == step and "learning_rate" in entry):
             kept.append(json.dumps(entry) + "\n")
     with replacing(path) as temporary:
         temporary.write_text("".join(kept))
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The reports, without a line that a kill left incomplete."""
-    entries = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-    return entries
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """Labels of images outside a dataset: a trained segmentation model, and the names of its classes."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from localmim_jax.convert import files
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.files import read_json
 from localmim_jax.params import merge
 from localmim_jax.segmentation import task
 from localmim_jax.segmentation.sliding import labels_at
@@ -66,7 +66,7 @@ def class_names(config: ConfigDict, checkpoint: str) -> tuple[str, ...]:
     count = config.model.num_classes
     try:
         run = initialize.run_directory(files.local_path(checkpoint))
-        names = tuple(map(str, json.loads((run / task.RESULTS).read_text())["classes"]))
+        names = tuple(map(str, read_json(run / task.RESULTS)["classes"]))
     except (DataError, OSError, ValueError, KeyError, TypeError):
         try:
             names = task.open_split(config, config.data.split).class_names

@@ -1,6 +1,5 @@
 """Parameters from another checkpoint, of this project or of others: what `checkpoint.init_from` names."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from localmim_jax.convert.load import Report, check, transfer
 from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import Weights, fold_batch_norm, info_from_json, looks_untrained
 from localmim_jax.engine.checkpoints.read import find_checkpoint, load_params
-from localmim_jax.errors import DataError
+from localmim_jax.errors import DataError, UserError
+from localmim_jax.files import read_json
 from localmim_jax.models.base import ModelConfig
 from localmim_jax.params import Tree, flatten, unflatten
 from localmim_jax.tasks.lookup import model_config
@@ -78,7 +78,7 @@ def _read(place: Path, standard_merging: bool) -> Weights:
     if not place.is_dir():
         return recognize(*files.read(place), str(place), standard_merging)
     if (place / CONVERTED).is_file():
-        info = info_from_json((place / CONVERTED).read_text(), str(place))
+        info = info_from_json(_text(place / CONVERTED), str(place))
         return Weights(flatten(load_params(place)), info, str(place))
     model = model_config(run_config(place))
     step = find_checkpoint(place)
@@ -92,6 +92,13 @@ def _read(place: Path, standard_merging: bool) -> Weights:
     return Weights(arrays, model.describe(), str(place))
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read ({error}): convert the weights again") from error
+
+
 def run_config(place: Path) -> ConfigDict:
     """The config of the run that a directory is, or belongs to.
 
@@ -100,11 +107,17 @@ def run_config(place: Path) -> ConfigDict:
     """
     file = run_directory(place) / "config.json"
     try:
-        config = ConfigDict(json.loads(file.read_text()))
+        config = ConfigDict(read_json(file))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({type(error).__name__}): the model cannot be told") from error
+        raise DataError(f"{file} is damaged ({error}): the model cannot be told") from error
     if "task" not in config:
         raise DataError(f"{file} is of no run of ours (it names no task); give a run directory or a file")
+    try:
+        model_config(config)
+    except UserError:
+        pass  # a model that is not possible here is explained where it is made
+    except Exception as error:  # whatever a key that is missing or of another type makes Python raise
+        raise DataError(f"{file} is damaged ({error}): the model cannot be told") from error
     return config
 
 

@@ -20,6 +20,7 @@ import jax
 from absl import logging
 
 from localmim_jax.errors import InUseError, StorageError
+from localmim_jax.files import parse_json
 
 NAME = "run.lock"
 BEAT_SECONDS = 10.0
@@ -164,12 +165,12 @@ def _sign(descriptor: int) -> None:
 
 
 def _signature(descriptor: int) -> dict[str, Any]:
-    """The signature of the owner; {} if it has not signed yet, or died while writing."""
+    """The signature of the owner; {} if it has not signed yet, died while writing, or is not ours."""
     try:
-        signature = json.loads(os.pread(descriptor, 4096, 0))
+        signature = parse_json(os.pread(descriptor, 4096, 0), dict)
     except ValueError:
         return {}
-    return signature if isinstance(signature, dict) else {}
+    return signature if isinstance(signature.get("host"), str) else {}
 
 
 def _describe(holder: dict[str, Any]) -> str:
@@ -178,12 +179,12 @@ def _describe(holder: dict[str, Any]) -> str:
     return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('start')}"
 
 
-def _started(pid: int | None) -> str | None:
+def _started(pid: Any) -> str | None:
     """Start time of a process in the kernel's clock ticks, which tells a reused pid from its former owner.
 
-    "alive" where the system does not provide it; None if there is no such process.
+    "alive" where the system does not provide it; None if there is no such process, or this is no process id.
     """
-    if not pid:
+    if type(pid) is not int or not 0 < pid < 2**31:
         return None
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -13,7 +13,7 @@ from typing import Any
 
 from localmim_jax import faults
 from localmim_jax.errors import ConfigError, StorageError
-from localmim_jax.files import replacing, sync_directory
+from localmim_jax.files import read_json, replacing, sync_directory
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -79,7 +79,7 @@ def read(directory: Path) -> Manifest:
         ConfigError: its format is newer than this version supports; it is not damaged.
     """
     try:
-        body: dict[str, Any] = json.loads((directory / NAME).read_bytes())
+        body: dict[str, Any] = read_json(directory / NAME)
         digest = body.pop("digest")
         whole, later = digest == _digest(body), body["format"] > FORMAT
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
