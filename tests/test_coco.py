@@ -100,8 +100,11 @@ def test_names_in_the_other_form_of_unicode_and_what_is_no_file(tmp_path):
         ({"images": [], "annotations": []}, "has no image"),
         ({"annotations": [annotation(5, 10, category=8)]}, "annotation 5 is of category 8, which is not listed"),
         ({"annotations": [annotation(5, 99)]}, "annotation 5 is of image 99"),
-        ({"annotations": [{"image_id": 10, "category_id": 7}]}, "not in COCO's instances format .KeyError: 'bbox'"),
-        ({"annotations": [annotation(1, 10, box=("a", 1, 2, 3))]}, "not in COCO's instances format .ValueError"),
+        ({"annotations": [{"image_id": 10, "category_id": 7}]}, "annotation number 1 has no bbox: it is not in COCO's"),
+        (
+            {"annotations": [annotation(1, 10, box=("a", 1, 2, 3))]},
+            r"annotation 1: bbox is \['a', 1, 2, 3\]: \[left, top",
+        ),
         ({"categories": [{"id": 7, "name": "a"}, {"id": 7, "name": "b"}]}, "gives an id to two"),
     ],
 )
@@ -129,6 +132,35 @@ def test_missing_files_say_what_is_there(tmp_path):
         CocoSource(str(tmp_path), "train")
     with pytest.raises(DataError, match='reads "coco:<folder>"'):
         open_detection("photos", "train")
+
+
+def test_names_with_a_folder_in_front_are_tried_from_the_root(tmp_path):
+    root, images = write(tmp_path), [(10, "val/1.png"), (20, "val\\2.png"), (30, "3.png")]
+    named = [{"id": number, "file_name": name, "height": 40, "width": 60} for number, name in images]
+    file = root / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text()) | {"images": named, "annotations": [annotation(1, 10)]}
+    file.write_text(json.dumps(content))
+    source = CocoSource(str(root), "val")
+    assert not source.missing()
+    assert [np.asarray(decode(source.read(i), 3))[0, 0, 0] for i in range(3)] == [50, 100, 150]
+    file.rename(root / "annotations" / "instances_other.json")  # there is no folder other/
+    assert CocoSource(str(root), "other").missing() == [str(root / "3.png")]
+
+
+def test_a_file_that_changes_while_it_is_used_is_refused(tmp_path):
+    source = CocoSource(str(write(tmp_path)), "val")
+    assert source.dataset() == source.dataset()
+    file = tmp_path / "annotations" / "instances_val.json"
+    file.write_text(file.read_text().replace("absent", "new"))
+    with pytest.raises(DataError, match="has changed since this run read it"):
+        source.dataset()
+
+
+def test_corners_for_width_and_height_are_warned_of(tmp_path, caplog):
+    corners = [annotation(i, 10, box=(30, 20, 55, 39)) for i in range(3)]
+    with caplog.at_level(std_logging.WARNING, logger="absl"):
+        CocoSource(str(write(tmp_path, {"annotations": corners})), "val")
+    assert "3 boxes reach beyond their image: a box is [left, top, width, height]" in caplog.text
 
 
 def test_other_classes_are_refused_and_absent_ones_are_not(tmp_path):

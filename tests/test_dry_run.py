@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from localmim_jax.build import build_task
 from localmim_jax.cli import dry_run
 from localmim_jax.configs import parts, vit_b_100ep
 from localmim_jax.engine.mesh import make_mesh
@@ -138,3 +139,21 @@ def test_a_detectors_two_shapes_are_both_traced():
     for what in ("work", "memory"):
         shapes = [line.split(maxsplit=1)[1].split(":")[0] for line in lines if line.startswith(what)]
         assert shapes == ["64 x 96 px", "96 x 64 px"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"kind": "steps", "milestones": (1, 2)}, "to 1e-06"),  # a hundredth of the peak, though min_lr is 0
+        ({"kind": "steps", "milestones": (), "milestone_epochs": (1.0,)}, "to 1e-05"),
+        ({"kind": "steps", "milestones": (), "milestone_epochs": ()}, "to 0.0001"),
+        ({"kind": "linear", "min_lr": 3e-5}, "to 3e-05"),
+        ({"kind": "cosine", "min_lr": 2e-5}, "to 2e-05"),
+    ],
+)
+def test_the_rate_ends_where_the_schedule_does(changes, end):
+    config = shrink(parts.detect(parts.swin("swin_t")))
+    config.schedule.update({"peak_lr": 1e-4, **changes})
+    task, settings = build_task(config, workdir="")
+    line = dry_run._learning_rate(task, settings)
+    assert line.endswith(f"warm-up 1 steps, {end}"), line

@@ -8,12 +8,14 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from localmim_jax.build import build_task
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.progress import small_dataset
+from localmim_jax.engine.schedule import make_schedule
 from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.state import StateSpec, join
 from localmim_jax.engine.step import compile_step, make_train_step
@@ -105,7 +107,9 @@ def _learning_rate(task: Task, settings: RunSettings) -> str:
     how = "" if schedule.base_lr is None else f" = base_lr {schedule.base_lr:g} x {task.batch_size} / 256"
     warmup = schedule.warmup_epochs * task.steps_per_epoch if schedule.warmup_steps is None else schedule.warmup_steps
     peak = schedule.peak(task.batch_size)
-    return f"{schedule.kind}, peak {peak:.6g}{how}, warm-up {warmup:.0f} steps, to {schedule.min_lr:g}"
+    rate = make_schedule(schedule, task.batch_size, task.num_steps, task.steps_per_epoch)
+    end = float(rate(jnp.asarray(task.num_steps)))
+    return f"{schedule.kind}, peak {peak:.6g}{how}, warm-up {warmup:.0f} steps, to {end:.6g}"
 
 
 def _parameters(spec: StateSpec) -> str:

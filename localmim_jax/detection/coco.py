@@ -1,13 +1,12 @@
 """Images with objects: any dataset in COCO's format.
 
 A dataset is a folder with `annotations/instances_<split>.json` and the images of a split in `<split>/`,
-`images/<split>/` or `images/`. Category ids may have gaps and any order: labels number them from 0 by increasing id.
+`images/<split>/` or `images/`, or where their names lead from the folder ("val2017/1.jpg"). Category ids may have gaps
+and any order: labels number them from 0 by increasing id.
 """
 
-import collections
-import contextlib
-import json
-import math
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,20 @@ import numpy as np
 from absl import logging
 
 from localmim_jax.data.decode import read_file
-from localmim_jax.data.walk import composed, find_files, is_file
+from localmim_jax.data.walk import composed, find_files, is_file, some
+from localmim_jax.detection.coco_json import Ordered, parse, put_in_order, read_bytes
 from localmim_jax.detection.source import DetectionSource, Objects
 from localmim_jax.errors import DataError
 
 _MIN_SIDE = 1.0  # pixels; narrower boxes are annotation errors
+_BEYOND, _FEW = 2.0, 0.05  # pixels that a box may reach beyond its image, and the fraction of boxes that may do so
 
 
 class CocoSource(DetectionSource):
     """A split of a dataset in COCO's format.
 
-    Objects are left out, and counted in the log, where they are crowds, have no area within the image, or no mask.
+    Objects cannot be learned from, and are counted in the log, where they are crowds, have no area within the image, or
+    no usable mask. Which of them are evaluated is told at `coco_ap.average_precision`.
 
     Args:
         root: folder of the dataset.
@@ -40,19 +42,18 @@ class CocoSource(DetectionSource):
         self.name = f"coco:{root}[{split}]"
         self._root = Path(root).expanduser()
         self._file = self._root / "annotations" / f"instances_{split}.json"
-        dataset = self.dataset()
-        self.category_ids, self.class_names = categories_of(dataset, self._file)
-        self.num_classes = len(self.class_names)
-        with _well_formed(self._file):
-            self._images = [
-                (int(image["id"]), str(image["file_name"]), int(image["height"]), int(image["width"]))
-                for image in dataset["images"]
-            ]
-        if len({image[0] for image in self._images}) < len(self._images):
-            raise DataError(f"{self._file} gives an id to two images: make ids unique")
+        self._digest: bytes | None = None
+        ordered = self._read()
+        categories = ordered.dataset["categories"]
+        self.category_ids = tuple(category["id"] for category in categories)
+        self.class_names = tuple(category["name"] for category in categories)
+        self.num_classes = len(categories)
+        self._images = [
+            (image["id"], image["file_name"], image["height"], image["width"]) for image in ordered.dataset["images"]
+        ]
         self._folder = self._find_folder(split)
         self._paths = self._find_images()
-        self._objects = self._sort(dataset["annotations"])
+        self._objects = self._sort(ordered)
         if skip_empty:
             used = [image for image in self._images if len(self._objects[image[0]].labels)]
             if len(used) < len(self._images):
@@ -98,99 +99,78 @@ class CocoSource(DetectionSource):
         if len(paths) < len(names):
             forms = {composed(name): name for name in found.files}
             paths |= {name: forms[composed(name)] for name in names if name not in paths and composed(name) in forms}
+        for name in names:
+            if name not in paths and (elsewhere := self._elsewhere(name)):
+                paths[name] = elsewhere
         return paths
 
+    def _elsewhere(self, name: str) -> str:
+        """The file of an image whose name has the split or another folder in front, as in "val2017/1.jpg"."""
+        name = name.replace("\\", "/")
+        places = (root / name for root in (self._folder, self._root, self._root / "images"))
+        return next((os.path.abspath(path) for path in places if is_file(path)), "")
+
     def dataset(self) -> dict[str, Any]:
-        try:
-            dataset = json.loads(self._file.read_bytes())
-        except OSError as error:
-            folder = self._file.parent
-            found = sorted(path.name for path in folder.glob("instances_*.json")) if folder.is_dir() else []
-            advice = f"there is {', '.join(found)}" if found else "it holds COCO's annotations of that split"
-            raise DataError(f"{self._file} cannot be read ({error.strerror}): {advice}") from error
-        except ValueError as error:
-            raise DataError(f"{self._file} is no JSON ({error}): download it again") from error
-        missing = [
-            key
-            for key in ("images", "annotations", "categories")
-            if not isinstance(dataset, dict) or key not in dataset
-        ]
-        if missing:
-            raise DataError(f"{self._file} lacks {', '.join(missing)}: it must be COCO's instances format")
-        return dataset
+        """Raises DataError where the file has changed since it was opened, for its objects are those of then."""
+        return self._read().dataset
+
+    def _read(self) -> Ordered:
+        """The file in order. It is read again for every evaluation, since a large one takes gigabytes of memory."""
+        folder = self._file.parent
+        found = sorted(path.name for path in folder.glob("instances_*.json")) if folder.is_dir() else []
+        advice = f"there is {some(found)}" if found else "it holds COCO's annotations of that split"
+        content = read_bytes(self._file, advice)
+        digest = hashlib.sha256(content).digest()
+        if self._digest not in (None, digest):
+            raise DataError(f"{self._file} has changed since this run read it: start the run again")
+        self._digest = digest
+        return put_in_order(parse(content, self._file), self._file)
 
     def _find_folder(self, split: str) -> Path:
         places = [self._root / split, self._root / "images" / split, self._root / "images"]
         for place in places:
             if place.is_dir():
                 return place
+        if self._images and is_file(self._root / self._images[0][1].replace("\\", "/")):
+            return self._root
         raise DataError(
             f"{self._root} has no folder with the images of {split}: it may be {', '.join(map(str, places))}"
         )
 
-    def _sort(self, annotations: list[dict[str, Any]]) -> dict[int, Objects]:
+    def _sort(self, ordered: Ordered) -> dict[int, Objects]:
         """The usable objects of every image by its id."""
-        sizes = {image[0]: image[2:] for image in self._images}
         label_of = {category: label for label, category in enumerate(self.category_ids)}
+        sizes = {image[0]: image[2:] for image in self._images}
         found: dict[int, list[tuple[Any, int, Any]]] = {image: [] for image in sizes}
-        left_out: dict[str, int] = collections.defaultdict(int)
-        with _well_formed(self._file):
-            for annotation in annotations:
-                image, category = annotation["image_id"], annotation["category_id"]
-                for kind, key, known in (("image", image, sizes), ("category", category, label_of)):
-                    if key not in known:
-                        raise DataError(
-                            f"{self._file}: annotation {annotation.get('id')} is of {kind} {key}, which is not listed"
-                        )
-                reason = _unusable(annotation, *sizes[image])
-                if reason:
-                    left_out[reason] += 1
-                else:
-                    found[image].append((_corners(annotation["bbox"]), label_of[category], annotation["segmentation"]))
+        left_out, beyond = ordered.left_out.copy(), 0
+        for annotation in ordered.dataset["annotations"]:
+            box, (height, width) = _corners(annotation["bbox"]), sizes[annotation["image_id"]]
+            beyond += int(box[2] > width + _BEYOND or box[3] > height + _BEYOND)
+            reason = _unusable(annotation) or ordered.without_mask.get(annotation["id"], "")
+            if reason:
+                left_out[reason] += 1
+            else:
+                entry = box, label_of[annotation["category_id"]], annotation["segmentation"]
+                found[annotation["image_id"]].append(entry)
         number = sum(map(len, found.values()))
         counts = "".join(f"; left out: {count} {reason}" for reason, count in sorted(left_out.items()))
         logging.info("%s: %d images, %d objects of %d classes%s", self.name, len(sizes), number, len(label_of), counts)
+        if beyond > _FEW * len(ordered.dataset["annotations"]):
+            logging.warning(
+                "%s: %d boxes reach beyond their image: a box is [left, top, width, height]", self.name, beyond
+            )
         return {image: _objects(entries) for image, entries in found.items()}
 
 
-def categories_of(dataset: Any, file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """(ids, names) of the labels, by increasing id, from COCO's JSON. `file` is where it is from, for messages.
-
-    Raises:
-        DataError: there are none, they are not as COCO has them, or two have one id.
-    """
-    with _well_formed(file):
-        categories = sorted(dataset["categories"], key=lambda category: category["id"])
-        ids = tuple(int(category["id"]) for category in categories)
-        names = tuple(str(category["name"]) for category in categories)
-    if not ids:
-        raise DataError(f"{file} names no category: there is nothing to detect")
-    if len(set(ids)) < len(ids):
-        raise DataError(f"{file} gives an id to two categories: make ids unique")
-    return ids, names
-
-
-def _unusable(annotation: dict[str, Any], height: int, width: int) -> str:
-    """Why an object cannot be learned from; "" where it can."""
-    if annotation.get("iscrowd", 0):
+def _unusable(annotation: dict[str, Any]) -> str:
+    """Why an object that is evaluated cannot be learned from; "" where it can."""
+    if annotation["iscrowd"]:
         return "crowds"
-    left, top, right, bottom = _corners(annotation["bbox"])
-    if not all(map(math.isfinite, (left, top, right, bottom))):
-        return "without a finite box"
-    inside = min(right, width) > max(left, 0) and min(bottom, height) > max(top, 0)
-    if right - left < _MIN_SIDE or bottom - top < _MIN_SIDE or annotation.get("area", 1) <= 0 or not inside:
-        return "without area"
-    mask = annotation.get("segmentation")
-    if isinstance(mask, dict):
-        return (
-            "" if "counts" in mask and list(mask.get("size", ())) == [height, width] else "with a mask of another size"
-        )
-    drawn = isinstance(mask, list) and any(len(polygon) >= 6 for polygon in mask)
-    return "" if drawn else "without a mask"
+    return "without area" if min(annotation["bbox"][2:]) < _MIN_SIDE else ""
 
 
 def _corners(box: list[float]) -> tuple[float, float, float, float]:
-    left, top, width, height = map(float, box)
+    left, top, width, height = box
     return left, top, left + width, top + height
 
 
@@ -198,13 +178,3 @@ def _objects(entries: list[tuple[Any, int, Any]]) -> Objects:
     boxes = np.array([box for box, _, _ in entries], np.float32).reshape(-1, 4)
     labels = np.array([label for _, label, _ in entries], np.int32)
     return Objects(boxes, labels, tuple(mask for _, _, mask in entries))
-
-
-@contextlib.contextmanager
-def _well_formed(file: Path):
-    """Whatever a damaged file makes Python raise means the same to its owner."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{file} is not in COCO's instances format ({reason})") from error

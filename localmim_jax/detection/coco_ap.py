@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from localmim_jax.detection import render
+from localmim_jax.detection.coco_masks import encoded, mask_area
 from localmim_jax.detection.paste import paste
 from localmim_jax.engine.task import Batch
 from localmim_jax.errors import DataError
@@ -104,8 +106,11 @@ def average_precision(
 ) -> dict[str, float]:
     """The first six numbers of COCO's evaluation, in 0..1; NaN where undefined.
 
+    Every object with a box counts for the AP of boxes. For the AP of masks, one without a usable mask is a crowd that
+    fills its box: detections on it count neither as right nor as wrong.
+
     Args:
-        dataset: COCO's JSON of the split.
+        dataset: COCO's JSON of the split, in order (`coco_json.put_in_order`).
         results: detections in COCO's format.
         kind: "bbox" or "segm".
         image_ids: COCO's ids of the evaluated images.
@@ -115,7 +120,7 @@ def average_precision(
 
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its results
         ground_truth = COCO()
-        ground_truth.dataset = {"info": {}, **dataset}
+        ground_truth.dataset = {"info": {}, **dataset} | ({"annotations": _masked(dataset)} if kind == "segm" else {})
         ground_truth.createIndex()
         # Copies: pycocotools writes areas and ids into what it is given.
         found = ground_truth.loadRes([dict(entry) for entry in results]) if results else COCO()
@@ -127,6 +132,25 @@ def average_precision(
     numbers = (float(value) for value in evaluation.stats[: len(_NAMES)])
     # pycocotools says -1 where there is nothing to find.
     return {name: value if value >= 0 else float("nan") for name, value in zip(_NAMES, numbers, strict=True)}
+
+
+def _masked(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    """The annotations with pycocotools' run lengths. A mask may be empty: polygons can be thinner than a pixel."""
+    from pycocotools import mask as coco_mask
+
+    sizes = {image["id"]: (image["height"], image["width"]) for image in dataset["images"]}
+    found = []
+    for annotation in dataset["annotations"]:
+        size, mask = sizes[annotation["image_id"]], annotation["segmentation"]
+        if mask_area(mask, *size):
+            found.append(annotation | {"segmentation": encoded(mask, *size)})
+            continue
+        left, top, width, height = annotation["bbox"]
+        corner = math.floor(left), math.floor(top)
+        box = [*corner, math.ceil(left + width) - corner[0], math.ceil(top + height) - corner[1]]
+        region = coco_mask.frPyObjects(np.array([box], np.float64), *size)[0]
+        found.append(annotation | {"segmentation": region, "iscrowd": 1})
+    return found
 
 
 def to_original(

@@ -12,10 +12,9 @@ from PIL import Image
 from localmim_jax.convert.weights import Weights
 from localmim_jax.detection import task
 from localmim_jax.detection.buckets import bucket_size
-from localmim_jax.detection.coco import categories_of
 from localmim_jax.detection.coco_ap import Categories, to_original, to_results
+from localmim_jax.detection.coco_json import categories_of, parse, read_bytes
 from localmim_jax.errors import ConfigError, DataError
-from localmim_jax.files import read_json
 from localmim_jax.params import merge
 
 Found = Mapping[str, np.ndarray]
@@ -106,8 +105,5 @@ def read_categories(place: Path, file: str = "") -> Categories:
     if not found:
         what = f"{file} is no file" if file else f"{place} has no {task.CATEGORIES}"
         raise DataError(f"{what}: name the classes with --categories=FILE, any JSON of COCO's with categories")
-    try:
-        content = read_json(found[0])
-    except (OSError, ValueError) as error:
-        raise DataError(f"{found[0]} cannot be read as JSON ({error})") from error
-    return Categories(*categories_of(content, found[0]))
+    content = read_bytes(found[0], "give it read rights")
+    return Categories(*categories_of(parse(content, found[0]), found[0]))
