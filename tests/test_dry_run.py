@@ -146,14 +146,13 @@ def test_a_detectors_two_shapes_are_both_traced():
     [
         ({"kind": "steps", "milestones": (1, 2)}, "to 1e-06"),  # a hundredth of the peak, though min_lr is 0
         ({"kind": "steps", "milestones": (), "milestone_epochs": (1.0,)}, "to 1e-05"),
-        ({"kind": "steps", "milestones": (), "milestone_epochs": ()}, "to 0.0001"),
         ({"kind": "linear", "min_lr": 3e-5}, "to 3e-05"),
         ({"kind": "cosine", "min_lr": 2e-5}, "to 2e-05"),
     ],
 )
 def test_the_rate_ends_where_the_schedule_does(changes, end):
     config = shrink(parts.detect(parts.swin("swin_t")))
-    config.schedule.update({"peak_lr": 1e-4, **changes})
+    config.schedule.update({"peak_lr": 1e-4, "milestones": (), "milestone_epochs": (), **changes})
     task, settings = build_task(config, workdir="")
     line = dry_run._learning_rate(task, settings)
     assert line.endswith(f"warm-up 1 steps, {end}"), line
