@@ -32,7 +32,9 @@ def run(task: str, image_size: tuple[int, int], batch_size: int, num_epochs: flo
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # -1: all the devices that are left
     config.checkpoint = ConfigDict({"every_steps": 0, "every_epochs": 1.0, "keep_last": 2, "keep_every_steps": 0})
     config.checkpoint.init_from = placeholder(str)  # a checkpoint whose parameters this run starts from, at step 0
-    config.checkpoint.standard_merging = False  # True: init_from is a Swin's .pth not in the release's merging order
+    # init_from is a Swin in the standard order of patch merging; False: in the release's; None: as its decoders prove
+    config.checkpoint.standard_merging = placeholder(bool)
+    config.checkpoint.reset_positions = False  # True: a ViT's learned positions in init_from are dropped
     config.log = ConfigDict({"every_steps": 50, "profile_at": 0, "notes": ""})  # profile_at: step, 0 = never
     return config
 

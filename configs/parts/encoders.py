@@ -12,6 +12,7 @@ def vit(variant: str, **changes: Any) -> ConfigDict:
     encoder.patch_size = 16
     encoder.depth = placeholder(int)  # None: the variant's, here and for width and num_heads
     encoder.num_heads = placeholder(int)
+    encoder.num_registers = placeholder(int)  # register tokens of a vit_reg; None: 4
     return _changed(encoder, changes)
 
 

@@ -47,6 +47,8 @@ def reconstruction(encoder: ConfigDict) -> ConfigDict:
         model.decoder.width = placeholder(tuple)  # one per tap; None: 64 for the first stage's, 128 for the others
     else:
         model.decoder.width = placeholder(int)  # None: 256
+        # "fixed" sine-cosine embeddings, as in the paper, or "learned"; None: fixed, and learned with registers
+        model.position = placeholder(str)
     return model
 
 

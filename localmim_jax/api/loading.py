@@ -12,7 +12,7 @@ from localmim_jax import params as trees
 from localmim_jax.api.binding import fill_model
 from localmim_jax.api.infer import config_for, recipe_of
 from localmim_jax.api.model import Bound, Model
-from localmim_jax.convert import files
+from localmim_jax.convert import files, folders
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.registry import VARIANTS
@@ -26,7 +26,7 @@ def load(
     checkpoint: str | os.PathLike[str],
     config: ConfigDict | str | None = None,
     *,
-    standard_merging: bool = False,
+    standard_merging: bool | None = None,
     categories: str = "",
     dtype: str | None = None,
 ) -> Model:
@@ -38,7 +38,8 @@ def load(
             project, the release, MAE, timm or Transformers.
         config: a config, the name of a recipe or its path. None is the run's own; for what belongs to no run, a config
             is made from the arrays, and images are normalized by ImageNet's mean and deviation.
-        standard_merging: a Swin pre-training file under the release's names has the standard order of patch merging.
+        standard_merging: whether a Swin pre-training file has the standard order of patch merging, or (False) the
+            release's; None: the release's where its decoders prove it.
         categories: COCO JSON with the classes of a detector; "" for those that its run recorded.
         dtype: compute dtype, "float32", "bfloat16" or "float16". None is the run's; float32 for what is of no run.
 
@@ -153,13 +154,14 @@ def _config_of_size(name: str, num_classes: int) -> ConfigDict | None:
 
 
 def _run_config(checkpoint: str) -> ConfigDict | None:
-    """The config of the run that a directory is or belongs to; None for a file and for what `localmim convert` wrote.
+    """The config of the run that a directory is or belongs to; None for a file, for what `localmim convert` wrote, and for a
+    directory of Transformers or timm.
 
     Raises DataError: a directory that is neither.
     """
     place = files.local_path(checkpoint)
     if not place.exists():
         raise DataError(f"{checkpoint} does not exist: give a run directory or a file")
-    if place.is_file() or (place / initialize.CONVERTED).is_file():
+    if place.is_file() or (place / initialize.CONVERTED).is_file() or folders.config_of(place) is not None:
         return None
     return initialize.run_config(place)

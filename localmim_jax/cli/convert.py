@@ -75,7 +75,7 @@ def convert(
     target: str,
     names: str = "",
     part: str = "all",
-    standard_merging: bool = False,
+    standard_merging: bool | None = None,
     head_order: str = "",
     config: ConfigDict | None = None,
 ) -> list[str]:

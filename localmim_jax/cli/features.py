@@ -71,7 +71,7 @@ def extract(
     kind: str = "features",
     layer: int = 0,
     batch_size: int = 64,
-    standard_merging: bool = False,
+    standard_merging: bool | None = None,
 ) -> None:
     """Reads, computes and writes; see the flags and the top of this file.
 

@@ -42,7 +42,7 @@ def main(options: flags.FlagValues) -> None:
 def knn(
     checkpoint: str,
     config: ConfigDict | None = None,
-    standard_merging: bool = False,
+    standard_merging: bool | None = None,
     *,
     data: str,
     data_dir: str = "",

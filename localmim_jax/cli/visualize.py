@@ -59,7 +59,7 @@ def visualize(
     mask_seed: int = 0,
     mask_ratio: float | None = None,
     resize: int = 0,
-    standard_merging: bool = False,
+    standard_merging: bool | None = None,
 ) -> Iterator[np.ndarray]:
     """A picture of every image, uint8 [h, w, 3]; arguments as the flags. Every image is looked at before the first.
 

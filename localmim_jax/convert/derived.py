@@ -65,10 +65,13 @@ def _are_relative_positions(array: np.ndarray) -> bool:
 
 
 # (pattern of names, reason to ignore them, check or None); an array that fails the check is unexpected.
+WINDOWS = (
+    (r".*\.relative_position_index", "relative position indices", _are_relative_positions),
+    (r".*\.attn_mask", "shifted windows' masks", None),
+)
 DERIVED = (
     (r"decoder\.\d+\.pos_embed", "fixed sine-cosine positions", _are_fixed_positions),
     (r"hog_enc\.\d+\.conv\.weight", "fixed gradient filters", lambda array: np.array_equal(array, GRADIENT_FILTERS)),
     (_HOG_BIAS, "frozen gradient biases, model.target.hog_bias", None),
-    (r".*\.relative_position_index", "relative position indices", _are_relative_positions),
-    (r".*\.attn_mask", "shifted windows' masks", None),
+    *WINDOWS,
 )

@@ -18,7 +18,10 @@ def only_encoder(weights: Weights) -> Weights:
     arrays = {path: array for path, array in weights.arrays.items() if path.startswith("encoder/")}
     old = weights.info
     return dataclasses.replace(
-        weights, arrays=arrays, info=ModelInfo(old.family, "encoder", old.image_size, old.num_heads)
+        weights,
+        arrays=arrays,
+        info=ModelInfo(old.family, "encoder", old.image_size, old.num_heads, epsilon=old.epsilon),
+        assumed={key: text for key, text in weights.assumed.items() if key != "head_order"},
     )
 
 
@@ -33,10 +36,22 @@ def with_last_norm(weights: Weights) -> Weights:
     return dataclasses.replace(encoder, arrays=encoder.arrays | norm)
 
 
+def with_final_norm(weights: Weights) -> tuple[Weights, bool]:
+    """Weights that end in a norm, and whether it is a plain one, of scale 1 and bias 0: an encoder may have none."""
+    if "norm/scale" in weights.arrays:
+        return weights, False
+    norms = [path for path in weights.arrays if re.fullmatch(r"encoder/.*blocks/\d+/norm2/scale", path)]
+    last = max(norms, key=lambda path: [int(number) for number in re.findall(r"/(\d+)", path)])
+    width = len(weights.arrays[last])
+    plain = {"norm/scale": np.ones(width, np.float32), "norm/bias": np.zeros(width, np.float32)}
+    return dataclasses.replace(weights, arrays=weights.arrays | plain), True
+
+
 def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], ModelInfo]:
     """Every array under the names of `naming`, one of `NAMINGS`, with what can be derived and their loaders expect.
 
-    For timm, a pre-training model leaves its decoders behind and keeps the norm of its last layer.
+    For timm, a pre-training model leaves its decoders behind and keeps the norm of its last layer. timm's models end in
+    a norm, so that an encoder without one gets a plain one, as for Transformers.
 
     Returns:
         (name -> array, the description of what they are now).
@@ -57,5 +72,7 @@ def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], ModelI
         case "timm":
             if weights.info.kind == "pretrain":
                 weights = with_last_norm(weights)
+            if weights.info.kind == "encoder":
+                weights, _ = with_final_norm(weights)
             return naming_of(weights.info.family).timm(weights), weights.info
     raise ConfigError(f"names are one of {', '.join(NAMINGS)}, not {naming!r}")

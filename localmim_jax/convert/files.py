@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ SUFFIXES = (".npz", ".safetensors", *TORCH_SUFFIXES)
 NOTE = "localmim_jax"  # the entry that holds `weights.info_to_json`
 _MAX_HEADER = 32 * 2**20  # of a safetensors file; real ones are below 1 MiB
 _GOLDEN_PREFIX = "param/"
+_SHARD = re.compile(r".*-(\d{5})-of-(\d{5})")
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -36,7 +38,40 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def check_readable(path: Path, shard: bool = False) -> None:
+    """Says at once, before anything large is imported or read, what cannot be read; directories are not looked into.
+
+    Args:
+        path: of a file, or of a directory.
+        shard: whether one part of a sharded model is meant.
+
+    Raises:
+        DataError: missing, of an unknown suffix, or in place of weights something that is known to be none.
+        ConfigError: torch is needed and missing or too old.
+    """
+    if path.is_dir():
+        return
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or run directory")
+    if path.name.endswith(".index.json"):
+        raise DataError(f"{path} is the index of a sharded model: give its directory, {path.parent}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path}: unknown suffix; weights are read from {', '.join(SUFFIXES)} or a run directory")
+    if not shard and (found := _SHARD.fullmatch(path.stem)):
+        raise DataError(
+            f"{path} is shard {int(found[1])} of {int(found[2])} of one model: give the directory that holds them all, "
+            f"with their index and config.json"
+        )
+    with open(path, "rb") as handle:
+        head = handle.read(64).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} is a pointer of Git LFS, not the weights: fetch them with git lfs pull")
+    if head.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise DataError(f"{path} is a web page, or damaged: download the file itself")
+    check_suffix(path)
+
+
+def read(path: Path, max_bytes: int = MAX_BYTES, shard: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a file by name, and {"info": our own note, "args": a PyTorch file's command line} where present.
 
     The file's sha256 is logged, to be compared with what its authors publish.
@@ -44,15 +79,13 @@ def read(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, np.ndarray],
     Args:
         path: the suffix tells the format: one of `SUFFIXES`.
         max_bytes: limit on what the file unpacks to.
+        shard: whether one part of a sharded model is meant.
 
     Raises:
         DataError: missing, unknown, damaged, too large, or holding more than plain arrays.
         ConfigError: torch is needed and missing or too old.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or run directory")
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path}: unknown suffix; weights are read from {', '.join(SUFFIXES)} or a run directory")
+    check_readable(path, shard)
     size = path.stat().st_size
     if size > max_bytes:
         raise DataError(f"{path} has {size:,} bytes, more than the limit of {max_bytes:,}")
@@ -95,9 +128,11 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], info: str) -> None:
 
 
 def check_suffix(path: Path) -> None:
-    """Raises ConfigError where `write` knows no format for the path's suffix."""
+    """Raises ConfigError where the path's suffix is of no known format, or of PyTorch's without a fitting torch."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: unknown suffix; weights are written to {', '.join(SUFFIXES)} or to a directory")
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        torch_io.check_installed(path)
 
 
 def check_empty(directory: Path) -> None:

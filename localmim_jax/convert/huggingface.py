@@ -3,10 +3,8 @@
 The names of the arrays are those of the files on its hub, which versions 4 and 5 both read.
 """
 
-import dataclasses
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,10 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from localmim_jax.convert import files, names
-from localmim_jax.convert.export import with_last_norm
+from localmim_jax.convert.export import with_final_norm, with_last_norm
+from localmim_jax.convert.folders import Pixels
 from localmim_jax.convert.naming import naming_of
-from localmim_jax.convert.transformers_names import HEAD
+from localmim_jax.convert.transformers_names import HEAD, apart
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.info import ModelInfo
@@ -24,20 +23,6 @@ from localmim_jax.models.info import ModelInfo
 EPSILON = 1e-6  # of our norms; see docs/weights.md for the few where Transformers has another one built in
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of every file by others read here
 _BICUBIC = 3  # Pillow's number
-
-
-@dataclasses.dataclass(frozen=True)
-class Pixels:
-    """How images become the model's input, as in evaluation: what the preprocessor's config says.
-
-    Attributes:
-        mean, std: of RGB pixels in 0..1.
-        resize: short side in pixels before the center crop to the model's image size.
-    """
-
-    mean: Sequence[float]
-    std: Sequence[float]
-    resize: int
 
 
 def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], bool]:
@@ -60,18 +45,15 @@ def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], boo
     if info.num_heads is None:
         raise ConfigError(f"{origin} does not tell its attention heads, which Transformers needs")
     model = naming_of(info.family).transformers(weights)
-    arrays = _split_qkv(weights.arrays)
-    width = arrays[_last_block_norm(arrays)].shape[0]
-    plain = "norm/scale" not in arrays
-    if plain:
-        arrays |= {"norm/scale": np.ones(width, np.float32), "norm/bias": np.zeros(width, np.float32)}
+    weights, plain = with_final_norm(weights)
+    arrays = weights.arrays
     config, rules = _shared_config(info, arrays, model.name) | model.settings, model.rules
     if info.kind == "classifier":
         rules = [*((ours, f"{model.name.lower()}.{theirs}", layout) for ours, theirs, layout in rules), *HEAD]
         labels = [f"class_{i}" for i in range(len(arrays["head/bias"]))]
         config |= {"id2label": {f"{i}": label for i, label in enumerate(labels)}}
         config |= {"label2id": {label: i for i, label in enumerate(labels)}}
-    return names.rename(origin, arrays, rules, f"Transformers' {model.name}"), config, plain
+    return apart(names.rename(origin, arrays, rules, f"Transformers' {model.name}")), config, plain
 
 
 def write(
@@ -95,22 +77,6 @@ def write(
     return [directory / name for name in ("model.safetensors", *texts)]
 
 
-def _split_qkv(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    split = {}
-    for path, array in arrays.items():
-        if "attention/qkv/" not in path:
-            split[path] = array
-            continue
-        for part, values in zip(("query", "key", "value"), np.split(array, 3, axis=-1), strict=True):
-            split[path.replace("attention/qkv/", f"attention/{part}/")] = values
-    return split
-
-
-def _last_block_norm(arrays: Mapping[str, np.ndarray]) -> str:
-    norms = [path for path in arrays if re.fullmatch(r"encoder/(blocks|stages/\d+/blocks)/\d+/norm2/scale", path)]
-    return max(norms, key=lambda path: [int(number) for number in re.findall(r"/(\d+)", path)])
-
-
 def _shared_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], model: str) -> dict[str, Any]:
     patch, _, channels, _ = arrays["encoder/patch_embed/kernel"].shape
     size = info.image_size or (224, 224)  # a Swin works at any size
@@ -125,7 +91,7 @@ def _shared_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], model: str
         "qkv_bias": True,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": EPSILON,
+        "layer_norm_eps": EPSILON if info.epsilon is None else info.epsilon,
     }
 
 

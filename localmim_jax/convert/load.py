@@ -13,12 +13,17 @@ from localmim_jax.convert import interpolate
 from localmim_jax.convert.weights import POSITIONS, Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.info import ModelInfo
+from localmim_jax.models.registry import KINDS
 from localmim_jax.params import Tree, flatten, unflatten
 from localmim_jax.text import columns
 
 PROBLEMS = ("missing", "mismatched", "unexpected")
 _BIAS_TABLE = r"encoder/.*relative_position_bias"
 _PATCH_KERNEL = "encoder/patch_embed/kernel"
+_CLASS_TOKEN = "encoder/class_token"
+_HEAD, _HEAD_NORM = "head/kernel", ("norm/scale", "norm/bias")
+_READING = ("pool", "head_order")  # how a head comes from the tokens
+_RESET = "checkpoint.reset_positions: the model's own"
 
 Grid = tuple[int, int]
 
@@ -77,13 +82,19 @@ class Report:
 
 
 def transfer(
-    weights: Weights, params: Tree, info: ModelInfo, fresh: Sequence[str] = (), method: str = "bicubic"
+    weights: Weights,
+    params: Tree,
+    info: ModelInfo,
+    fresh: Sequence[str] = (),
+    method: str = "bicubic",
+    reset_positions: bool = False,
 ) -> tuple[Tree, Report]:
     """The model's parameters with everything taken over that belongs there.
 
     Parts outside the encoder go over only between models of one kind (pre-training, classifier); otherwise the
-    source's are ignored and the model's stay as drawn. A head for other classes stays as drawn. Positions and bias
-    tables are resized to the model's image size; the patch projection to its channels.
+    source's are ignored and the model's stay as drawn. A head for other classes stays as drawn, and so does its norm
+    where the two heads read the tokens otherwise. Positions and bias tables are resized to the model's image size; the
+    patch projection to its channels.
 
     Args:
         weights: the source.
@@ -91,19 +102,32 @@ def transfer(
         info: the model, see `ModelConfig.describe`.
         fresh: patterns of encoder paths that the source may lack (relative bias tables of the segmentation ViT).
         method: how positions are interpolated, "bicubic" or "bilinear".
+        reset_positions: the model's own positions stay as they are. The class token's learned position, which is no
+            place in the image, is added to the class token.
 
     Returns:
         (params, report). Where the report has problems, params is not to be used: see `check`.
     """
     rows = [Row("ignored", name, reason) for name, reason in weights.ignored.items()]
     rows += [Row("unexpected", name, reason) for name, reason in weights.unexpected.items()]
-    rows += [Row("mismatched", name, reason) for name, reason in _contradictions(weights.info, info)]
     same_kind = weights.info.kind == info.kind != "encoder"
     wanted, filled = flatten(params), {}
+    contradictions, head = _contradictions(weights, info), weights.arrays.get(_HEAD)
+    other_classes = head is not None and _HEAD in wanted and head.shape != wanted[_HEAD].shape
+    excused = _READING if other_classes else ()
+    other_reading = [f"{key} is {reason}" for key, reason in contradictions if key in excused]
+    rows += [Row("mismatched", key, reason) for key, reason in contradictions if key not in excused]
     grids = _grid(weights.info, weights.arrays), _grid(info, wanted)
+    if reset_positions:
+        weights = _without_positions(weights, wanted)
+        rows += [] if POSITIONS in wanted else [Row("ignored", POSITIONS, _RESET)]
     for path, own in wanted.items():
         if not same_kind and not path.startswith("encoder/"):
             filled[path], row = own, Row("initialized", path, "new")
+        elif other_reading and path in _HEAD_NORM:
+            filled[path], row = own, Row("initialized", path, f"new: {', '.join(other_reading)}")
+        elif reset_positions and path == POSITIONS:
+            filled[path], row = own, Row("initialized", path, _RESET)
         elif path not in weights.arrays:
             new = any(re.fullmatch(pattern, path) for pattern in fresh)
             filled[path] = own
@@ -128,10 +152,17 @@ def check(report: Report) -> None:
         raise ConfigError(f"{report.origin} does not fit this model: {report.summary()}")
 
 
-def _contradictions(theirs: ModelInfo, info: ModelInfo) -> list[tuple[str, str]]:
-    """What the two descriptions say differently, where both say anything and arrays' shapes would not show it."""
+def _contradictions(weights: Weights, info: ModelInfo) -> list[tuple[str, str]]:
+    """What the two descriptions say differently, where both know anything and arrays' shapes would not show it."""
+    theirs = weights.info
     if theirs.family != info.family:
-        return [("backbone", f"the source is a {theirs.family}, the model a {info.family}")]
+        variants = ", ".join(KINDS[theirs.family].variants)
+        return [
+            (
+                "backbone",
+                f"the source is a {theirs.family}, the model a {info.family}: take one of model.variant {variants}",
+            )
+        ]
     keys = ["num_heads"]
     if theirs.kind == info.kind == "classifier":
         keys += ["pool", "head_order"]
@@ -139,8 +170,26 @@ def _contradictions(theirs: ModelInfo, info: ModelInfo) -> list[tuple[str, str]]
     return [
         (key, f"{source} in the source, {own} in the model")
         for key, source, own in values
-        if None not in (source, own) and source != own
+        if None not in (source, own) and source != own and key not in weights.assumed
     ]
+
+
+def _without_positions(weights: Weights, wanted: Mapping[str, np.ndarray]) -> Weights:
+    """The source without its positions, and the class token with its own.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if POSITIONS not in weights.arrays:
+        raise ConfigError(
+            f"{weights.origin} has no table of positions: leave checkpoint.reset_positions out, nothing is to be reset"
+        )
+    arrays, table = dict(weights.arrays), weights.arrays[POSITIONS]
+    del arrays[POSITIONS]
+    has_row = KINDS[weights.info.family].class_token_has_position
+    if has_row and _CLASS_TOKEN in arrays and arrays[_CLASS_TOKEN].shape == table.shape[1:]:
+        arrays[_CLASS_TOKEN] = arrays[_CLASS_TOKEN] + table[0]
+    return dataclasses.replace(weights, arrays=arrays)
 
 
 def _fill(path: str, source: np.ndarray, own: np.ndarray, same_size: bool) -> tuple[np.ndarray, Row]:
@@ -185,7 +234,12 @@ def _left_over(path: str, weights: Weights, grid: Grid | None, same_kind: bool) 
         fixed = None if grid is None or table.shape[1] % 4 else interpolate.fixed_positions(grid, table.shape[1])
         if fixed is not None and fixed.shape == table.shape and np.allclose(table, fixed, atol=1e-5):
             return Row("ignored", path, "fixed sine-cosine positions, which the model computes")
-        return Row("mismatched", path, "learned in the source, fixed sine-cosine in the model")
+        return Row(
+            "mismatched",
+            path,
+            "learned in the source, fixed sine-cosine in the model: keep them with model.position=learned, or drop "
+            "them with checkpoint.reset_positions=true",
+        )
     if same_kind or path.startswith("encoder/"):
         return Row("unexpected", path, "no part of this model has such a name")
     return Row("ignored", path, "only the encoder is taken over")

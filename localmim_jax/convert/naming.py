@@ -25,11 +25,18 @@ class Scheme:
         info: what the names and shapes tell of the model.
         rules: as in `names`.
         ignored: (pattern of names, reason, check or None); a name whose array fails the check is unexpected.
+        arrays: the file's arrays rearranged, under names that `rules` know; None: they are taken as they are.
+        release_order: whether the arrays are in the order of the release's pre-training: True or False where the names
+            prove it, None where they do not.
+        assumed: as in `Weights`.
     """
 
     info: ModelInfo
     rules: Rules
     ignored: tuple[tuple[str, str, Callable[[np.ndarray], bool] | None], ...] = ()
+    arrays: Arrays | None = None
+    release_order: bool | None = False
+    assumed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +71,8 @@ class Naming(abc.ABC):
             DataError: it does, and it is damaged.
         """
 
-    def standard_order(self, arrays: Arrays, info: ModelInfo) -> dict[str, np.ndarray]:
-        """Arrays by our paths, as the release's file of `info` holds them, in the order that this project uses."""
+    def standard_order(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Arrays by our paths, in the order of the release's pre-training, in the order that this project uses."""
         return dict(arrays)
 
     def release(self, weights: Weights) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from localmim_jax.convert import names
+from localmim_jax.convert.folders import with_config
 from localmim_jax.convert.naming import Naming, Scheme, naming_of, namings
 from localmim_jax.convert.weights import Weights, info_from_json
 from localmim_jax.errors import DataError
@@ -21,16 +22,18 @@ _NDIM = {"linear": 2, "patch": 4, "deconv": 4, "conv1x1": 4, "token": 3, "positi
 
 
 def recognize(
-    arrays: Mapping[str, np.ndarray], extra: Mapping[str, Any], origin: str, standard_merging: bool = False
+    arrays: Mapping[str, np.ndarray], extra: Mapping[str, Any], origin: str, standard_merging: bool | None = None
 ) -> Weights:
-    """Weights from the content of a file as `files.read` returns it: ours, the release's, MAE's or timm's.
+    """Weights from the content of a file as `files.read` returns it: ours, the release's, MAE's, timm's, Transformers'.
 
     Args:
         arrays: by name.
-        extra: {"info": our own note, "args": the release's command line}, where present.
+        extra: {"info": our own note, "args": the release's command line, "config": timm's or Transformers'}, where
+            present.
         origin: the file, for messages.
-        standard_merging: a pre-training Swin under the release's names has its patch merging in the standard order
-            already. The release's own files do not (docs/differences.md), so by default they are permuted.
+        standard_merging: whether the patch merging of a Swin under pre-training names is in the standard order already.
+            The release's own files are not (docs/differences.md). None: as the names prove it, a file with the
+            release's decoders is permuted; where they prove nothing, the standard order is assumed.
 
     Raises:
         DataError: the names are of no model known here, or our note is damaged.
@@ -44,18 +47,25 @@ def recognize(
     if not schemes:
         shown = ", ".join(name[:40] for name in sorted(arrays)[:4])
         raise DataError(
-            f"{origin} holds neither a ViT nor a Swin of LocalMIM, MAE or timm: its arrays are {shown}, ..."
+            f"{origin} holds neither a ViT nor a Swin of LocalMIM, MAE, SimMIM, timm or Transformers: its arrays are "
+            f"{shown}, ..."
         )
     # Kinds may share most of their names: the file is of the one that leaves the fewest of its arrays without use.
-    applied = [_apply(arrays, scheme) for scheme in schemes]
+    applied = [_apply(arrays if scheme.arrays is None else scheme.arrays, scheme) for scheme in schemes]
     best = min(range(len(schemes)), key=lambda i: len(applied[i][2]))
-    found, ignored, unexpected = applied[best]
-    if info is None:
-        info = _with_command_line(schemes[best].info, extra.get("args", {}))
+    scheme, (found, ignored, unexpected) = schemes[best], applied[best]
+    assumed = {key: text for key, text in scheme.assumed.items() if key != "merging" or standard_merging is None}
+    if info is not None:
+        assumed.pop("head_order", None)
+    elif "config" in extra:
+        info = with_config(scheme.info, extra["config"], origin)
+    else:
+        info = _with_command_line(scheme.info, extra.get("args", {}))
     found = _as_float32(found, unexpected)
-    if not standard_merging:
-        found = naming_of(info.family).standard_order(found, info)
-    return Weights(found, info, origin, ignored, unexpected)
+    permuted = scheme.release_order if standard_merging is None else not standard_merging
+    if permuted and scheme.release_order is not False:
+        found = naming_of(info.family).standard_order(found)
+    return Weights(found, info, origin, ignored, unexpected, assumed)
 
 
 def _ours(arrays: Mapping[str, np.ndarray], info: ModelInfo | None, origin: str) -> Weights:

@@ -111,14 +111,20 @@ class SwinNaming(Naming):
     encoder = encoder()
 
     def recognize(self, arrays: Arrays, origin: str) -> Scheme | None:
-        """The release's pre-training names, the original Swin's, or timm's."""
+        """The release's pre-training names, the original Swin's, timm's, or Transformers'."""
+        if (theirs := transformers_names.joined(arrays)) is not None:
+            return (
+                _transformers(theirs) if any(name.startswith("encoder.layers.0.blocks.") for name in theirs) else None
+            )
         if any(name.startswith("encoder.layers.") for name in arrays):
-            return _release_pretraining(arrays, origin)
+            if any(re.fullmatch(_RELEASE_DECODER, name) for name in arrays):
+                return _release_pretraining(arrays, origin)
+            return _pretrained_encoder(arrays)
         return _plain(arrays) if any(name.startswith("layers.0.blocks.") for name in arrays) else None
 
-    def standard_order(self, arrays: Arrays, info: ModelInfo) -> dict[str, np.ndarray]:
+    def standard_order(self, arrays: Arrays) -> dict[str, np.ndarray]:
         """Pre-training files of the release have another order of patch merging (docs/differences.md)."""
-        return swap_merging_order(arrays) if info.kind == "pretrain" else dict(arrays)
+        return swap_merging_order(arrays)
 
     def release(self, weights: Weights) -> dict[str, np.ndarray]:
         """A pre-training model with its fixed arrays, or a fine-tuned one with its constants."""
@@ -184,6 +190,21 @@ class SwinNaming(Naming):
 
 NAMING = SwinNaming()
 _IN_BLOCK = r"encoder/stages/(\d+)/blocks/(\d+)/"
+_RELEASE_DECODER = r"decoder\.\d+\.((embed|blocks|norm|pred)\..*|mask_token|pos_embed)"
+_BESIDE_AN_ENCODER = (
+    (r"encoder\.mask_token", "SimMIM's mask token", None),
+    (r"decoder\.0\.(weight|bias)", "SimMIM's decoder", None),
+    (r"encoder\.norm\.\d+\.(weight|bias)", "norms of the release's taps, whose decoders are missing", None),
+    *derived.DERIVED,
+)
+_UNPROVEN_MERGING = (
+    "no decoder of the release proves its order of patch merging, so it is taken to be the standard one; if this is an "
+    "encoder of the release's pre-training, say checkpoint.standard_merging=false, or --nostandard_merging"
+)
+_UNTOLD_HEAD_ORDER = (
+    "its names do not tell whether its head pools before the norm (the release's) or after it (the original Swin's): "
+    "the model that loads it decides (model.head_order), and convert takes the release's unless --head_order=norm_pool"
+)
 
 
 def swap_merging_order(arrays: Arrays) -> dict[str, np.ndarray]:
@@ -203,6 +224,29 @@ def swap_merging_order(arrays: Arrays) -> dict[str, np.ndarray]:
     return swapped
 
 
+def _transformers(arrays: Arrays) -> Scheme:
+    """Transformers' Swin; the names of its bias tables differ from the others' by their parent alone."""
+    stages, table = names.count(arrays, r"encoder\.layers\.(\d+)\..*"), ".attention.self.relative_position_bias_table"
+    renamed = {name.replace(table, ".attn.relative_position_bias_table"): array for name, array in arrays.items()}
+    info = ModelInfo("swin", "encoder", None, _heads(renamed, "encoder.", stages))
+    if "classifier.weight" in arrays:
+        info = dataclasses.replace(info, kind="classifier", pool="mean", head_order="norm_pool")
+    rules = (*TRANSFORMERS, *transformers_names.HEAD)
+    return Scheme(info, rules, (*transformers_names.BESIDE, *derived.WINDOWS), arrays)
+
+
+def _pretrained_encoder(arrays: Arrays) -> Scheme:
+    """A file without the release's decoders: SimMIM's has the same names, and the standard order of patch merging."""
+    prefix = "encoder."
+    stages = names.count(arrays, r"encoder\.layers\.(\d+)\..*")
+    info = ModelInfo("swin", "encoder", _image_size(arrays, prefix), _heads(arrays, prefix, stages))
+    is_simmim = not {"encoder.norm.weight", "encoder.mask_token", "decoder.0.weight"}.isdisjoint(arrays)
+    assumed = {} if is_simmim else {"merging": _UNPROVEN_MERGING}
+    norm = [(ours, f"{prefix}{theirs}", layout) for ours, theirs, layout in HEAD if ours.startswith("norm/")]
+    rules = (*encoder(prefix), *norm)
+    return Scheme(info, rules, _BESIDE_AN_ENCODER, release_order=False if is_simmim else None, assumed=assumed)
+
+
 def _release_pretraining(arrays: Arrays, origin: str) -> Scheme:
     count, stages = names.count(arrays, r"decoder\.(\d+)\..*"), names.count(arrays, r"encoder\.layers\.(\d+)\..*")
     decoders = [rule for k in range(count) for rule in decoder(k)]
@@ -211,20 +255,21 @@ def _release_pretraining(arrays: Arrays, origin: str) -> Scheme:
     info = ModelInfo(
         "swin", "pretrain", size, heads, taps=taps, log2_scale=(0,) * count, **derived.target_of(arrays, origin)
     )
-    return Scheme(info, (*encoder("encoder."), *decoders), derived.DERIVED)
+    return Scheme(info, (*encoder("encoder."), *decoders), derived.DERIVED, release_order=True)
 
 
 def _plain(arrays: Arrays) -> Scheme:
     """The release's fine-tuned Swin bears the names of the original Swin; timm has others for merging and head."""
     stages = names.count(arrays, r"layers\.(\d+)\..*")
-    info = ModelInfo("swin", "encoder", _image_size(arrays), _heads(arrays, "", stages))
+    info, assumed = ModelInfo("swin", "encoder", _image_size(arrays, ""), _heads(arrays, "", stages)), {}
     is_timm = f"layers.{stages - 1}.downsample.norm.weight" in arrays
     if any(name.startswith("head.") for name in arrays):
         order = "norm_pool" if is_timm else "pool_norm"
         info = dataclasses.replace(info, kind="classifier", pool="mean", head_order=order)
+        assumed = {} if is_timm else {"head_order": _UNTOLD_HEAD_ORDER}
     if is_timm:
         return Scheme(info, (*timm_encoder(stages), *TIMM_HEAD), derived.DERIVED)
-    return Scheme(info, (*encoder(), *HEAD), derived.DERIVED)
+    return Scheme(info, (*encoder(), *HEAD), derived.DERIVED, assumed=assumed)
 
 
 def _pretraining_image_size(arrays: Arrays) -> tuple[int, int] | None:
@@ -236,9 +281,10 @@ def _pretraining_image_size(arrays: Arrays) -> tuple[int, int] | None:
     return (side * kernel.shape[2], side * kernel.shape[3]) if side else None
 
 
-def _image_size(arrays: Arrays) -> tuple[int, int] | None:
+def _image_size(arrays: Arrays, prefix: str) -> tuple[int, int] | None:
     """The mask of a shifted block has one entry a window: [windows, w^2, w^2]."""
-    mask, kernel = arrays.get("layers.0.blocks.1.attn_mask"), arrays.get("patch_embed.proj.weight")
+    mask = arrays.get(f"{prefix}layers.0.blocks.1.attn_mask")
+    kernel = arrays.get(f"{prefix}patch_embed.proj.weight")
     if mask is None or kernel is None or mask.ndim != 3 or kernel.ndim != 4:
         return None
     side = square_side(mask.shape[0]) * square_side(mask.shape[1])

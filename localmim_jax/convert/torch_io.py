@@ -5,6 +5,8 @@ command line), on a torch without the known holes of that mode, under a limit of
 """
 
 import argparse
+import importlib.metadata
+import importlib.util
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +19,9 @@ from localmim_jax.errors import ConfigError, DataError
 
 TORCH_FLOOR = (2, 10)  # earlier ones can be made to run code in spite of weights_only (CVE-2025-32434, CVE-2026-24747)
 _STATE_KEYS = ("model", "state_dict")
+_MISSING = (
+    "PyTorch files need torch: pip install 'localmim-jax[torch]', or convert the file to npz or safetensors elsewhere"
+)
 
 
 def read(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -69,21 +74,31 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], info: str) -> None:
     torch.save({"model": model, "localmim_jax": info}, path)
 
 
+def check_installed(path: Path) -> None:
+    """Raises ConfigError where torch is missing or too old for this file, without loading it, which takes seconds."""
+    try:
+        version = importlib.metadata.version("torch") if importlib.util.find_spec("torch") else None
+    except (ValueError, importlib.metadata.PackageNotFoundError):
+        version = None
+    if version is None:
+        raise ConfigError(f"{path}: {_MISSING}")
+    _check_version(version)
+
+
 def _import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ConfigError(
-            "PyTorch files need torch: pip install 'localmim-jax[torch]', or convert the file to npz or safetensors "
-            "elsewhere"
-        ) from error
-    version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
+        raise ConfigError(_MISSING) from error
+    _check_version(torch.__version__)
+    return torch
+
+
+def _check_version(text: str) -> None:
+    version = tuple(map(int, re.findall(r"\d+", text)[:2]))
     if version < TORCH_FLOOR:
         floor = ".".join(map(str, TORCH_FLOOR))
-        raise ConfigError(
-            f"torch {torch.__version__} cannot read untrusted files safely: pip install --upgrade 'torch>={floor}'"
-        )
-    return torch
+        raise ConfigError(f"torch {text} cannot read untrusted files safely: pip install --upgrade 'torch>={floor}'")
 
 
 def _check_zip(path: Path, max_bytes: int) -> None:

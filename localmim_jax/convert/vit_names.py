@@ -1,5 +1,6 @@
 """Names of a ViT in files of the release, MAE, timm and Transformers. MAE fine-tunes under timm's names."""
 
+import dataclasses
 import re
 from typing import ClassVar
 
@@ -110,12 +111,21 @@ class ViTNaming(Naming):
     num_prefix_positions: ClassVar[int] = 1
 
     def recognize(self, arrays: Arrays, origin: str) -> Scheme | None:
-        """The release's pre-training names, or timm's, which MAE and the release's fine-tuned models bear too."""
+        """The release's pre-training names; timm's, as MAE and the release's fine-tuned models have; Transformers'."""
+        if (theirs := transformers_names.joined(arrays)) is not None:
+            return _transformers(theirs) if "embeddings.cls_token" in theirs else None
+        rearranged = _rearranged(arrays)
+        scheme = self._recognize(rearranged, origin)
+        return scheme if scheme is None or rearranged is arrays else dataclasses.replace(scheme, arrays=rearranged)
+
+    def _recognize(self, arrays: Arrays, origin: str) -> Scheme | None:
         if "cls_token" not in arrays or not any(name.startswith("blocks.") for name in arrays):
             return None
         size = _image_size(arrays, self.num_prefix_positions)
         if any(name.startswith("decoder.") for name in arrays):
             return _release_pretraining(arrays, size, origin)
+        if "head.weight" not in arrays and "fc_norm.weight" in arrays:
+            return Scheme(ModelInfo("vit", "encoder", size, pool="mean", head_order="pool_norm"), CLASSIFIER)
         if "head.weight" not in arrays:
             return Scheme(ModelInfo("vit", "encoder", size), FEATURES, ((MAE_DECODER, "MAE's decoder", None),))
         if "fc_norm.weight" in arrays:
@@ -159,7 +169,7 @@ class ViTNaming(Naming):
         """timm's names of an encoder or a classifier. Raises ConfigError: its head cannot be expressed there."""
         info = weights.info
         if info.kind != "classifier":
-            return FEATURES
+            return CLASSIFIER if info.pool == "mean" and info.head_order == "pool_norm" else FEATURES
         if info.pool == "class":  # one token: normalized before or after is the same
             return CLASS_TOKEN
         if info.head_order == "norm_pool":
@@ -171,6 +181,51 @@ class ViTNaming(Naming):
 
 
 NAMING = ViTNaming()
+
+
+def _transformers(arrays: Arrays) -> Scheme:
+    """Transformers' ViT, or the encoder of its ViTMAE."""
+    positions, kernel = arrays.get("embeddings.position_embeddings"), arrays[transformers_names.ANCHOR]
+    size = _grid_image_size(positions, kernel, 1)
+    rules = (*TRANSFORMERS, *transformers_names.HEAD)
+    info = ModelInfo("vit", "encoder", size)
+    if "classifier.weight" in arrays:
+        info = ModelInfo("vit", "classifier", size, pool="class", head_order="pool_norm")
+    return Scheme(info, rules, transformers_names.BESIDE, arrays)
+
+
+def _rearranged(arrays: Arrays) -> Arrays:
+    """timm's other forms of prefix tokens in the forms that are known here; each computes the same.
+
+    Without a class token (class_token=False), the first register is one, which nobody has to read. Positions of prefix
+    tokens are added to registers. A class token without a position (no_embed_class=True) has one of zeros in a ViT
+    without registers.
+    """
+    positions, registers = arrays.get("pos_embed"), arrays.get("reg_token")
+    if positions is None or positions.ndim != 3 or (registers is not None and registers.ndim != 3):
+        return arrays
+    changed = dict(arrays)
+    count = positions.shape[1]
+    if registers is not None:
+        num_prefix = registers.shape[1] + ("cls_token" in arrays)
+        if not square_side(count) and square_side(count - num_prefix):
+            own = positions[:, :num_prefix]
+            changed["pos_embed"] = positions = positions[:, num_prefix:]
+            if "cls_token" in arrays:
+                changed["cls_token"] = arrays["cls_token"] + own[:, :1]
+            registers = registers + own[:, "cls_token" in arrays :]
+        if "cls_token" not in arrays:
+            changed["cls_token"], registers = registers[:, :1], registers[:, 1:]
+        changed["reg_token"] = registers
+        if registers.shape[1]:
+            return changed
+        del changed["reg_token"]
+    count = positions.shape[1]
+    if "cls_token" in changed and square_side(count) and not square_side(count - 1):
+        zeros = np.zeros((1, 1, positions.shape[2]), positions.dtype)
+        changed["pos_embed"] = np.concatenate([zeros, positions], axis=1)
+        return changed
+    return arrays
 
 
 def _release_pretraining(arrays: Arrays, size: tuple[int, int] | None, origin: str) -> Scheme:
@@ -193,7 +248,12 @@ def _decoder_log2_scale(arrays: Arrays, index: int) -> int:
 
 
 def _image_size(arrays: Arrays, num_prefix_positions: int) -> tuple[int, int] | None:
-    positions, kernel = arrays.get("pos_embed"), arrays.get("patch_embed.proj.weight")
+    return _grid_image_size(arrays.get("pos_embed"), arrays.get("patch_embed.proj.weight"), num_prefix_positions)
+
+
+def _grid_image_size(
+    positions: np.ndarray | None, kernel: np.ndarray | None, num_prefix_positions: int
+) -> tuple[int, int] | None:
     if positions is None or kernel is None or positions.ndim != 3 or kernel.ndim != 4:
         return None
     side = square_side(positions.shape[1] - num_prefix_positions)

@@ -19,12 +19,12 @@ class ViTRegNaming(vit_names.ViTNaming):
     num_prefix_positions = 0
 
     def recognize(self, arrays: Arrays, origin: str) -> Scheme | None:
-        """timm's names with no_embed_class=True."""
+        """timm's names, with or without a class token."""
         scheme = super().recognize(arrays, origin) if "reg_token" in arrays else None
-        if scheme is None:
+        if scheme is None or "reg_token" not in (arrays if scheme.arrays is None else scheme.arrays):
             return None
         info = dataclasses.replace(scheme.info, family="vit_reg")
-        return Scheme(info, (*scheme.rules, REGISTERS), scheme.ignored)
+        return dataclasses.replace(scheme, info=info, rules=(*scheme.rules, REGISTERS))
 
     def rules(self, weights: Weights) -> names.Rules:
         """A ViT's, and the registers'."""

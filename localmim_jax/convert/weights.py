@@ -26,6 +26,7 @@ class Weights:
         origin: the file or run, for messages.
         ignored: name -> why it is left out on purpose.
         unexpected: name -> why it cannot be used; loading fails while there is any.
+        assumed: field of `info`, or "merging" -> what the source does not tell, what is assumed, and how to change it.
     """
 
     arrays: dict[str, np.ndarray]
@@ -33,6 +34,7 @@ class Weights:
     origin: str
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
     unexpected: dict[str, str] = dataclasses.field(default_factory=dict)
+    assumed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def info_to_json(info: ModelInfo) -> str:
@@ -112,4 +114,5 @@ _CHECKS: Mapping[str, Any] = {
     "hog_bias": _tuple(_tuple(_number, 2)),
     "pool": _one_of("mean", "class"),
     "head_order": _one_of("pool_norm", "norm_pool"),
+    "epsilon": _number,
 }

@@ -37,6 +37,9 @@ MAY_CHANGE = (
     "data.data_dir",
 )
 
+# Keys of which null means now what this value, in JSON, meant when old runs were started.
+_FORMER_DEFAULTS = {"checkpoint.standard_merging": "false"}
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets", "pillow")
 
 
@@ -106,7 +109,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     def differs(key: str) -> bool:
         if key in before and key in after:
-            return before[key] != after[key]
+            return before[key] != after[key] and (before[key], after[key]) != (_FORMER_DEFAULTS.get(key), "null")
         return not _is_off(json.loads(before.get(key) or after[key]))
 
     return [

@@ -68,6 +68,7 @@ class EncoderConfig(abc.ABC):
         label: the kind's name in messages.
         variants: name of each published size -> its fields.
         has_class_token: whether the first prefix token is a class token, which `ClassifierConfig.pool` may read.
+        class_token_has_position: whether the first row of the position table is the class token's.
         fixed_image_size: whether the positions have one size, so that other images need another model.
         dense_patch_size: patch size in pixels with which the pyramid has strides 4, 8, 16 and 32.
         prediction_init: initialization of the decoders' predictions, see `method.decoders`.
@@ -85,6 +86,7 @@ class EncoderConfig(abc.ABC):
     label: ClassVar[str]
     variants: ClassVar[Mapping[str, Mapping[str, Any]]]
     has_class_token: ClassVar[bool]
+    class_token_has_position: ClassVar[bool] = False
     fixed_image_size: ClassVar[bool]
     dense_patch_size: ClassVar[int]
     prediction_init: ClassVar[Literal["conv", "linear"]]
@@ -204,7 +206,7 @@ class EncoderConfig(abc.ABC):
     def describe(self) -> ModelInfo:
         """What is known of the encoder alone."""
         h, w = self.image_size
-        return ModelInfo(self.family, "encoder", (h, w), self.heads)
+        return ModelInfo(self.family, "encoder", (h, w), self.heads, epsilon=self.epsilon)
 
 
 class ModelConfig(abc.ABC):

@@ -10,6 +10,7 @@ Rules = tuple[tuple[str, bool], ...]  # (pattern, whether matching parameters ar
 VIT_PRETRAIN: Rules = (
     (r"(^|/)(kernel|class_token|mask_token)$", True),
     (r"(^|/)(bias|scale)$", False),
+    (r"(^|/)position_embedding$", False),  # model.position=learned, which the release does not have
 )
 
 SWIN_PRETRAIN: Rules = (

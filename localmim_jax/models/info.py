@@ -17,7 +17,9 @@ class ModelInfo:
         target: target of pre-training, "hog" or "pixels".
         log2_scale: log2 of every decoder's target grid over its feature grid; only the sign of negative ones counts.
         hog_bias: the release's frozen (gx, gy) bias of each scale's gradient filter.
-        pool, head_order: pooling and head of a classifier, as in `ClassifierConfig`.
+        pool, head_order: pooling and head of a classifier, as in `ClassifierConfig`, or of an encoder whose final norm
+            follows the pooling.
+        epsilon: layer-norm epsilon.
     """
 
     family: str
@@ -30,3 +32,4 @@ class ModelInfo:
     hog_bias: tuple[tuple[float, float], ...] | None = None
     pool: str | None = None
     head_order: str | None = None
+    epsilon: float | None = None

@@ -45,7 +45,8 @@ class ViTConfig(EncoderConfig):
         dtype: compute dtype; parameters are float32.
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn".
-        position: "fixed" sine-cosine embeddings, or "learned" ones that start from them (fine-tuning).
+        position: "fixed" sine-cosine embeddings, or "learned" ones that start from them (fine-tuning, and pre-training
+            that goes on from a model that learned them).
         relative_position_bias: also a learned bias for every relative position, in each block; not with a mask.
         layer_scale: a learned factor, from 1, for every channel of each block's branches. These two are the
             segmentation backbone's and start as no change.
@@ -55,6 +56,7 @@ class ViTConfig(EncoderConfig):
     label: ClassVar[str] = "ViT"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     has_class_token: ClassVar[bool] = True
+    class_token_has_position: ClassVar[bool] = True
     fixed_image_size: ClassVar[bool] = True
     dense_patch_size: ClassVar[int] = 16
     prediction_init: ClassVar[Literal["conv", "linear"]] = "conv"
@@ -98,7 +100,7 @@ class ViTConfig(EncoderConfig):
         if self.width * self.mlp_ratio < 1:
             raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} leaves the MLPs no hidden unit: 4 is usual")
         if self.position not in ("fixed", "learned"):
-            raise ConfigError(f"position is {self.position!r}: choose 'fixed' or 'learned'")
+            raise ConfigError(f"model.position is {self.position!r}: choose 'fixed' or 'learned'")
 
     @property
     def grid(self) -> tuple[int, int]:

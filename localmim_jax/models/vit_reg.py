@@ -26,8 +26,7 @@ VARIANTS = {
 
 _REGISTERS = r"(^|/)register_tokens$"  # decayed as the class token is: in pre-training alone
 WEIGHT_DECAY: Mapping[str, decay.Rules] = {
-    "pretrain": (*decay.VIT["pretrain"], (_REGISTERS, True), (r"(^|/)position_embedding$", False)),
-    **{task: (*decay.VIT[task], (_REGISTERS, False)) for task in ("finetune", "segment", "detect")},
+    task: (*rules, (_REGISTERS, task == "pretrain")) for task, rules in decay.VIT.items()
 }
 
 
@@ -44,6 +43,7 @@ class ViTRegConfig(ViTConfig):
     label: ClassVar[str] = "ViT with registers"
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = VARIANTS
     weight_decay: ClassVar[Mapping[str, decay.Rules]] = WEIGHT_DECAY
+    class_token_has_position: ClassVar[bool] = False
 
     num_registers: int = 4
     position: Literal["fixed", "learned"] = "learned"
@@ -53,7 +53,7 @@ class ViTRegConfig(ViTConfig):
         if self.num_registers < 1:
             raise ConfigError(f"model.num_registers is {self.num_registers}: at least 1 is needed, or a plain ViT")
         if self.position != "learned":
-            raise ConfigError(f"position is {self.position!r}: a ViT with registers learns its positions")
+            raise ConfigError(f"model.position is {self.position!r}: a ViT with registers learns its positions")
         if self.relative_position_bias:
             raise ConfigError("a ViT with registers has no relative position bias: set model.relative_and_scale=False")
 

@@ -22,8 +22,9 @@ def define_standard_merging(values: flags.FlagValues) -> None:
     """--standard_merging, for what `convert.weights` cannot tell from names."""
     flags.DEFINE_bool(
         "standard_merging",
-        False,
-        "a Swin pre-training file under the release's names has its patch merging in the standard order",
+        None,
+        "a Swin pre-training file has its patch merging in the standard order; --nostandard_merging: in the release's; "
+        "default: the release's where its decoders prove it",
         flag_values=values,
     )
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from localmim_jax.convert import files
+from localmim_jax.convert import files, folders
 from localmim_jax.convert.load import Report, check, transfer
 from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import Weights, fold_batch_norm, info_from_json, looks_untrained
 from localmim_jax.engine.checkpoints.read import find_checkpoint, load_params
-from localmim_jax.errors import DataError, UserError
+from localmim_jax.errors import ConfigError, DataError, UserError
 from localmim_jax.files import read_json
 from localmim_jax.models.base import ModelConfig
 from localmim_jax.params import Tree, flatten, unflatten
@@ -26,14 +26,16 @@ def initializer(config: ConfigDict, model: ModelConfig) -> Callable[[Tree, Tree]
     It logs a table of what was loaded, resized, kept as drawn and ignored, and raises ConfigError or DataError with
     every problem in one line.
     """
-    path = config.checkpoint.init_from
+    settings = config.checkpoint
+    path, reset_positions = settings.init_from, settings.get("reset_positions", False)
     if path is None:
+        if reset_positions:
+            raise ConfigError("checkpoint.reset_positions needs checkpoint.init_from, whose positions it resets")
         return None
 
     def initialize(params: Tree, model_state: Tree) -> tuple[Tree, Tree]:
-        params, model_state, report = load_into(
-            read(path, config.checkpoint.standard_merging), params, model_state, model
-        )
+        weights = read(path, settings.standard_merging)
+        params, model_state, report = load_into(weights, params, model_state, model, reset_positions)
         logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
         check(report)
         return params, model_state
@@ -41,7 +43,9 @@ def initializer(config: ConfigDict, model: ModelConfig) -> Callable[[Tree, Tree]
     return initialize
 
 
-def load_into(weights: Weights, params: Tree, model_state: Tree, model: ModelConfig) -> tuple[Tree, Tree, Report]:
+def load_into(
+    weights: Weights, params: Tree, model_state: Tree, model: ModelConfig, reset_positions: bool = False
+) -> tuple[Tree, Tree, Report]:
     """A model's freshly drawn (params, model_state) with everything taken over that belongs there, and what was.
 
     The statistics of batch norms go with the parameters of dense heads. A classifier's are part of its head by now.
@@ -53,6 +57,7 @@ def load_into(weights: Weights, params: Tree, model_state: Tree, model: ModelCon
         model.describe(),
         model.new_parameters,
         model.position_interpolation,
+        reset_positions,
     )
     flat = flatten(filled)
     if statistics:
@@ -60,7 +65,7 @@ def load_into(weights: Weights, params: Tree, model_state: Tree, model: ModelCon
     return unflatten(flat), model_state, report
 
 
-def read(path: str, standard_merging: bool = False) -> Weights:
+def read(path: str, standard_merging: bool | None = None) -> Weights:
     """The weights in a run directory, in one of its checkpoints, or in a file (see `convert.files` and `recognize`).
 
     Of a run, the newest checkpoint that verifies is read, and the moving average of its parameters where it has one.
@@ -71,12 +76,19 @@ def read(path: str, standard_merging: bool = False) -> Weights:
     weights = _read(files.local_path(path), standard_merging)
     if looks_untrained(weights):
         logging.warning("%s looks untrained: every norm of its encoder is exactly as it begins", path)
+    for text in weights.assumed.values():
+        logging.warning("%s: %s", path, text)
     return weights
 
 
-def _read(place: Path, standard_merging: bool) -> Weights:
+def _read(place: Path, standard_merging: bool | None) -> Weights:
     if not place.is_dir():
-        return recognize(*files.read(place), str(place), standard_merging)
+        arrays, extra = files.read(place)
+        if "info" not in extra and place.name in folders.WEIGHTS and (config := folders.config_of(place.parent)):
+            extra["config"] = config
+        return recognize(arrays, extra, str(place), standard_merging)
+    if (config := folders.config_of(place)) is not None:
+        return recognize(*folders.read(place, config), str(place), standard_merging)
     if (place / CONVERTED).is_file():
         info = info_from_json(_text(place / CONVERTED), str(place))
         return Weights(flatten(load_params(place)), info, str(place))
