@@ -154,8 +154,7 @@ def _config_of_size(name: str, num_classes: int) -> ConfigDict | None:
 
 
 def _run_config(checkpoint: str) -> ConfigDict | None:
-    """The config of the run that a directory is or belongs to; None for a file, for what `localmim convert` wrote, and for a
-    directory of Transformers or timm.
+    """The config of the run that a directory is or belongs to; None for a file, or a directory that is of no run.
 
     Raises DataError: a directory that is neither.
     """
