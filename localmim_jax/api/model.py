@@ -14,6 +14,7 @@ from localmim_jax.api.results import Detections, Features, Reconstruction, Segme
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.decode import DecodeError, decode, to_array
 from localmim_jax.data.given import GivenImages
+from localmim_jax.data.levels import Levels
 from localmim_jax.data.source import Source
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.settings import MeshSettings
@@ -164,7 +165,7 @@ class Model:
         source = self.source(images)
         short_side = self.eval_resize() if resize is None else resize
         transform = EvalTransform(model.encoder.image_size, self.config.data.channels, short_side)
-        pixels = [_cropped(source, index, transform) for index in range(len(source))]
+        pixels = [_cropped(source, index, transform, inputs.levels(self.config)) for index in range(len(source))]
         key = ("reconstruct", mask_seed, mask_ratio)
         if key not in self._programs:
             self._programs[key] = self._reconstruction_of(model, mask_seed)
@@ -204,7 +205,7 @@ class Model:
                 "classifier"
             )
         source = self.source(images)
-        pixels = (_whole(source, index) for index in range(len(source)))
+        pixels = (_whole(source, index, inputs.levels(self.config)) for index in range(len(source)))
         names = self.class_names
         if self.info.kind == "segmenter":
             return [Segmentation(labels, names) for _, labels in self.predictor(pixels)]
@@ -229,7 +230,7 @@ class Model:
 
     def source(self, images: Any) -> Source:
         """The images as a source that the methods below read. Raises DataError: there is none."""
-        return GivenImages(images, self.config.data.channels)
+        return GivenImages(images, self.config.data.channels, inputs.levels(self.config))
 
     def eval_resize(self) -> int:
         """The short side in pixels to which the run resizes images when it evaluates; 0: 256 for every 224."""
@@ -298,17 +299,17 @@ def _without_padding(outputs: Any, batch: Batch) -> tuple[Any, dict[str, np.ndar
     return jax.tree.map(lambda array: np.asarray(array)[valid], jax.device_get(outputs)), kept
 
 
-def _cropped(source: Source, index: int, transform: EvalTransform) -> np.ndarray:
+def _cropped(source: Source, index: int, transform: EvalTransform, levels: Levels | None) -> np.ndarray:
     """uint8 [h, w, c] of an image after the transform. Raises DataError with its name where it cannot be read."""
     try:
-        return transform(source[index], np.random.default_rng(0))["image"]
+        return transform({**source[index], "levels": levels}, np.random.default_rng(0))["image"]
     except DecodeError as error:
         raise DataError(f"{source.name_of(index)}: {error}") from error
 
 
-def _whole(source: Source, index: int) -> np.ndarray:
+def _whole(source: Source, index: int, levels: Levels | None) -> np.ndarray:
     """uint8 [h, w, 3] of an image at its own size. Raises DataError with its name where it cannot be read."""
     try:
-        return to_array(decode(source[index]["image"], 3))
+        return to_array(decode(source[index]["image"], 3, levels))
     except DecodeError as error:
         raise DataError(f"{source.name_of(index)}: {error}") from error

@@ -43,6 +43,7 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.detection.predict import Results
     from localmim_jax.detection.render import LEGIBLE, draw
     from localmim_jax.files import write_json
+    from localmim_jax.tasks import inputs
 
     for image in options.images:  # an unreadable image is reported before anything is computed
         read(image)
@@ -53,7 +54,7 @@ def main(options: flags.FlagValues) -> None:
         raise ConfigError(f"{options.checkpoint} is a {config.task} model, which finds no objects: give a detector")
     predictor = load(options.checkpoint, config, categories=options.categories).predictor
     results = Results(predictor.categories)
-    predictions = predictor(to_array(read(image)) for image in options.images)
+    predictions = predictor(to_array(read(image, inputs.levels(config))) for image in options.images)
     for path, name, (pixels, found) in zip(paths, options.images, predictions, strict=True):
         size = pixels.shape[0], pixels.shape[1]
         results.add(name, size, found)

@@ -14,6 +14,7 @@ from PIL import Image
 from localmim_jax.data.color import NO_JITTER, Strengths, jitter, to_gray
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import Encoded, ImageLike, decode, size_of, to_array
+from localmim_jax.data.levels import Levels
 from localmim_jax.errors import ConfigError
 
 Crop = tuple[int, int, int, int]
@@ -52,16 +53,16 @@ class TrainTransform:
         return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        image = self.crop(example["image"], rng)
+        image = self.crop(example["image"], rng, example.get("levels"))
         return {"image": to_array(image), **label_of(example)}
 
-    def crop(self, data: bytes | np.ndarray, rng: np.random.Generator) -> ImageLike:
+    def crop(self, data: bytes | np.ndarray, rng: np.random.Generator, levels: Levels | None = None) -> ImageLike:
         """A random crop of an encoded image or array, resized to `image_size`, flipped and changed at random."""
         image: ImageLike
         if self.fast_decode and not isinstance(data, np.ndarray):
-            image = self._fast_crop(Encoded(data), rng)
+            image = self._fast_crop(Encoded(data), rng, levels)
         else:
-            image = decode(data, self.channels)
+            image = decode(data, self.channels, levels)
             # Crop first: nothing outside the crop bleeds in, and the whole image's memory is free for the resized one.
             image = crop(image, random_resized_crop(rng, *size_of(image), self.crop_scale, self.crop_ratio))
             image = resize(image, self.image_size)
@@ -77,13 +78,13 @@ class TrainTransform:
             image = to_gray(image)
         return image
 
-    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator) -> ImageLike:
+    def _fast_crop(self, encoded: Encoded, rng: np.random.Generator, levels: Levels | None) -> ImageLike:
         top, left, height, width = random_resized_crop(
             rng, encoded.height, encoded.width, self.crop_scale, self.crop_ratio
         )
         shrink = min(height / self.image_size[0], width / self.image_size[1])
         reduction = next((step for step in (8, 4, 2) if step <= shrink), 1)
-        image = encoded.pixels(self.channels, reduction)
+        image = encoded.pixels(self.channels, reduction, levels)
         across, down = image.width / encoded.width, image.height / encoded.height
         box = (left * across, top * down, (left + width) * across, (top + height) * down)
         return resize(image, self.image_size, box, BILINEAR)
@@ -106,7 +107,7 @@ class EvalTransform:
             raise ConfigError(f"resize is {self.resize}: pixels of the short side are needed, or 0 for 256 for 224")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        image = decode(example["image"], self.channels)
+        image = decode(example["image"], self.channels, example.get("levels"))
         image = center_crop(image, self.image_size, self.resize or round(min(self.image_size) * 256 / 224))
         return {"image": to_array(image), **label_of(example)}
 

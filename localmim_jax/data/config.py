@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 
+from localmim_jax.data.levels import parse
 from localmim_jax.errors import ConfigError
 
 NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; to detect "coco:<folder>", "shapes" or "fake"; '
@@ -35,6 +36,7 @@ class DataConfig:
         fast_decode: decode JPEGs at reduced size where the crop allows and resize bilinearly: faster, not pixel-exact.
         num_threads: threads that decode and augment; 0 is one per core. With `num_workers`, per process: 0 is one.
         num_workers: processes that make whole batches; 0 makes them in this process.
+        high_bit_depth: which values of images with more than 8 bits a channel are black and white; see `data.levels`.
         prefetch_batches: batches made ahead of their use.
         max_bad_fraction: fraction of undecodable images above which the run stops.
         fake_examples: number of examples of the "fake" source.
@@ -58,6 +60,7 @@ class DataConfig:
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     grayscale: float = 0.0
     fast_decode: bool = False
+    high_bit_depth: str = ""
     num_threads: int = 0
     num_workers: int = 0
     prefetch_batches: int = 2
@@ -104,6 +107,7 @@ class DataConfig:
         if self.rotate90 and self.image_size[0] != self.image_size[1]:
             raise ConfigError(f"data.rotate90 needs square images, and image_size is {self.image_size}: turn it off")
         self._check_colors()
+        parse(self.high_bit_depth)
 
     def _check_colors(self) -> None:
         *others, hue = self.color_jitter

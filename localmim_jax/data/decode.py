@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
+from localmim_jax.data.levels import Levels, is_deep, is_single, misread, read_values, single_values
 from localmim_jax.errors import DataError
 
 ImageLike: TypeAlias = Image.Image | np.ndarray
@@ -25,6 +26,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".jfif", ".jpe", ".mpo", "
 SUFFIXES += (".jp2",) * ("JPEG2000" in FORMATS) + (".avif",) * ("AVIF" in FORMATS)
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: a few kilobytes can claim gigapixels
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_KINDS = (
+    "a TIFF that Pillow does not read: it reads 1, 3 or 4 channels of 8 or 16 bits, and one of 32 bits, whole or float"
+)
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -60,12 +65,11 @@ class Encoded:
     """
 
     def __init__(self, data: bytes):
-        if not data:
-            raise DecodeError("the file is empty")
-        self._image = guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
-        width, height = self._image.size
-        if width * height > MAX_PIXELS:
-            raise DecodeError(f"{width} x {height} is more than {MAX_PIXELS:,} pixels")
+        self._image = opened(data)
+        if reason := misread(self._image):
+            raise DecodeError(reason)
+        # Of 16-bit colors Pillow gives the high bytes.
+        self._colors = data if is_deep(self._image) and not is_single(self._image) else None
         # Only JPEG has its EXIF data for certain before its pixels.
         if self._image.format not in ("JPEG", "MPO"):
             guarded(self._image.load)
@@ -74,11 +78,11 @@ class Encoded:
         sideways = self._turn in (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
         self.height, self.width = (width, height) if sideways else (height, width)
 
-    def pixels(self, channels: int, reduction: int = 1) -> Image.Image:
+    def pixels(self, channels: int, reduction: int = 1, levels: Levels | None = None) -> Image.Image:
         """The upright image in `channels` (1 gray, 3 RGB, 4 RGBA); may be called once.
 
         With `reduction` 2, 4 or 8, a JPEG is decoded at that fraction of its size, rounded up; other formats stay
-        whole.
+        whole. `levels` are those of images with more than 8 bits a channel, None the range of their type.
 
         Raises:
             DecodeError: the data is truncated or damaged.
@@ -91,26 +95,43 @@ class Encoded:
 
         def convert() -> Image.Image:
             image.load()
-            return _convert(image, channels)
+            if levels is not None and self._colors is not None:
+                return _convert(read_values(opened(self._colors), self._colors).image(levels), channels)
+            return _convert(image, channels, levels)
 
         converted = guarded(convert)
         return converted if self._turn is None else converted.transpose(self._turn)
 
 
-def decode(image: bytes | np.ndarray, channels: int) -> ImageLike:
+def opened(data: bytes) -> Image.Image:
+    """An encoded image whose header Pillow has read.
+
+    Raises:
+        DecodeError: not an image of a known format, truncated, or too large.
+    """
+    if not data:
+        raise DecodeError("the file is empty")
+    image = guarded(lambda: _open(data))
+    if image.width * image.height > MAX_PIXELS:
+        raise DecodeError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+    return image
+
+
+def decode(image: bytes | np.ndarray, channels: int, levels: Levels | None = None) -> ImageLike:
     """An encoded image, or a uint8 array [h, w, c] or [h, w], as an upright image with `channels` channels.
 
-    Gray, CMYK, 16-bit and palette images are converted; alpha is composited on white unless 4 channels are wanted.
+    Gray, CMYK and palette images are converted, and so are images of more than 8 bits a channel, by `levels` (None: the
+    range of their type). Alpha is composited on white unless 4 channels are wanted.
 
     Raises:
         DecodeError: the data cannot be decoded, or an array has another number of channels.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
-    return Encoded(image).pixels(channels)
+    return Encoded(image).pixels(channels, levels=levels)
 
 
-def convert(image: Image.Image, channels: int) -> Image.Image:
+def convert(image: Image.Image, channels: int, levels: Levels | None = None) -> Image.Image:
     """An image that Pillow has opened, upright, in `channels` (1 gray, 3 RGB, 4 RGBA).
 
     Raises:
@@ -119,7 +140,7 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
     if channels not in _MODES:
         raise DecodeError(f"a PIL image has 1, 3 or 4 channels, not {channels}")
     turn = _UPRIGHT.get(_orientation(image))
-    converted = guarded(lambda: image.load() and _convert(image, channels))
+    converted = guarded(lambda: image.load() and _convert(image, channels, levels))
     return converted if turn is None else converted.transpose(turn)
 
 
@@ -181,11 +202,19 @@ def _from_array(array: np.ndarray, channels: int) -> ImageLike:
     return Image.fromarray(array) if channels == 3 else array
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if data[:4] in _TIFF:
+            raise ValueError(_TIFF_KINDS) from error
+        raise
+
+
+def _convert(image: Image.Image, channels: int, levels: Levels | None = None) -> Image.Image:
     mode = _MODES[channels]
-    if image.mode.startswith("I"):  # 16 bits a pixel, 0 to 65535
-        values = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((np.minimum(values, 65535) + 128) // 257).astype(np.uint8))
+    if is_single(image):
+        image = single_values(image).image(levels)
     if channels != 4 and ("transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")):
         image = image.convert("RGBA")
         page = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from localmim_jax.data.decode import DecodeError, convert, read_file, to_array
+from localmim_jax.data.levels import Levels
 from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
 
@@ -21,6 +22,7 @@ class GivenImages(Source):
     Args:
         images: see `as_images`.
         channels: of the images that are read.
+        levels: of PIL images with more than 8 bits a channel; None for the range of their type.
 
     Raises:
         DataError: there is none.
@@ -28,9 +30,9 @@ class GivenImages(Source):
 
     name = "images"
 
-    def __init__(self, images: Any, channels: int):
+    def __init__(self, images: Any, channels: int, levels: Levels | None = None):
         self._images = as_images(images, channels)
-        self._channels = channels
+        self._channels, self._levels = channels, levels
         if not len(self._images):
             raise DataError("no image given: an empty list has no features")
 
@@ -38,7 +40,7 @@ class GivenImages(Source):
         return len(self._images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": image_of(self._images[index], self._channels)}
+        return {"image": image_of(self._images[index], self._channels, self._levels)}
 
     def key_of(self, index: int) -> str:
         image = self._images[index]
@@ -79,13 +81,14 @@ def as_images(images: Any, channels: int) -> Sequence[Any]:
     raise DataError(f"a {type(images).__name__} is given; images are arrays, PIL images or paths")
 
 
-def image_of(image: Any, channels: int) -> bytes | np.ndarray:
+def image_of(image: Any, channels: int, levels: Levels | None = None) -> bytes | np.ndarray:
     """One image as a source gives it: encoded bytes, or a uint8 array [h, w, channels].
 
     Args:
         image: encoded bytes; the path of a file; a PIL image; an array [h, w, c] or [h, w], uint8 or floating in 0..1,
             which is rounded to 8 bits as a file would be; or a mapping with one of these as "image".
         channels: gray, RGB and RGBA are converted to each other.
+        levels: of a PIL image with more than 8 bits a channel; None for the range of its type.
 
     Raises:
         DecodeError: it is none of these; the text is the reason only.
@@ -102,7 +105,7 @@ def image_of(image: Any, channels: int) -> bytes | np.ndarray:
             raise DecodeError(f"it is a folder: name the images in it, for example {path}/*.jpg")
         return read_file(path)
     if isinstance(image, Image.Image):
-        return to_array(convert(image, channels))
+        return to_array(convert(image, channels, levels))
     try:
         array = np.asarray(image)
     except Exception as error:  # whatever the object's own conversion raises

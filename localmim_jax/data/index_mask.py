@@ -1,12 +1,10 @@
 """Index masks: images whose pixels are class numbers, read as the file stores them."""
 
-import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from localmim_jax.data.decode import FORMATS, MAX_PIXELS, DecodeError, guarded
+from localmim_jax.data.decode import DecodeError, guarded, opened
 
 # Pillow stretches gray of 2 and 4 bits to 0..255, which would turn class 1 into 85 or 17. By raw mode, the factor.
 _STRETCHED = {"L;2": 85, "L;4": 17}
@@ -23,11 +21,7 @@ def decode_indices(data: bytes) -> np.ndarray:
     Raises:
         DecodeError: it cannot be decoded, it has colors or transparency, or its format may have changed the values.
     """
-    if not data:
-        raise DecodeError("the file is empty")
-    image = guarded(lambda: Image.open(io.BytesIO(data), formats=FORMATS))
-    if image.width * image.height > MAX_PIXELS:
-        raise DecodeError(f"{image.width} x {image.height} is more than {MAX_PIXELS:,} pixels")
+    image = opened(data)
     if image.format not in ("PNG", "BMP"):  # writers of GIF renumber the palette
         raise DecodeError(f"a mask in {image.format} may have lost its values: store it as PNG")
     raw_mode, mode = _raw_mode(image), image.mode

@@ -17,6 +17,7 @@ from absl import flags
 
 from localmim_jax.data.augment import EvalTransform, Passthrough, TrainTransform
 from localmim_jax.data.bad_examples import BadExamples
+from localmim_jax.data.bit_depth import levels_of
 from localmim_jax.data.config import DataConfig, available_cores
 from localmim_jax.data.plan import AUGMENT, EVALUATE, EvaluationPlan, Group, TrainingPlan, one_group, stream_seed
 from localmim_jax.data.read import Batch, Reader, Transform
@@ -65,7 +66,8 @@ def train_batches(
     plan = TrainingPlan(groups, config.batch_size, config.seed)
     last_step = num_steps if num_steps is not None else sys.maxsize // config.batch_size
     examples = grain.MapDataset.source(plan).random_map(
-        Reader(source, groups, transform, bad), seed=stream_seed(config.seed, AUGMENT)
+        Reader(source, groups, transform, bad, levels_of(config.high_bit_depth, source)),
+        seed=stream_seed(config.seed, AUGMENT),
     )
     return _batches(ShardOfSteps(examples, config.batch_size, first_step, last_step, shard), config)
 
@@ -102,7 +104,8 @@ def eval_batches(
         groups = one_group(len(source))
     plan = EvaluationPlan(groups, batch_size)
     examples = grain.MapDataset.source(plan).random_map(
-        Reader(source, groups, transform, None), seed=stream_seed(config.seed, EVALUATE)
+        Reader(source, groups, transform, None, levels_of(config.high_bit_depth, source)),
+        seed=stream_seed(config.seed, EVALUATE),
     )
     return _batches(ShardOfSteps(examples, batch_size, 0, len(plan) // batch_size, shard), config)
 

@@ -60,7 +60,7 @@ class RandAugmentTransform:
         return cls(crop, parse(recipe), tuple(min(255, round(255 * value)) for value in mean))
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        image = self.crop.crop(example["image"], rng)
+        image = self.crop.crop(example["image"], rng, example.get("levels"))
         assert isinstance(image, Image.Image)  # as every image of 1 or 3 channels is
         image = rand_augment(image, self.config, self.fill, rng)
         return {"image": to_array(image), **label_of(example)}

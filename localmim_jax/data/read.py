@@ -9,6 +9,7 @@ import numpy as np
 
 from localmim_jax.data.bad_examples import BadExamples
 from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.levels import Levels
 from localmim_jax.data.plan import PADDING, Group, Place
 from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
@@ -32,12 +33,14 @@ class Reader:
         groups: those of the plan.
         transform: see `Transform`; raises DecodeError for an example that it cannot use.
         bad: list of unreadable examples in training; None in an evaluation.
+        levels: of images with more than 8 bits a channel, handed on to the transform as the example's "levels".
     """
 
     source: Source
     groups: Sequence[Group]
     transform: Transform
     bad: BadExamples | None
+    levels: Levels | None = None
     _paddings: dict[int, Batch] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, place: Place, rng: np.random.Generator) -> Batch:
@@ -58,7 +61,7 @@ class Reader:
         raise DataError(f"not one of the {len(group.members)} images of {self.source.name}{size} can be decoded")
 
     def _read(self, index: int, group: Group, rng: np.random.Generator) -> Batch:
-        example = self.source[index]
+        example = {**self.source[index], "levels": self.levels}
         self._check_label(index, example)
         arguments = (example, rng) if group.size is None else (example, group.size, rng)
         valid = {"valid": np.True_} if self.bad is None else {}

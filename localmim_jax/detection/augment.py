@@ -147,7 +147,7 @@ def read(example: dict[str, Any]) -> ImageLike:
     Raises:
         DecodeError: it cannot be decoded, or it is not as large as its annotation says.
     """
-    picture = decode(example["image"], 3)
+    picture = decode(example["image"], 3, example.get("levels"))
     found, told = size_of(picture), example["size"]
     if found != tuple(told):
         raise DecodeError(f"it is {found[0]} x {found[1]} pixels, and its annotation says {told[0]} x {told[1]}")

@@ -202,7 +202,7 @@ class SegmentationEvalTransform:
 
 def read(example: dict[str, Any]) -> tuple[Any, np.ndarray]:
     """(picture, uint8 mask [h, w]) of an example. Raises DecodeError."""
-    picture, mask = decode(example["image"], 3), example["mask"]
+    picture, mask = decode(example["image"], 3, example.get("levels")), example["mask"]
     if size_of(picture) != mask.shape:
         raise DecodeError(sizes_differ(size_of(picture), mask.shape))
     return picture, mask

@@ -7,11 +7,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
-from localmim_jax.data import pipeline
+from localmim_jax.data import bit_depth, pipeline
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.config import DataConfig
+from localmim_jax.data.levels import MEASURED, Levels, parse
 from localmim_jax.data.plan import Group, one_group
 from localmim_jax.data.read import Transform
 from localmim_jax.data.shard import Shard
@@ -47,6 +49,25 @@ def open_split(data: DataConfig, name: str = "", split: str = "") -> Source:
     )
 
 
+def with_levels(data: DataConfig, source: Source) -> DataConfig:
+    """The settings with the values that `data.high_bit_depth` gives on a source; the log has them, and warnings.
+
+    Raises:
+        DataError: the source's images differ in type.
+    """
+    measured = bit_depth.measure(data.high_bit_depth, source)
+    for note in measured.notes:
+        logging.info("%s", note)
+    for warning in measured.warnings:
+        logging.warning("%s", warning)
+    return dataclasses.replace(data, high_bit_depth=measured.rule)
+
+
+def levels(config: ConfigDict) -> Levels | None:
+    """The values of high-bit-depth images that a run's config makes black and white; None for the range of the type."""
+    return parse(config.data.get("high_bit_depth", ""))
+
+
 def normalizer(config: ConfigDict, channels: int | None = None) -> Callable[[jax.Array], jax.Array]:
     """(uint8 [b, h, w, c]) -> float32, (pixel / 255 - mean) / std per channel. Runs on the device.
 
@@ -80,7 +101,8 @@ class TrainInput:
     """The training set of a run: its source, and this host's part of its batches.
 
     Args:
-        config: see `configs/parts`.
+        config: see `configs/parts`. A rule in `data.high_bit_depth` is replaced by the values measured on the source,
+            so that they are recorded with the run, and evaluations and commands use the same.
         workdir: where undecodable images are listed; "" lists them nowhere.
         source: what is read; None: the source of classes and images that the config names.
         transform, groups: see `data.pipeline.train_batches`.
@@ -96,6 +118,9 @@ class TrainInput:
     ):
         self.config = data_config(config)
         self.source = open_split(self.config) if source is None else source
+        self.config = with_levels(self.config, self.source)
+        if "high_bit_depth" in config.data:
+            config.data.high_bit_depth = self.config.high_bit_depth
         self._transform, self._groups = transform, groups
         self._bad_list = Path(workdir) / BAD_EXAMPLES if workdir else None
 
@@ -167,6 +192,8 @@ class LabeledSplits:
             if not source.labeled:
                 raise DataError(f"eval.knn: {source.name} has no labels; name a labeled source, or turn eval.knn off")
         require_same_classes(*self._sources)
+        if self._data.high_bit_depth in MEASURED:
+            self._data = with_levels(self._data, self._sources[0])
 
     def __call__(self) -> Iterator[Batch]:
         batch_size = self._data.batch_size
