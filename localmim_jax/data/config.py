@@ -7,8 +7,10 @@ import os
 from localmim_jax.data.levels import parse
 from localmim_jax.errors import ConfigError
 
-NAMES = '"tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; to detect "coco:<folder>", "shapes" or "fake"; '
-NAMES += 'to segment "masks:<folder>", "tfds:<name>", "regions" or "fake"'
+NAMES = '"tfds:<name>", "folder:<path>", "idx:<folder>", "photos", "digits" or "fake"; '
+NAMES += (
+    'to detect "coco:<folder>", "shapes" or "fake"; to segment "masks:<folder>", "tfds:<name>", "regions" or "fake"'
+)
 
 _OWN = ("photos", "digits", "shapes", "regions", "fake")
 
@@ -18,7 +20,7 @@ class DataConfig:
     """Where images come from and how they are augmented.
 
     Attributes:
-        name: "tfds:<name>", "folder:<path>", "photos", "digits" or "fake"; see `detection.sources` and
+        name: "tfds:<name>", "folder:<path>", "idx:<folder>", "photos", "digits" or "fake"; see `detection.sources` and
             `segmentation.sources` for theirs.
         image_size: (height, width) in pixels of the images in a batch.
         batch_size: global, over all hosts.
@@ -74,7 +76,7 @@ class DataConfig:
                 number = {2: "two", 4: "four"}[count]
                 raise ConfigError(f"{_full(key)} is {getattr(self, key)}: {number} values are needed")
         kind, _, rest = self.name.partition(":")
-        known = (kind in ("tfds", "folder", "coco", "masks") and rest) or self.name in _OWN
+        known = (kind in ("tfds", "folder", "idx", "coco", "masks") and rest) or self.name in _OWN
         if not known:
             hint = f"write folder:{self.name} for a folder of images; " if os.path.isdir(self.name) else ""
             raise ConfigError(f"data.name is {self.name!r}; {hint}it must be {NAMES}")

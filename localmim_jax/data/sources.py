@@ -7,6 +7,7 @@ import numpy as np
 
 from localmim_jax.data.config import NAMES
 from localmim_jax.data.folder import FolderSource
+from localmim_jax.data.idx import IdxSource
 from localmim_jax.data.source import Source, announced
 from localmim_jax.errors import DataError
 
@@ -56,6 +57,8 @@ def open_source(
     kind, _, rest = name.partition(":")
     if kind == "folder":
         source: Source = FolderSource(rest, split)
+    elif kind == "idx":
+        source = IdxSource(rest, split)
     elif name == "fake":
         source = FakeSource(fake_examples, image_size, channels, split)
     elif kind == "tfds" or name in ("photos", "digits"):

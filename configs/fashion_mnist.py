@@ -1,0 +1,40 @@
+"""A small ViT pre-trained on Fashion-MNIST: 60,000 photographs of clothing, 28 x 28 gray pixels.
+
+    python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion --config.data.name=idx:/data/fashion-mnist
+
+The folder holds the four files of the original release (github.com/zalandoresearch/fashion-mnist). On Debian and
+Ubuntu, `apt install dataset-fashion-mnist` puts them where `data.name` looks by default.
+
+Published: nothing for this model. Images are resized to 32 x 32, an 8 x 8 grid of patches of 4 px, and HOG has cells of
+1, 2, 4 and 8 px.
+"""
+
+from localmim_jax.configs.parts import pretrain
+
+from localmim_jax.configs import quickstart
+
+
+def get_config():
+    config = pretrain(quickstart.encoder(patch_size=4))
+    config.image_size = (32, 32)
+    config.batch_size = 128
+    config.num_epochs = 20.0
+
+    config.data.name = "idx:/usr/share/datasets/fashion-mnist"
+    config.data.channels = 1
+    config.data.mean = (0.286,)
+    config.data.std = (0.353,)
+    config.data.crop_scale = (0.5, 1.0)
+
+    config.model.taps = (1, 2, 5, 6)  # ViT-B's 2, 4, 10, 12 at half the depth
+    config.model.target.bins = 9
+    config.model.decoder.update({"width": 64, "num_heads": 4})
+
+    config.schedule.base_lr = 2e-3
+    config.schedule.warmup_epochs = 1.0
+    config.checkpoint.every_epochs = 1.0
+    config.log.every_steps = 100
+    knn = {"enabled": True, "raw_pixels": True, "name": config.data.name, "test_split": "test", "resize": 32}
+    config.eval.knn.update({**knn, "max_train": 10000})
+    config.eval.reconstruction.update({"every_epochs": 0.0, "resize": 32})
+    return config
