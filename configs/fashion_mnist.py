@@ -5,8 +5,8 @@
 The folder holds the four files of the original release (github.com/zalandoresearch/fashion-mnist). On Debian and
 Ubuntu, `apt install dataset-fashion-mnist` puts them where `data.name` looks by default.
 
-Published: nothing for this model. Images are resized to 32 x 32, an 8 x 8 grid of patches of 4 px, and HOG has cells of
-1, 2, 4 and 8 px.
+Published: nothing for this model. Images are enlarged to 64 x 64, an 8 x 8 grid of patches of 8 px, and HOG has cells of
+2, 4, 8 and 16 px.
 """
 
 from localmim_jax.configs.parts import pretrain
@@ -15,8 +15,8 @@ from localmim_jax.configs import quickstart
 
 
 def get_config():
-    config = pretrain(quickstart.encoder(patch_size=4))
-    config.image_size = (32, 32)
+    config = pretrain(quickstart.encoder())
+    config.image_size = (64, 64)
     config.batch_size = 128
     config.num_epochs = 20.0
 
@@ -34,7 +34,7 @@ def get_config():
     config.schedule.warmup_epochs = 1.0
     config.checkpoint.every_epochs = 1.0
     config.log.every_steps = 100
-    knn = {"enabled": True, "raw_pixels": True, "name": config.data.name, "test_split": "test", "resize": 32}
+    knn = {"enabled": True, "raw_pixels": True, "name": config.data.name, "test_split": "test", "resize": 64}
     config.eval.knn.update({**knn, "max_train": 10000})
-    config.eval.reconstruction.update({"every_epochs": 0.0, "resize": 32})
+    config.eval.reconstruction.update({"every_epochs": 0.0, "resize": 64})
     return config
