@@ -9,7 +9,7 @@ SCALES = ("full", "small")
 BACKBONES = {"full": {"vit": "vit_b", "swin": "swin_b"}, "small": {"vit": "vit", "swin": "swin"}}
 NAMES = {"vit": "ViT-B", "swin": "Swin-B"}
 SMALL_NAMES = {"ViT-B": "small ViT", "Swin-B": "small Swin"}
-SMALL_HEADING = "Small scale, on handwritten digits: proves the path and not the ranking."
+SMALL_HEADING = "Small scale, on handwritten digits: tests the code and says nothing about the ranking."
 
 
 @dataclasses.dataclass(frozen=True)
