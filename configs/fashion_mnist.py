@@ -5,8 +5,8 @@
 The folder holds the four files of the original release (github.com/zalandoresearch/fashion-mnist). On Debian and
 Ubuntu, `apt install dataset-fashion-mnist` puts them where `data.name` looks by default.
 
-Published: nothing for this model. Images are enlarged to 64 x 64, an 8 x 8 grid of patches of 8 px, and HOG has cells of
-2, 4, 8 and 16 px.
+Published: nothing for this model. Images are enlarged to 64 x 64, an 8 x 8 grid of patches of 8 px, and HOG has cells
+of 2, 4, 8 and 16 px.
 """
 
 from localmim_jax.configs.parts import pretrain
