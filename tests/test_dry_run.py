@@ -109,11 +109,20 @@ def test_every_recipe(name, monkeypatch):
     monkeypatch.setattr(dry_run.meshes, "make_mesh", lambda settings: mesh)
     config = recipe(name).lock()
     config.mesh.data = 1
-    if config.task == "linear_probe":  # one without an encoder has nothing to run
-        with pytest.raises(ConfigError, match=r"set checkpoint\.init_from"):
-            dry_run.report(config)
-        return
     assert {"length", "rate", "parameters", "work", "memory"} <= report(config).keys()
+
+
+def test_a_linear_probe_before_its_pre_training():
+    config = shrink(parts.linear_probe(parts.vit("vit_b")))
+    notes = [line for line in dry_run.report(config) if line.startswith("note")]
+    assert "checkpoint.init_from is not set" in notes[0]
+    assert config.checkpoint.init_from is None
+    config.checkpoint.init_from = "runs/planned"
+    assert dry_run._with_start(config)[1] == [
+        ("note", "checkpoint.init_from: runs/planned does not exist yet, and the run needs it")
+    ]
+    # Three steps of 8 images at this rate leave the head as it was drawn.
+    assert "the head will hardly be trained: LARS changes it by at most" in notes[1]
 
 
 @pytest.mark.slow

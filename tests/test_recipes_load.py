@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from localmim_jax.errors import ConfigError
 from localmim_jax.recipes.load import load_config
@@ -122,3 +123,19 @@ def test_a_recipe_of_ones_own_wins(tmp_path, monkeypatch):
     assert load_config("configs/quickstart.py").batch_size == 7
     (tmp_path / "configs" / "quickstart.py").unlink()
     assert load_config("configs/quickstart.py") == packaged
+
+
+TAKES_A_RUN = """
+from ml_collections import ConfigDict
+
+def get_config(pretrained):
+    return ConfigDict({"size": 2 * pretrained.size})
+"""
+
+
+def test_a_recipe_that_takes_its_model_from_a_run(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(TAKES_A_RUN)
+    assert load_config(str(path), lambda: ConfigDict({"size": 4})).size == 8
+    with pytest.raises(ConfigError, match="takes the model and the image size from a run: add --config"):
+        load_config(str(path))

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from localmim_jax.build import build_task
+from localmim_jax.convert import files
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
-from localmim_jax.engine.progress import small_dataset
+from localmim_jax.engine.progress import warnings_of
 from localmim_jax.engine.schedule import make_schedule
 from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.state import StateSpec, join
@@ -37,12 +38,13 @@ def run(config: ConfigDict) -> None:
 def report(config: ConfigDict) -> list[str]:
     """Lines on data, length, learning rate, parameters, FLOPs and memory.
 
-    A dataset that cannot be opened is only noted, and `data.fake_examples` stands in for its size.
+    A dataset that cannot be opened is only noted, and `data.fake_examples` stands in for its size. So is a pre-training
+    that does not exist yet.
 
     Raises:
         ConfigError: a config that could not run on the devices at hand.
     """
-    rows = []
+    config, rows = _with_start(config)
     try:
         task, settings = build_task(config, workdir="")
         examples = f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}"
@@ -53,8 +55,7 @@ def report(config: ConfigDict) -> list[str]:
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     settings.check_batch(task.batch_size, spec.mesh.size)
     epochs = f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps"
-    if warning := small_dataset(task):
-        rows.append(("note", warning))
+    rows += [("note", warning) for warning in warnings_of(task)]
     rows += [
         ("data", examples),
         ("length", f"{task.num_steps} steps of {task.batch_size} examples, {epochs}"),
@@ -65,6 +66,19 @@ def report(config: ConfigDict) -> list[str]:
     for example in shapes:
         rows += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
     return columns(rows).splitlines()
+
+
+def _with_start(config: ConfigDict) -> tuple[ConfigDict, list[tuple[str, str]]]:
+    """The config with some `checkpoint.init_from` if its task needs one, and notes on what the run will miss."""
+    start = config.checkpoint.init_from
+    if start is None and config.task == "linear_probe":
+        config = copy.deepcopy(config)
+        config.checkpoint.init_from = "later"
+        text = "checkpoint.init_from is not set: the run needs a pre-trained encoder, a run directory or a file"
+        return config, [("note", text)]
+    if start is not None and "://" not in start and not files.local_path(start).exists():
+        return config, [("note", f"checkpoint.init_from: {start} does not exist yet, and the run needs it")]
+    return config, []
 
 
 def _on_fake_data(config: ConfigDict) -> ConfigDict:

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
-from localmim_jax.errors import ConfigError, Interrupted, UserError
+from localmim_jax.errors import ConfigError, DataError, Interrupted, UserError
 from localmim_jax.recipes import hints
 from localmim_jax.recipes.load import load_config, recipe_files
 from localmim_jax.recipes.override import flatten, override
@@ -80,7 +81,7 @@ def parse(
         rest = values(["command", *others])[1:]
     except flags.Error as error:
         raise ConfigError(hints.flag_error(error, values)) from error
-    config = load_config(values.config) if "config" in values and values.config else None
+    config = load_config(values.config, _pretrained(overrides)) if "config" in values and values.config else None
     if positional:
         values[positional].value = [*(values[positional].value or []), *rest]
     elif rest:
@@ -90,6 +91,28 @@ def parse(
             raise ConfigError(_explain_no_config(overrides, resets))
         values["config"].value = None if config is None else override(config, overrides, resets)
     return values
+
+
+def _pretrained(overrides: Sequence[str]) -> Callable[[], ConfigDict] | None:
+    """Reads the config of the run that checkpoint.init_from names, for recipes that want it; None: it names none."""
+    key = "checkpoint.init_from="
+    named = [text.removeprefix(key) for text in overrides if text.startswith(key)]
+    if not named:
+        return None
+
+    def read() -> ConfigDict:
+        from localmim_jax.convert import files  # these load jax, and few recipes need them
+        from localmim_jax.tasks import initialize
+
+        try:
+            return initialize.run_config(files.local_path(named[-1]))
+        except DataError as error:
+            raise DataError(
+                f"checkpoint.init_from: {str(error).partition(': give')[0]}; this recipe takes the model from a run; "
+                "for weights that belong to no run take a recipe of their model, such as vit_b_100ep_finetune"
+            ) from error
+
+    return read
 
 
 def workdir(path: str | None) -> str:

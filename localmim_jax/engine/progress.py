@@ -36,6 +36,11 @@ def small_dataset(task: Task) -> str:
     )
 
 
+def warnings_of(task: Task) -> list[str]:
+    """What is likely wrong with a run, one line each."""
+    return [text for text in (small_dataset(task), *task.warnings) if text]
+
+
 def announce(spec: StateSpec, first_step: int) -> None:
     """Says what will run: task, devices, parameters, memory, learning rate, first step and notes."""
     task, settings, schedule = spec.task, spec.settings, spec.settings.schedule
@@ -60,7 +65,7 @@ def announce(spec: StateSpec, first_step: int) -> None:
         f"{frozen:,}",
         size(spec.bytes_per_device()),
     )
-    if warning := small_dataset(task):
+    for warning in warnings_of(task):
         log_warning("%s", warning)
     peak = schedule.peak(task.batch_size)
     how = "peak_lr" if schedule.base_lr is None else f"base_lr {schedule.base_lr:g} x batch {task.batch_size} / 256"

@@ -86,6 +86,7 @@ class Task:
         init_from: (params, model_state) -> (params, model_state) that start from another checkpoint; None for a
             random initialization. Called with host arrays when a run starts at step 0.
         evaluations: the evaluations to run at intervals.
+        warnings: what is likely wrong with this run, one line each, told before its first step and in the dry run.
     """
 
     name: str
@@ -100,3 +101,4 @@ class Task:
     trainable: Callable[[str], bool] = lambda path: True
     init_from: Callable[[Tree, Tree], tuple[Tree, Tree]] | None = None
     evaluations: tuple[Evaluation, ...] = ()
+    warnings: tuple[str, ...] = ()

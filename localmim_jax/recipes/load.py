@@ -1,29 +1,33 @@
 """A recipe's file becomes a config."""
 
+import inspect
 import re
 import runpy
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from localmim_jax import configs
-from localmim_jax.errors import ConfigError
+from localmim_jax.errors import ConfigError, UserError
 from localmim_jax.recipes import hints
 
 _PACKAGED = Path(configs.__path__[0])
 
 
-def load_config(path: str) -> ConfigDict:
+def load_config(path: str, pretrained: Callable[[], ConfigDict] | None = None) -> ConfigDict:
     """What `get_config()` of a recipe returns, locked. A config is code: run only your own.
 
     Args:
         path: a Python file, or else the name of a recipe of this package, with or without `configs/` and `.py`. What
             follows a colon is the argument of `get_config`, as in "table1:vit_b_local_multi".
+        pretrained: gives the config of the run that `checkpoint.init_from` names, to a recipe whose `get_config` has a
+            parameter of this name. None where no run is named.
 
     Raises:
-        ConfigError: there is no such file or recipe, or it does not return a config.
+        ConfigError: there is no such file or recipe, it does not return a config, or it needs `pretrained`.
     """
     name, *argument = path.split(":", 1)
     file = find(name)
@@ -33,8 +37,15 @@ def load_config(path: str) -> ConfigDict:
         get_config = content.get("get_config")
         if get_config is None:
             raise ConfigError(f"{file} has no function get_config()")
-        config = get_config(*argument)
-    except ConfigError:
+        wanted = {}
+        if "pretrained" in inspect.signature(get_config).parameters:
+            if pretrained is None:
+                raise ConfigError(
+                    f"{name} takes the model and the image size from a run: add --config.checkpoint.init_from=RUN"
+                )
+            wanted["pretrained"] = pretrained()
+        config = get_config(*argument, **wanted)
+    except UserError:
         raise
     except Exception as error:
         if argument and "sweep" in content and argument[0] not in (known := content["sweep"]()):
