@@ -1,6 +1,7 @@
 """Errors that a user can cause or meet, each with the exit status of `main.py`.
 
-0 done, 1 unexpected, 2 bad config or data, 3 diverged, 4 storage, 75 preempted and saved, 130 interrupted and saved.
+0 done, 1 unexpected, 2 bad config or data, 3 diverged, 4 storage, 5 an input worker died, 75 preempted and saved, 130
+interrupted and saved.
 """
 
 
@@ -32,6 +33,12 @@ class StorageError(UserError):
     """The run directory or a checkpoint could not be written or read."""
 
     exit_code = 4
+
+
+class WorkerDied(UserError):
+    """A process that makes batches was killed or crashed; what was trained is saved."""
+
+    exit_code = 5
 
 
 class Preempted(UserError):

@@ -214,6 +214,7 @@ def test_data_that_ends_or_does_not_fit_is_an_error_and_the_lock_is_released(tmp
     )
     with pytest.raises(DataError, match="ended before step 3"):
         loop.run(few, QUIET, tmp_path, CONFIG)
+    assert complete_steps(tmp_path / "checkpoints") == [3]  # what was trained is saved
     assert not (tmp_path / "run.lock").exists()
     wrong = dataclasses.replace(SHORT, train_batches=lambda first: batches(first, batch_size=16))
     with pytest.raises(DataError, match=r"have \[16\] examples over all processes"):

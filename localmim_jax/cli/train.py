@@ -7,8 +7,8 @@
 The same command resumes a run. In a clone of the repository, `python main.py` is the same command. The recipes in
 configs/ come with the package: their names work in any directory, and a file of that name takes precedence.
 
-Exit status: 0 done, 1 unexpected error, 2 bad config or data, 3 diverged, 4 storage, 75 preempted and saved, 130
-interrupted and saved.
+Exit status: 0 done, 1 unexpected error, 2 bad config or data, 3 diverged, 4 storage, 5 an input worker died, 75
+preempted and saved, 130 interrupted and saved.
 """
 
 from absl import flags

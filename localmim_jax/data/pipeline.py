@@ -23,6 +23,7 @@ from localmim_jax.data.plan import AUGMENT, EVALUATE, EvaluationPlan, Group, Tra
 from localmim_jax.data.read import Batch, Reader, Transform
 from localmim_jax.data.shard import WHOLE, Shard
 from localmim_jax.data.source import Source
+from localmim_jax.data.workers import in_processes
 
 
 def train_batches(
@@ -145,20 +146,17 @@ def _batches(part: ShardOfSteps, config: DataConfig) -> Iterator[Batch]:
         # Whole batches per worker, so that their order and content do not depend on how many workers there are.
         options = grain.ReadOptions(num_threads=max(1, config.num_threads), prefetch_buffer_size=1)
         dataset = part.batch(batch, drop_remainder=True).to_iter_dataset(options)
-        ahead = -(-config.prefetch_batches // config.num_workers)
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(config.num_workers, ahead))
-    else:
-        threads = config.num_threads or available_cores()
-        options = grain.ReadOptions(threads, prefetch_buffer_size=max(threads, config.prefetch_batches * batch))
-        dataset = part.to_iter_dataset(options).batch(batch, drop_remainder=True)
+        made = in_processes(dataset, config.num_workers, -(-config.prefetch_batches // config.num_workers))
+        # Workers hand over shared memory, which lives as long as anybody looks at it.
+        return ({key: np.array(value) for key, value in batch.items()} for batch in made)
+    threads = config.num_threads or available_cores()
+    options = grain.ReadOptions(threads, prefetch_buffer_size=max(threads, config.prefetch_batches * batch))
+    return _in_threads(part.to_iter_dataset(options).batch(batch, drop_remainder=True))
 
-    def batches() -> Iterator[Batch]:
-        iterator = iter(dataset)
-        try:
-            for made in iterator:
-                # Workers hand over shared memory, which lives as long as anybody looks at it.
-                yield {key: np.array(value) for key, value in made.items()} if config.num_workers else made
-        finally:
-            iterator.close()
 
-    return batches()
+def _in_threads(dataset: grain.IterDataset) -> Iterator[Batch]:
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

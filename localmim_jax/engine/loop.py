@@ -29,7 +29,7 @@ from localmim_jax.engine.state import StateSpec, state_hash
 from localmim_jax.engine.step import CompiledStep, compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.engine.writer import MetricsWriter
-from localmim_jax.errors import DataError, Interrupted, Preempted, StorageError
+from localmim_jax.errors import DataError, Interrupted, Preempted, StorageError, WorkerDied
 from localmim_jax.params import Tree
 
 _EVALUATION_FAILED = "the evaluation %s of step %d failed; the step is saved, and the same command evaluates it again"
@@ -60,7 +60,8 @@ def run(task: Task, settings: RunSettings, workdir: str | os.PathLike[str], conf
         config: the resolved config, recorded there; a resumed run must have the one it was started with.
 
     Raises:
-        ConfigError, DataError: before the first step, or where the data runs out.
+        ConfigError, DataError: before the first step, or where the data runs out; the state is saved.
+        WorkerDied: an input worker was killed; the state is saved.
         Diverged: too many steps in a row were not finite.
         Preempted, Interrupted: SIGTERM or Ctrl-C came; the state is saved.
         StorageError: a checkpoint could not be written or read.
@@ -114,7 +115,7 @@ class _Run:
         self._evaluate(step, state)
         source = self.task.train_batches(first_step)
         with DevicePrefetch(self.spec.mesh, source, first_step, num_steps) as batches:
-            for batch in batches:
+            while batch := self._next(batches, step, state):
                 program = self._program(batch, batches.waited)
                 faults.crash_at("in_step", batch.step)
                 self.profiler.before(batch.step)
@@ -133,6 +134,16 @@ class _Run:
                 self.checkpointer.check()
         log("done: %d steps", step)
         return Summary(state, state_hash(state["params"]), self.evaluations)
+
+    def _next(self, batches: DevicePrefetch, step: int, state: Tree) -> PlacedBatch | None:
+        """The next batch, or None after the last. What is trained is saved where the data or a worker fails."""
+        try:
+            return next(batches, None)
+        except (DataError, WorkerDied) as error:
+            if step and jax.process_count() == 1:  # several processes save together, and the others may be well
+                self._save(step, state)
+                logging.error("no batch after step %d, which is saved", step)
+            raise error
 
     def _on_finished(self, batch: PlacedBatch, metrics: dict[str, float]) -> None:
         self.meter.add(metrics)
