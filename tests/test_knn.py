@@ -7,7 +7,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.evals import knn
-from localmim_jax.evals.knn import KNN, knn_accuracy
+from localmim_jax.evals.knn import KNN, knn_accuracy, knn_predictions
+from tests import knn_reference
 
 
 def data(n: int, m: int, d: int, classes: int, seed: int = 0):
@@ -38,6 +39,16 @@ def test_equals_a_plain_loop(k, temperature, monkeypatch):
     expected = plain_loop(*arrays, k, temperature, 5)
     assert 0.3 < expected < 0.95
     assert knn_accuracy(*arrays, k, temperature, 5) == expected
+
+
+@pytest.mark.parametrize(("bank_block", "query_block"), [(32768, 512), (97, 64)])
+def test_the_device_predicts_what_the_host_does(bank_block, query_block, monkeypatch):
+    """Digits, whose pixels are small whole numbers, so that many similarities are nearly equal."""
+    monkeypatch.setattr(knn, "_QUERY_BLOCK", query_block)
+    monkeypatch.setattr(knn, "_BANK_BLOCK", bank_block)
+    images, labels = load_digits(return_X_y=True)
+    arguments = images[:1400], labels[:1400], images[1400:], 20, 0.07, 10
+    np.testing.assert_array_equal(knn_predictions(*arguments), knn_reference.predictions(*arguments))
 
 
 def test_temperature_and_k_matter():

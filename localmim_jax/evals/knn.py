@@ -1,12 +1,15 @@
 """Weighted k-nearest-neighbor classification of frozen features: how good they are, without training anything.
 
 A query's neighbors are the k most similar examples of the memory bank by cosine; each votes for its label with weight
-exp(similarity / temperature). Exact, in float32, in blocks, so that ImageNet's bank fits beside its features.
+exp(similarity / temperature). Exact, in float32, on the device, in blocks, so that ImageNet's bank fits in the host's
+memory and a block of it in the device's.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from localmim_jax.errors import ConfigError, DataError
@@ -74,68 +77,95 @@ def knn_accuracy(
     temperature: float,
     num_classes: int,
 ) -> float:
-    """Share of queries, in 0..1, whose label wins the weighted vote.
+    """Share of queries, in 0..1, whose label wins the weighted vote; see `knn_predictions`.
 
     Args:
-        train_x, test_x: features of the memory bank [n, ...] and of the queries [m, ...], any real dtype; further axes
-            are flattened, so images work as they are. A zero vector is equally far from everything.
-        train_y, test_y: int labels [n] and [m] in 0..num_classes-1.
-        k: neighbors; at most n are used.
-        temperature: of the weights; small values listen to the nearest neighbors only.
-        num_classes: how many labels there are.
+        test_y: int labels [m] in 0..num_classes-1.
 
     Returns:
-        The accuracy; NaN if a feature is not finite. Ties go to the earlier example and to the smaller label.
+        The accuracy; NaN if a feature is not finite.
 
     Raises:
         ConfigError: k below 1 or temperature not above 0.
         ValueError: no example on one side, or a label out of range.
     """
+    for labels in (train_y, test_y):
+        if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+            raise ValueError(f"labels from {labels.min()} to {labels.max()} for {num_classes} classes")
+    if not (np.isfinite(train_x).all() and np.isfinite(test_x).all()):
+        _check_settings(k, temperature)
+        return float("nan")
+    return float(np.mean(knn_predictions(train_x, train_y, test_x, k, temperature, num_classes) == test_y))
+
+
+def knn_predictions(
+    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, k: int, temperature: float, num_classes: int
+) -> np.ndarray:
+    """The label that wins the weighted vote of each query's neighbors, int64 [m].
+
+    Args:
+        train_x, test_x: finite features of the memory bank [n, ...] and of the queries [m, ...], any real dtype;
+            further axes are flattened, so images work as they are. A zero vector is equally far from everything.
+        train_y: int labels [n] in 0..num_classes-1.
+        k: neighbors; at most n are used.
+        temperature: of the weights; small values listen to the nearest neighbors only.
+        num_classes: how many labels there are.
+
+    Returns:
+        Labels. Ties go to the earlier example and to the smaller label.
+
+    Raises:
+        ConfigError: k below 1 or temperature not above 0.
+        ValueError: no example on one side.
+    """
     _check_settings(k, temperature)
     if not len(train_x) or not len(test_x):
         raise ValueError(f"{len(train_x)} examples in the bank and {len(test_x)} queries: at least one each is needed")
-    for labels in (train_y, test_y):
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(f"labels from {labels.min()} to {labels.max()} for {num_classes} classes")
-    bank, queries = _unit_rows(train_x), _unit_rows(test_x)
-    if not (np.isfinite(bank).all() and np.isfinite(queries).all()):
-        return float("nan")
-    correct = 0
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        block = slice(start, start + _QUERY_BLOCK)
-        similarity, neighbors = _nearest(bank, queries[block], min(k, len(bank)))
-        # Relative to the nearest neighbor, which changes no vote and cannot overflow at a low temperature.
-        weight = np.exp((similarity - similarity[:, :1]) / temperature)
-        votes = np.zeros((len(similarity), num_classes), np.float32)
-        np.add.at(votes, (np.arange(len(votes))[:, None], train_y[neighbors]), weight)
-        correct += int((votes.argmax(axis=1) == test_y[block]).sum())
-    return correct / len(queries)
+    similarity, neighbors = _nearest(_unit_rows(train_x), _unit_rows(test_x), min(k, len(train_x)))
+    # Relative to the nearest neighbor, which changes no vote and cannot overflow at a low temperature.
+    weight = np.exp((similarity - similarity[:, :1]) / temperature)
+    votes = np.zeros((len(similarity), num_classes), np.float32)
+    np.add.at(votes, (np.arange(len(votes))[:, None], train_y[neighbors]), weight)
+    return votes.argmax(axis=1)
 
 
 def _nearest(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(similarity, row in the bank) [m, k] of the nearest, nearest first; of equals, the earlier rows first."""
-    similarity = np.empty((len(queries), 0), np.float32)
-    rows = np.empty((len(queries), 0), np.int64)
-    for start in range(0, len(bank), _BANK_BLOCK):
-        block = queries @ bank[start : start + _BANK_BLOCK].T
-        columns = _largest(block, min(k, block.shape[1]))
-        similarity = np.concatenate([similarity, np.take_along_axis(block, columns, 1)], axis=1)
-        rows = np.concatenate([rows, start + columns], axis=1)
-        best = _largest(similarity, min(k, similarity.shape[1]))
-        similarity, rows = np.take_along_axis(similarity, best, 1), np.take_along_axis(rows, best, 1)
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    return np.take_along_axis(similarity, order, 1), np.take_along_axis(rows, order, 1)
+    size = min(_QUERY_BLOCK, len(queries))
+    blocks = jnp.asarray(_padded(queries, -(-len(queries) // size) * size).reshape(-1, size, queries.shape[1]))
+    shape = (*blocks.shape[:2], k)
+    best = (jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32))
+    size = min(_BANK_BLOCK, len(bank))
+    for start in range(0, len(bank), size):
+        block = bank[start : start + size]
+        best = _merged(best, blocks, jnp.asarray(_padded(block, size)), jnp.int32(start), jnp.int32(len(block)))
+    similarity, rows = (np.asarray(array).reshape(-1, k)[: len(queries)] for array in best)
+    return similarity, rows
 
 
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Columns [m, k] of the k largest of each row, in increasing order; of equals, the first columns."""
-    threshold = np.partition(values, -k, axis=1)[:, -k, None]
-    keep = values >= threshold
-    if np.count_nonzero(keep) > k * len(values):  # some values equal the k-th: the first ones fill the room left
-        equal = values == threshold
-        room = k - np.count_nonzero(values > threshold, axis=1, keepdims=True)
-        keep = (values > threshold) | (equal & (np.cumsum(equal, axis=1) <= room))
-    return np.nonzero(keep)[1].reshape(len(values), k)
+@jax.jit
+def _merged(
+    best: tuple[jax.Array, jax.Array], queries: jax.Array, bank: jax.Array, start: jax.Array, count: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The nearest so far, updated by a block of the bank of which the first `count` rows are no padding.
+
+    `lax.top_k` puts the first of equal values first, and what was found in earlier blocks stands before the new block.
+    """
+    column = jnp.arange(len(bank))
+
+    def of_one_block(operands: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        similarity, rows, x = operands
+        found = jnp.matmul(x, bank.T, precision=jax.lax.Precision.HIGHEST)
+        found = jnp.where((column < count)[None], found, -jnp.inf)
+        rows = jnp.concatenate([rows, jnp.broadcast_to(start + column[None], found.shape)], axis=1)
+        similarity, chosen = jax.lax.top_k(jnp.concatenate([similarity, found], axis=1), similarity.shape[1])
+        return similarity, jnp.take_along_axis(rows, chosen, axis=1)
+
+    return jax.lax.map(of_one_block, (*best, queries))
+
+
+def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)))
 
 
 def _unit_rows(x: np.ndarray) -> np.ndarray:
