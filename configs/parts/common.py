@@ -67,6 +67,7 @@ def images(name: str, split: str, num_examples: int) -> ConfigDict:
 def imagenet() -> ConfigDict:
     """ImageNet-1K through TFDS, with RandomResizedCrop (bicubic) and horizontal flips."""
     data = images("tfds:imagenet2012", "train", 1281167)  # name: or "folder:/path", "photos", "digits", "fake"
+    data.val_fraction = 0.0  # of a folder without a validation part: held out of training as the split "val"
     data.crop_scale = (0.2, 1.0)  # RandomResizedCrop: fraction of the image's area
     data.crop_ratio = (3 / 4, 4 / 3)  # and width / height
     data.fast_decode = False  # JPEGs at reduced size where the crop allows, bilinear: faster, not pixel-exact

@@ -21,6 +21,14 @@ def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_data_dir(values, "the config's")
     flags.DEFINE_string("train_split", "train", "the memory bank", flag_values=values)
     flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
+    flags.DEFINE_float(
+        "val_fraction",
+        None,
+        "of a folder without a validation part: see data.val_fraction; default: the run's",
+        0,
+        1,
+        flag_values=values,
+    )
     flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
     flags.DEFINE_float("temperature", 0.07, "of the votes' weights", flag_values=values)
     common_flags.define_resize(values)
@@ -34,7 +42,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(options: flags.FlagValues) -> None:
     common_flags.require(options, checkpoint="runs/quickstart", data="folder:/data/imagenet")
     names = ("data", "data_dir", "train_split", "test_split", "k", "temperature", "resize", "max_train", "batch_size")
-    settings = {name: getattr(options, name) for name in names}
+    settings = {name: getattr(options, name) for name in (*names, "val_fraction")}
     results = knn(options.checkpoint, options.config, options.standard_merging, **settings)
     print("  ".join(f"{name} {value:.6g}" for name, value in results.items()))
 
@@ -48,6 +56,7 @@ def knn(
     data_dir: str = "",
     train_split: str = "train",
     test_split: str = "validation",
+    val_fraction: float | None = None,
     k: int = 20,
     temperature: float = 0.07,
     resize: int = 0,
@@ -73,6 +82,9 @@ def knn(
     config = model.config
     config.batch_size = model.whole_batch(batch_size)
     config.data.data_dir = data_dir or config.data.data_dir
+    if val_fraction is not None:
+        with config.unlocked():
+            config.data.update({"name": data, "val_fraction": val_fraction})
     section = {"name": data, "train_split": train_split, "test_split": test_split}
     splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
     metric = KNN(k, temperature)

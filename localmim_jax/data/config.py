@@ -26,6 +26,8 @@ class DataConfig:
         batch_size: global, over all hosts.
         seed: seed of order, crops and flips.
         split: "train", "validation", "test", or another split of the source.
+        val_fraction: fraction of a folder's training images that is its split "val" and not trained on; see
+            `data.holdout`.
         data_dir: where TFDS keeps its datasets; "" is its own default.
         channels: channels of the images in a batch. Files hold 1 (gray), 3 (RGB) or 4 (RGBA); arrays any number.
         crop_scale: fraction of the image's area that a training crop covers, (smallest, largest).
@@ -52,6 +54,7 @@ class DataConfig:
     batch_size: int
     seed: int = 0
     split: str = "train"
+    val_fraction: float = 0.0
     data_dir: str = ""
     channels: int = 3
     crop_scale: tuple[float, float] = (0.2, 1.0)
@@ -110,6 +113,13 @@ class DataConfig:
             raise ConfigError(f"data.rotate90 needs square images, and image_size is {self.image_size}: turn it off")
         self._check_colors()
         parse(self.high_bit_depth)
+        if not 0 <= self.val_fraction < 1:
+            raise ConfigError(f"data.val_fraction is {self.val_fraction}; it must be at least 0 and below 1")
+        if self.val_fraction and kind not in ("folder", "fake"):
+            raise ConfigError(
+                f"data.val_fraction={self.val_fraction:g} divides a folder, and data.name is {self.name!r}: set it to 0"
+                f"{' and take slices of the split, as in train[10%:] and train[:10%]' if kind == 'tfds' else ''}"
+            )
 
     def _check_colors(self) -> None:
         *others, hue = self.color_jitter

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from localmim_jax.data.decode import SUFFIXES, read_file
+from localmim_jax.data.holdout import held_out
 from localmim_jax.data.source import Source
-from localmim_jax.data.splits import divided, find_split
+from localmim_jax.data.splits import divided, find_split, means
 from localmim_jax.data.walk import Found, composed, counts, find_files, folders_of, printable, some
 from localmim_jax.errors import DataError
 
@@ -29,27 +30,37 @@ class FolderSource(Source):
     Args:
         path: the folder. If it holds a folder for the split (see `splits`), that one is read.
         split: "train" also stands for a folder that is not divided.
+        val_fraction: fraction of each class of the training part that is held out as "val" (see `holdout`); 0 for a
+            folder that has a validation part.
 
     Raises:
-        DataError: no such folder, no such split, or no images.
+        DataError: no such folder, no such split, a validation part besides `val_fraction`, or no images.
     """
 
-    def __init__(self, path: str, split: str = "train"):
+    def __init__(self, path: str, split: str = "train", val_fraction: float = 0.0):
         self.name = f"folder:{path}[{split}]"
-        self.root = _split_folder(Path(path).expanduser(), split)
+        self.root = _split_folder(Path(path).expanduser(), split, val_fraction)
         found = find_files(self.root)
         if not found.files:
             raise DataError(_no_images(found))
-        # A million Python strings would cost several times as much memory, in every worker process.
-        self._files = np.array([os.fsencode(name) for name in found.files])
         tops = [composed(name.partition("/")[0]) if "/" in name else "" for name in found.files]
-        self._labels: np.ndarray | None = None
+        labels = np.zeros(len(tops), np.int32)
         if "" not in tops:
             self.class_names = tuple(sorted(set(tops)))
             self.num_classes = len(self.class_names)
             numbers = {name: i for i, name in enumerate(self.class_names)}
-            self._labels = np.array([numbers[name] for name in tops], np.int32)
+            labels = np.array([numbers[name] for name in tops], np.int32)
         self.notes = (*found.notes(), *_stray(found, tops))
+        # A million Python strings would cost several times as much memory, in every worker process.
+        self._files = np.array([os.fsencode(name) for name in found.files])
+        if val_fraction and means(split, "train", "val"):
+            chosen = held_out(found.files, labels, val_fraction)
+            self.notes += tuple(self._unseen(labels, chosen))
+            kept = chosen if means(split, "val") else ~chosen
+            self._files, labels = self._files[kept], labels[kept]
+            if not kept.any():
+                raise DataError(f"{self.root} has {len(kept)} image: too few to hold out data.val_fraction of them")
+        self._labels = labels if self.class_names else None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -58,6 +69,11 @@ class FolderSource(Source):
         label = {} if self._labels is None else {"label": int(self._labels[index])}
         return {"image": read_file(self.name_of(index)), **label}
 
+    def _unseen(self, labels: np.ndarray, chosen: np.ndarray) -> list[str]:
+        """A line on classes with an only image, which is not held out."""
+        lacking = [name for i, name in enumerate(self.class_names) if not chosen[labels == i].any()]
+        return [f"{self.root}: classes with one image, which is not held out: {some(lacking)}"] if lacking else []
+
     def key_of(self, index: int) -> str:
         return os.fsdecode(bytes(self._files[index]))
 
@@ -65,11 +81,16 @@ class FolderSource(Source):
         return os.path.join(self.root, self.key_of(index))
 
 
-def _split_folder(root: Path, split: str) -> Path:
+def _split_folder(root: Path, split: str, val_fraction: float) -> Path:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"folder:{root} {what}; {_LAYOUT}")
     folders = folders_of(root)
+    if val_fraction and means(split, "train", "val"):
+        there = find_split(folders, "val") if divided(folders) else []
+        if there:
+            raise DataError(f"{root} has {there[0]}/, and data.val_fraction={val_fraction:g}: set that to 0 to use it")
+        split = "train"
     chosen = find_split(folders, split)
     if len(chosen) > 1:
         raise DataError(f"{root} has {' and '.join(chosen)} for split {split!r}: give the name of one as the split")
@@ -78,9 +99,10 @@ def _split_folder(root: Path, split: str) -> Path:
     if split == "train" and not divided(folders):
         return root
     found = f"only {some([f'{name}/' for name in folders], 8)}" if divided(folders) else "no split folders"
+    hold_out = ", or set data.val_fraction to hold out a part of the training images" if means(split, "val") else ""
     raise DataError(
         f"{root} has no folder {split}/ for split {split!r}: found {found}; make it, or give the name of another "
-        "folder as the split"
+        f"folder as the split{hold_out}"
     )
 
 

@@ -47,8 +47,14 @@ def open_source(
     image_size: tuple[int, int] = (224, 224),
     channels: int = 3,
     fake_examples: int = 1281167,
+    val_fraction: float = 0.0,
 ) -> Source:
-    """The dataset that a config names; the last three arguments are for "fake" only.
+    """The dataset that a config names.
+
+    Args:
+        name, split, data_dir: as in the config.
+        image_size, channels, fake_examples: of "fake".
+        val_fraction: of "folder:", see `FolderSource`.
 
     Raises:
         DataError: it is missing, empty, has no such split, or is stored in a way that cannot be read at random. The
@@ -56,7 +62,7 @@ def open_source(
     """
     kind, _, rest = name.partition(":")
     if kind == "folder":
-        source: Source = FolderSource(rest, split)
+        source: Source = FolderSource(rest, split, val_fraction)
     elif kind == "idx":
         source = IdxSource(rest, split)
     elif name == "fake":

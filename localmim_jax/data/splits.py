@@ -17,6 +17,11 @@ def split_names(split: str) -> tuple[str, ...]:
     return (known, *(name for name in others if name != known))
 
 
+def means(split: str, *usual: str) -> bool:
+    """Whether a split is one of the usual ones, "train", "val" or "test", by any of their names."""
+    return any(name in usual for name in split_names(split))
+
+
 def find_split(folders: Sequence[str], split: str) -> list[str]:
     """Those of the folders that may be meant by `split`: the one of exactly that name, else all that mean the same.
 

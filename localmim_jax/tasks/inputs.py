@@ -1,6 +1,7 @@
 """The input of every task: sources opened once, this host's part of each batch, pixels normalized on the device."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -46,7 +47,14 @@ def open_split(data: DataConfig, name: str = "", split: str = "") -> Source:
         image_size=data.image_size,
         channels=data.channels,
         fake_examples=data.fake_examples,
+        val_fraction=data.val_fraction if not name or same_dataset(name, data.name) else 0.0,
     )
+
+
+def same_dataset(name: str, other: str) -> bool:
+    """Whether two values of data.name are one dataset: also one folder in two ways of writing."""
+    paths = [Path(text.removeprefix("folder:")).expanduser() for text in (name, other) if text.startswith("folder:")]
+    return name == other or (len(paths) == 2 and os.path.realpath(paths[0]) == os.path.realpath(paths[1]))
 
 
 def with_levels(data: DataConfig, source: Source) -> DataConfig:
