@@ -14,7 +14,7 @@ from localmim_jax.cli import convert as command
 from localmim_jax.cli import program
 from localmim_jax.cli.convert import convert
 from localmim_jax.configs import parts
-from localmim_jax.convert import files
+from localmim_jax.convert import files, onnx_io
 from localmim_jax.convert.weights import info_from_json
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.errors import ConfigError, DataError
@@ -142,7 +142,7 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"names": "keras"}, ConfigError, "--names=keras: it must be one of localmim, release, timm, tr"),
-        ({"target": "b", "names": "timm"}, ConfigError, "give a suffix for --names=timm"),
+        ({"target": "b", "names": "release"}, ConfigError, "is a directory, which the release does not read: give a s"),
         ({"names": "transformers"}, ConfigError, "writes a directory; give a name without a suffix"),
         ({"target": "b.zip", "source": "missing.npz"}, ConfigError, "unknown suffix"),  # the target is looked at first
         ({"source": "missing.npz"}, DataError, "no such file"),
@@ -179,10 +179,54 @@ def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_pa
     source = str(goldens / "swin_classifier.npz")
     with pytest.raises(ConfigError, match="pools before the norm"):
         convert(source, str(tmp_path / "x.npz"), names="timm")
-    convert(source, str(tmp_path / "x.npz"), names="timm", head_order="norm_pool")
+    lines = convert(source, str(tmp_path / "x.npz"), names="timm", head_order="norm_pool")
+    assert not any(line.startswith("note") for line in lines)
+    assert any("its names do not tell" in line for line in convert(source, str(tmp_path / "w.npz")))
+    assert not any(line.startswith("note") for line in convert(source, str(tmp_path / "v.npz"), part="encoder"))
+    lines = convert(str(tmp_path / "x.npz"), str(tmp_path / "z.npz"), head_order="pool_norm")
+    assert "note     --head_order=pool_norm, although the source tells norm_pool: the logits are other ones" in lines
+    assert initialize.read(str(tmp_path / "z.npz")).info.head_order == "pool_norm"
     assert initialize.read(str(tmp_path / "x.npz")).info.head_order == "norm_pool"
     with pytest.raises(ConfigError, match="has no classification head"):
         convert(str(pretrained), str(tmp_path / "y.npz"), head_order="norm_pool")
+
+
+def test_flags_that_change_nothing_are_said(goldens, pretrained, tmp_path):
+    lines = convert(str(pretrained), str(tmp_path / "x.npz"), standard_merging=True, config=parts.vit("vit_b"))
+    assert sum(line.startswith("note") and "changes nothing" in line for line in lines) == 2
+    lines = convert(str(goldens / "swin_hog15.npz"), str(tmp_path / "y.npz"), standard_merging=True)
+    assert not any(line.startswith("note") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["vit_b.v2", "lr_0.5", "2024.11.28", "x.npz/", "run.PTH/"])
+def test_a_directory_may_have_a_dot_in_its_name(goldens, tmp_path, name):
+    source = str(goldens / "vit_classifier.npz")
+    convert(source, f"{tmp_path}/{name}")
+    assert (tmp_path / name / "checkpoints").is_dir()
+    assert initialize.read(f"{tmp_path}/{name}").info.kind == "classifier"
+
+
+def test_what_is_a_directory_already_is_meant_as_one(goldens, tmp_path):
+    (tmp_path / "y.npz").mkdir()
+    convert(str(goldens / "vit_classifier.npz"), str(tmp_path / "y.npz"))
+    assert (tmp_path / "y.npz" / "model.json").is_file()
+
+
+def test_what_lies_beside_a_directory_with_a_dot(pretrained, tmp_path):
+    lines = convert(str(pretrained), str(tmp_path / "vit.v2"))
+    assert lines[-1].startswith(f"written  {tmp_path / 'vit.v2_hog_bias.npz'}")
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.zip", "x.json", "x.safetensor"])
+def test_other_formats_are_refused_before_anything_is_read(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"unknown suffix; weights are written to \.npz"):
+        convert("missing.npz", str(tmp_path / name))
+
+
+def test_onnx_without_its_libraries_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_io.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="jax2onnx, onnxruntime is missing, which"):
+        convert("missing.npz", str(tmp_path / "x.onnx"))
 
 
 def test_a_directory_with_something_in_it_is_left_alone(pretrained, tmp_path):
@@ -195,9 +239,12 @@ def test_a_directory_with_something_in_it_is_left_alone(pretrained, tmp_path):
 
 
 def test_pytorch_files_need_torch(pretrained, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match=r"pip install 'localmim-jax\[torch\]'"):
-        convert(str(pretrained), str(tmp_path / "x.pth"))
+    monkeypatch.setattr(initialize, "read", lambda *_: pytest.fail("the source was read"))
+    monkeypatch.setattr(files.torch_io.importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "x.pth").write_bytes(b"PK")
+    for source, target in ((pretrained, "y.pth"), (tmp_path / "x.pth", "y.npz")):
+        with pytest.raises(ConfigError, match=r"pip install 'localmim-jax\[torch\]'"):
+            convert(str(source), str(tmp_path / target))
 
 
 def test_from_the_command_line(goldens, tmp_path):

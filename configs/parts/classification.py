@@ -1,6 +1,7 @@
 """Fine-tuning and linear probing on ImageNet-1K."""
 
 from localmim_jax.configs.parts.common import add_layer_decay, imagenet, run
+from localmim_jax.configs.parts.encoders import add_epsilon
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -43,6 +44,7 @@ def classifier(encoder: ConfigDict) -> ConfigDict:
     model.head_order = "pool_norm"  # the release's; "norm_pool" is timm's for Swin
     model.head_std = 2e-5  # of the new head's kernel; 0.02 suits a Swin that starts from scratch
     model.batch_norm = False
+    add_epsilon(model)
     model.trained_blocks = placeholder(int)  # only the last so many blocks, the norm and the head; None: everything
     return model
 

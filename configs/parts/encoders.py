@@ -31,6 +31,11 @@ def is_swin(encoder: ConfigDict) -> bool:
     return "depths" in encoder
 
 
+def add_epsilon(model: ConfigDict) -> None:
+    """The key of the layer norms' epsilon, for tasks that start from weights of others."""
+    model.epsilon = placeholder(float)  # None: 1e-6; timm's and Transformers' Swin have 1e-5, Transformers' ViT 1e-12
+
+
 def _encoder(variant: str) -> ConfigDict:
     encoder = ConfigDict()
     encoder.variant = variant

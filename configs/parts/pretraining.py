@@ -1,7 +1,7 @@
 """Pre-training as in the paper: masks, taps, targets and decoders, as in section C of the supplement."""
 
 from localmim_jax.configs.parts.common import imagenet, run
-from localmim_jax.configs.parts.encoders import is_swin
+from localmim_jax.configs.parts.encoders import add_epsilon, is_swin
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -35,6 +35,7 @@ def reconstruction(encoder: ConfigDict) -> ConfigDict:
     model.taps = placeholder(tuple)  # layers from 1; None: a ViT's 2, 4, depth - 2, depth, and each stage of a Swin
     model.fusion = placeholder(tuple)  # layers fused into the one tap before its decoder; None: no fusion
     model.mask_ratio = 0.75
+    add_epsilon(model)
     model.target = ConfigDict({"kind": "hog", "bins": 18})  # kind: or "pixels"
     model.target.cells = placeholder(tuple)  # pixels, one per tap; None: a ViT's patch_size / 4, / 2, * 1, * 2
     model.target.hog_bias = placeholder(str)  # npz with the release's frozen gradient bias; None: no bias

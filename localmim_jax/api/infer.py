@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from localmim_jax.convert import interpolate
+from localmim_jax.convert.load import has_fixed_positions
 from localmim_jax.convert.weights import POSITIONS, Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.registry import VARIANTS
@@ -54,15 +55,18 @@ def config_for(weights: Weights) -> tuple[ConfigDict, Weights]:
     if kernel.shape[2] != len(config.data.mean):
         config.data.mean, config.data.std = (0.5,) * kernel.shape[2], (0.25,) * kernel.shape[2]
     config.model.update(_swin_sizes(arrays) if info.family == "swin" else _vit_sizes(weights))
+    config.model.epsilon = info.epsilon
     config.image_size = tuple(info.image_size or (_side(config, arrays),) * 2)
     if info.kind == "pretrain":
+        if "position" in config.model and not has_fixed_positions(weights):
+            config.model.position = "learned"
         _set_decoders(config, weights)
         return config, weights
     if info.kind == "classifier":
         config.model.num_classes = int(arrays["head/bias"].size)
         config.model.pool, config.model.head_order = info.pool or "mean", info.head_order or "pool_norm"
         return config, weights
-    config.model.num_classes, config.model.head_order = 2, "norm_pool"
+    config.model.num_classes, config.model.head_order = 2, info.head_order or "norm_pool"
     return config, _with_empty_head(weights)
 
 

@@ -53,6 +53,9 @@ def load(
     weights = initialize.read(name, standard_merging)
     if own is None:
         own, weights = config_for(weights)
+        pixels = folders.pixels(place if place.is_dir() else place.parent)
+        if pixels is not None and len(pixels.mean) == own.data.channels:
+            own.data.mean, own.data.std = pixels.mean, pixels.std
     if dtype is not None:
         own.model.dtype = dtype
     model = lookup.model_config(own)

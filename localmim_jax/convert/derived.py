@@ -1,5 +1,6 @@
 """What files of the release hold besides what is learned: fixed positions, gradient filters, indices and masks."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from localmim_jax.models.positions import relative_position_index
 GRADIENT_FILTERS = np.array(  # of `hog_enc.<k>.conv.weight`
     [[[[1, 0, -1], [2, 0, -2], [1, 0, -1]]], [[[1, 2, 1], [0, 0, 0], [-1, -2, -1]]]], np.float32
 )
+BIAS_TABLE = r"encoder/stages/(\d+)/blocks/(\d+)/attention/relative_position_bias"
 _HOG_BIAS = r"hog_enc\.(\d+)\.conv\.bias"
 
 
@@ -36,6 +38,38 @@ def of_pretraining(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> dict[st
         if info.hog_bias is not None:
             derived[f"hog_enc.{k}.conv.bias"] = np.array(info.hog_bias[k], np.float32)
     return derived
+
+
+def window_buffers(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The constants that a fine-tuned Swin of the release stores: relative position indices, shifted windows' masks."""
+    buffers = {}
+    patch = arrays["encoder/patch_embed/kernel"].shape[0]
+    for path, table in arrays.items():
+        match = re.fullmatch(BIAS_TABLE, path)
+        window = interpolate.window_of(len(table)) if match else None
+        if match is None or window is None:
+            continue
+        stage, block = int(match[1]), int(match[2])
+        name = f"layers.{stage}.blocks.{block}"
+        buffers[f"{name}.attn.relative_position_index"] = relative_position_index(window).astype(np.int64)
+        stride = patch * 2**stage
+        grid = tuple(size // stride for size in info.image_size or (0, 0))
+        if block % 2 and min(grid) > window and not any(side % window for side in grid):
+            buffers[f"{name}.attn_mask"] = _shifted_window_mask(grid, window)
+    return buffers
+
+
+def _shifted_window_mask(grid: tuple[int, ...], window: int) -> np.ndarray:
+    """0 where two tokens of a window lie side by side in the image too, -100 where the shift has joined far edges.
+
+    float32 [windows, window^2, window^2].
+    """
+    shift = window // 2
+    # Along an axis, what the cyclic shift brought from the other edge is the last `shift` places.
+    rows, columns = (np.arange(side) >= side - shift for side in grid)
+    joined = (2 * rows[:, None] + columns[None]).reshape(grid[0] // window, window, grid[1] // window, window)
+    edge = joined.transpose(0, 2, 1, 3).reshape(-1, window * window)
+    return np.where(edge[:, :, None] == edge[:, None, :], 0, -100).astype(np.float32)
 
 
 def target_of(arrays: Mapping[str, np.ndarray], origin: str) -> dict[str, Any]:

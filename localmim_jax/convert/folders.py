@@ -19,7 +19,7 @@ from localmim_jax.models.info import ModelInfo
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there, as both libraries do
 _MODEL_TYPES = {"vit": "vit", "vit_mae": "vit", "swin": "swin"}  # Transformers' -> ours
-_TIMM_EPSILON = {"vit": 1e-6, "vit_reg": 1e-6, "swin": 1e-5}  # built in
+TIMM_EPSILON = {"vit": 1e-6, "vit_reg": 1e-6, "swin": 1e-5}  # built in
 _NOT_OURS = (TypeError, KeyError, ValueError, AttributeError, IndexError)
 
 
@@ -114,7 +114,7 @@ def _with_transformers(info: ModelInfo, config: Mapping[str, Any]) -> ModelInfo:
 def _with_timm(info: ModelInfo, config: Mapping[str, Any]) -> ModelInfo:
     settings, arguments = config.get("pretrained_cfg", config), config.get("model_args", {})
     heads = arguments.get("num_heads")
-    changes: dict[str, Any] = {"epsilon": _TIMM_EPSILON[info.family]}
+    changes: dict[str, Any] = {"epsilon": TIMM_EPSILON[info.family]}
     if heads is not None:
         changes["num_heads"] = tuple(_whole(number) for number in (heads if isinstance(heads, list) else [heads]))
     if "img_size" in arguments or "input_size" in settings:

@@ -21,7 +21,7 @@ PROBLEMS = ("missing", "mismatched", "unexpected")
 _BIAS_TABLE = r"encoder/.*relative_position_bias"
 _PATCH_KERNEL = "encoder/patch_embed/kernel"
 _CLASS_TOKEN = "encoder/class_token"
-_HEAD, _HEAD_NORM = "head/kernel", ("norm/scale", "norm/bias")
+HEAD, _HEAD_NORM = "head/kernel", ("norm/scale", "norm/bias")
 _READING = ("pool", "head_order")  # how a head comes from the tokens
 _RESET = "checkpoint.reset_positions: the model's own"
 
@@ -112,11 +112,14 @@ def transfer(
     rows += [Row("unexpected", name, reason) for name, reason in weights.unexpected.items()]
     same_kind = weights.info.kind == info.kind != "encoder"
     wanted, filled = flatten(params), {}
-    contradictions, head = _contradictions(weights, info), weights.arrays.get(_HEAD)
-    other_classes = head is not None and _HEAD in wanted and head.shape != wanted[_HEAD].shape
+    contradictions, head = _contradictions(weights, info), weights.arrays.get(HEAD)
+    other_classes = head is not None and HEAD in wanted and head.shape != wanted[HEAD].shape
     excused = _READING if other_classes else ()
     other_reading = [f"{key} is {reason}" for key, reason in contradictions if key in excused]
     rows += [Row("mismatched", key, reason) for key, reason in contradictions if key not in excused]
+    if None not in (weights.info.epsilon, info.epsilon) and weights.info.epsilon != info.epsilon:
+        note = f"of layer norms: {weights.info.epsilon:g} in the source, {info.epsilon:g} in the model"
+        rows.append(Row("ignored", "epsilon", note))
     grids = _grid(weights.info, weights.arrays), _grid(info, wanted)
     if reset_positions:
         weights = _without_positions(weights, wanted)
@@ -140,7 +143,7 @@ def transfer(
         rows.append(row)
     for path in weights.arrays:
         if path not in wanted or not (same_kind or path.startswith("encoder/")):
-            rows.append(_left_over(path, weights, grids[0], same_kind))
+            rows.append(_left_over(path, weights, same_kind))
     order = ("loaded", "resized", "initialized", "ignored", *PROBLEMS)
     rows.sort(key=lambda row: order.index(row.status))
     return unflatten(filled), Report(weights.origin, tuple(rows))
@@ -227,12 +230,10 @@ def _positions(
     return interpolate.resize_positions(source, old, new, method), Row("resized", POSITIONS, note)
 
 
-def _left_over(path: str, weights: Weights, grid: Grid | None, same_kind: bool) -> Row:
+def _left_over(path: str, weights: Weights, same_kind: bool) -> Row:
     """The row of an array that the model has no parameter for."""
     if path == POSITIONS:
-        table = weights.arrays[path]
-        fixed = None if grid is None or table.shape[1] % 4 else interpolate.fixed_positions(grid, table.shape[1])
-        if fixed is not None and fixed.shape == table.shape and np.allclose(table, fixed, atol=1e-5):
+        if has_fixed_positions(weights):
             return Row("ignored", path, "fixed sine-cosine positions, which the model computes")
         return Row(
             "mismatched",
@@ -243,6 +244,17 @@ def _left_over(path: str, weights: Weights, grid: Grid | None, same_kind: bool) 
     if same_kind or path.startswith("encoder/"):
         return Row("unexpected", path, "no part of this model has such a name")
     return Row("ignored", path, "only the encoder is taken over")
+
+
+def has_fixed_positions(weights: Weights) -> bool:
+    """Whether the source's positions are the sine-cosine table of its grid, or it has none."""
+    table, grid = weights.arrays.get(POSITIONS), _grid(weights.info, weights.arrays)
+    if table is None:
+        return True
+    if grid is None or table.shape[1] % 4:
+        return False
+    fixed = interpolate.fixed_positions(grid, table.shape[1])
+    return fixed.shape == table.shape and np.allclose(table, fixed, atol=1e-5)
 
 
 def _grid(info: ModelInfo, arrays: Mapping[str, np.ndarray]) -> Grid | None:

@@ -54,6 +54,25 @@ class TransformersModel:
     settings: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class TimmModel:
+    """A model of timm.
+
+    Attributes:
+        architecture: name of the function that makes it; `settings` override all of its sizes.
+        arrays: by timm's names.
+        settings: arguments of the model, without image size, patch size and channels.
+        num_features: channels of its pooled feature.
+        classifier: name of the layer that classifies.
+    """
+
+    architecture: str
+    arrays: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    num_features: int
+    classifier: str
+
+
 class Naming(abc.ABC):
     """The names of one kind of backbone in files of the release, of timm and of Transformers.
 
@@ -82,6 +101,10 @@ class Naming(abc.ABC):
     @abc.abstractmethod
     def timm(self, weights: Weights) -> dict[str, np.ndarray]:
         """Every array of an encoder or classifier under timm's names. Raises ConfigError: timm has no such model."""
+
+    @abc.abstractmethod
+    def timm_model(self, weights: Weights) -> TimmModel:
+        """The model of timm that is this encoder or classifier, which ends in a norm. Raises ConfigError: none is."""
 
     def transformers(self, weights: Weights) -> TransformersModel:
         """The model of Transformers that is this encoder or classifier. Raises ConfigError: there is none."""

@@ -1,5 +1,6 @@
 """ONNX files, written through jax2onnx, the maintained exporter from JAX, and checked with onnxruntime."""
 
+import importlib.util
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,17 @@ SUFFIX = ".onnx"
 INPUT = "pixel_values"
 TOLERANCE = 1e-3  # of the largest value; ViT and Swin were within 1e-5
 _INSTALL = "pip install 'localmim-jax[onnx]' && pip install --no-deps jax2onnx"
+
+
+def check_installed(path: Path) -> None:
+    """Raises ConfigError where jax2onnx or onnxruntime is missing, before a model is read for them."""
+    missing = [name for name in ("jax2onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(_needed(path, ", ".join(missing)))
+
+
+def _needed(path: Path, missing: str) -> str:
+    return f"{path}: {missing} is missing, which {SUFFIX} files need: {_INSTALL}"
 
 
 def write(path: Path, function: Callable[[jax.Array], jax.Array], shape: tuple[int, int, int], output: str) -> float:
@@ -41,7 +53,7 @@ def write(path: Path, function: Callable[[jax.Array], jax.Array], shape: tuple[i
         from jax2onnx import to_onnx
     except ImportError as error:
         # With its dependencies, jax2onnx would replace orbax-checkpoint by one that is too old for this project.
-        raise ConfigError(f"{path}: {error.name or error} is missing, which {SUFFIX} files need: {_INSTALL}") from error
+        raise ConfigError(_needed(path, error.name or str(error))) from error
     model = to_onnx(function, [("batch", *shape)], input_names=[INPUT], output_names=[output])
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

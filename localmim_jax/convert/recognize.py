@@ -65,7 +65,7 @@ def recognize(
     permuted = scheme.release_order if standard_merging is None else not standard_merging
     if permuted and scheme.release_order is not False:
         found = naming_of(info.family).standard_order(found)
-    return Weights(found, info, origin, ignored, unexpected, assumed)
+    return Weights(found, info, origin, ignored, unexpected, assumed, scheme.release_order is not False)
 
 
 def _ours(arrays: Mapping[str, np.ndarray], info: ModelInfo | None, origin: str) -> Weights:

@@ -10,11 +10,10 @@ import numpy as np
 
 from localmim_jax.convert import derived, interpolate, names, transformers_names
 from localmim_jax.convert.interpolate import square_side
-from localmim_jax.convert.naming import Arrays, Naming, Scheme, TransformersModel
+from localmim_jax.convert.naming import Arrays, Naming, Scheme, TimmModel, TransformersModel
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.info import ModelInfo
-from localmim_jax.models.positions import relative_position_index
 
 _BLOCK = (
     *names.BLOCK,
@@ -141,7 +140,7 @@ class SwinNaming(Naming):
                 "timm"
             )
         renamed = names.rename(weights.origin, arrays, [*encoder(), *HEAD], "the release")
-        return renamed | _window_buffers(info, arrays)
+        return renamed | derived.window_buffers(info, arrays)
 
     def timm(self, weights: Weights) -> dict[str, np.ndarray]:
         """timm's SwinTransformer, whose head normalizes before it pools."""
@@ -155,6 +154,28 @@ class SwinNaming(Naming):
         rules = [*timm_encoder(len(stages)), *TIMM_HEAD]
         return names.rename(weights.origin, arrays, rules, "timm's Swin")
 
+    def timm_model(self, weights: Weights) -> TimmModel:
+        """timm's SwinTransformer, whose windows may differ from stage to stage."""
+        info, arrays = weights.info, weights.arrays
+        depths, windows = _depths(arrays), _windows(arrays)
+        first = [windows[sum(depths[:stage])] for stage in range(len(depths))]
+        if None in windows or sorted(first, reverse=True) != first:
+            raise ConfigError(f"{weights.origin} has windows of {first} tokens a side, which timm's Swin cannot have")
+        width, hidden = arrays["encoder/stages/0/blocks/0/mlp/fc1/kernel"].shape
+        settings = {
+            "embed_dim": width,
+            "depths": depths,
+            "num_heads": list(info.num_heads or ()),
+            "window_size": first[0],
+            "mlp_ratio": hidden / width,
+            "drop_path_rate": 0.0,
+            "global_pool": "avg",
+        }
+        sizes = {(96, 6): "tiny", (96, 18): "small", (192, 18): "large"}
+        size = sizes.get((width, depths[2] if len(depths) > 2 else 0), "base")
+        num_features = width * 2 ** (len(depths) - 1)
+        return TimmModel(f"swin_{size}_patch4_window7_224", self.timm(weights), settings, num_features, "head.fc")
+
     def transformers(self, weights: Weights) -> TransformersModel:
         """Transformers' Swin, whose windows have one size and whose head normalizes before it pools."""
         info, arrays, origin = weights.info, weights.arrays, weights.origin
@@ -164,12 +185,7 @@ class SwinNaming(Naming):
                 "normalizes first: the same weights would give other logits there. Export the encoder alone "
                 "(--part=encoder), or fine-tune with model.head_order=norm_pool"
             )
-        blocks = {tuple(map(int, m.groups())) for path in arrays if (m := re.match(_IN_BLOCK, path))}
-        windows = {
-            interpolate.window_of(len(array))
-            for path, array in arrays.items()
-            if path.endswith("relative_position_bias")
-        }
+        windows = set(_windows(arrays))
         if len(windows) != 1 or None in windows:
             raise ConfigError(
                 f"{origin} has windows of {sorted(map(str, windows))} tokens a side in different stages, where "
@@ -178,7 +194,7 @@ class SwinNaming(Naming):
         width, hidden = arrays["encoder/stages/0/blocks/0/mlp/fc1/kernel"].shape
         settings = {
             "embed_dim": width,
-            "depths": [sum(stage == i for stage, _ in blocks) for i in range(1 + max(stage for stage, _ in blocks))],
+            "depths": _depths(arrays),
             "num_heads": list(info.num_heads or ()),
             "window_size": windows.pop(),
             "mlp_ratio": hidden / width,
@@ -205,6 +221,22 @@ _UNTOLD_HEAD_ORDER = (
     "its names do not tell whether its head pools before the norm (the release's) or after it (the original Swin's): "
     "the model that loads it decides (model.head_order), and convert takes the release's unless --head_order=norm_pool"
 )
+
+
+def _depths(arrays: Arrays) -> list[int]:
+    """Blocks of each stage."""
+    blocks = {tuple(map(int, match.groups())) for path in arrays if (match := re.match(_IN_BLOCK, path))}
+    return [sum(stage == i for stage, _ in blocks) for i in range(1 + max(stage for stage, _ in blocks))]
+
+
+def _windows(arrays: Arrays) -> list[int | None]:
+    """The side of each block's window, in tokens, from the first block to the last."""
+    tables = {
+        (int(match[1]), int(match[2])): array
+        for path, array in arrays.items()
+        if (match := re.fullmatch(derived.BIAS_TABLE, path))
+    }
+    return [interpolate.window_of(len(tables[place])) for place in sorted(tables)]
 
 
 def swap_merging_order(arrays: Arrays) -> dict[str, np.ndarray]:
@@ -296,35 +328,3 @@ def _heads(arrays: Arrays, prefix: str, num_stages: int) -> tuple[int, ...] | No
     first_tables = [f"{prefix}layers.{stage}.blocks.0.attn.relative_position_bias_table" for stage in range(num_stages)]
     shapes = [arrays[name].shape for name in first_tables if name in arrays]
     return tuple(shape[1] for shape in shapes) if [len(shape) for shape in shapes] == [2] * num_stages else None
-
-
-def _window_buffers(info: ModelInfo, arrays: Arrays) -> dict[str, np.ndarray]:
-    """The constants that a fine-tuned Swin of the release stores: relative position indices, shifted windows' masks."""
-    buffers = {}
-    patch = arrays["encoder/patch_embed/kernel"].shape[0]
-    for path, table in arrays.items():
-        match = re.fullmatch(r"encoder/stages/(\d+)/blocks/(\d+)/attention/relative_position_bias", path)
-        window = interpolate.window_of(len(table)) if match else None
-        if match is None or window is None:
-            continue
-        stage, block = int(match[1]), int(match[2])
-        name = f"layers.{stage}.blocks.{block}"
-        buffers[f"{name}.attn.relative_position_index"] = relative_position_index(window).astype(np.int64)
-        stride = patch * 2**stage
-        grid = tuple(size // stride for size in info.image_size or (0, 0))
-        if block % 2 and min(grid) > window and not any(side % window for side in grid):
-            buffers[f"{name}.attn_mask"] = _shifted_window_mask(grid, window)
-    return buffers
-
-
-def _shifted_window_mask(grid: tuple[int, ...], window: int) -> np.ndarray:
-    """0 where two tokens of a window lie side by side in the image too, -100 where the shift has joined far edges.
-
-    float32 [windows, window^2, window^2].
-    """
-    shift = window // 2
-    # Along an axis, what the cyclic shift brought from the other edge is the last `shift` places.
-    rows, columns = (np.arange(side) >= side - shift for side in grid)
-    joined = (2 * rows[:, None] + columns[None]).reshape(grid[0] // window, window, grid[1] // window, window)
-    edge = joined.transpose(0, 2, 1, 3).reshape(-1, window * window)
-    return np.where(edge[:, :, None] == edge[:, None, :], 0, -100).astype(np.float32)

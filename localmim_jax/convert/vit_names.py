@@ -8,7 +8,7 @@ import numpy as np
 
 from localmim_jax.convert import derived, names, transformers_names
 from localmim_jax.convert.interpolate import square_side
-from localmim_jax.convert.naming import Arrays, Naming, Scheme, TransformersModel
+from localmim_jax.convert.naming import Arrays, Naming, Scheme, TimmModel, TransformersModel
 from localmim_jax.convert.weights import Weights
 from localmim_jax.errors import ConfigError
 from localmim_jax.models.info import ModelInfo
@@ -145,6 +145,26 @@ class ViTNaming(Naming):
         """timm's VisionTransformer."""
         return names.rename(weights.origin, weights.arrays, self.rules(weights), "timm's ViT")
 
+    def timm_model(self, weights: Weights) -> TimmModel:
+        """timm's VisionTransformer, which can normalize before or after it pools."""
+        info, arrays = weights.info, weights.arrays
+        width, hidden = arrays["encoder/blocks/0/mlp/fc1/kernel"].shape
+        (heads,) = info.num_heads or ()
+        pooled = info.pool == "mean" and info.head_order == "pool_norm"
+        settings = {
+            "embed_dim": width,
+            "depth": names.count(arrays, r"encoder/blocks/(\d+)/.*"),
+            "num_heads": heads,
+            "mlp_ratio": hidden / width,
+            "class_token": True,
+            "global_pool": "token" if info.pool == "class" else "avg",
+            "fc_norm": pooled,
+        }
+        rules = [*self.rules(dataclasses.replace(weights, info=dataclasses.replace(info, kind="encoder")))]
+        rules += [rule for rule in CLASSIFIER if rule[0].startswith("head/")]
+        renamed = names.rename(weights.origin, arrays, rules, "timm's ViT")
+        return TimmModel(_architecture(width), renamed, settings, width, "head")
+
     def transformers(self, weights: Weights) -> TransformersModel:
         """Transformers' ViT, whose head reads the class token."""
         info, arrays = weights.info, weights.arrays
@@ -181,6 +201,12 @@ class ViTNaming(Naming):
 
 
 NAMING = ViTNaming()
+
+
+def _architecture(width: int) -> str:
+    """timm's ViT of this width, or any."""
+    sizes = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
+    return f"vit_{sizes.get(width, 'base')}_patch16_224"
 
 
 def _transformers(arrays: Arrays) -> Scheme:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from localmim_jax.convert import names, vit_names
-from localmim_jax.convert.naming import Arrays, Naming, Scheme, TransformersModel
+from localmim_jax.convert.naming import Arrays, Naming, Scheme, TimmModel, TransformersModel
 from localmim_jax.convert.weights import Weights
 
 REGISTERS = ("encoder/register_tokens", "reg_token", "positions")  # a table of tokens has a table's layout
@@ -29,6 +29,12 @@ class ViTRegNaming(vit_names.ViTNaming):
     def rules(self, weights: Weights) -> names.Rules:
         """A ViT's, and the registers'."""
         return (*super().rules(weights), REGISTERS)
+
+    def timm_model(self, weights: Weights) -> TimmModel:
+        """timm's VisionTransformer, whose prefix has no positions."""
+        model = super().timm_model(weights)
+        registers = len(weights.arrays["encoder/register_tokens"])
+        return dataclasses.replace(model, settings=model.settings | {"reg_tokens": registers, "no_embed_class": True})
 
     def release(self, weights: Weights) -> dict[str, np.ndarray]:
         """The release has no registers."""

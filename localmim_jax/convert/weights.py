@@ -27,6 +27,7 @@ class Weights:
         ignored: name -> why it is left out on purpose.
         unexpected: name -> why it cannot be used; loading fails while there is any.
         assumed: field of `info`, or "merging" -> what the source does not tell, what is assumed, and how to change it.
+        merging_flag: whether `standard_merging` can change how the source is read.
     """
 
     arrays: dict[str, np.ndarray]
@@ -35,6 +36,7 @@ class Weights:
     ignored: dict[str, str] = dataclasses.field(default_factory=dict)
     unexpected: dict[str, str] = dataclasses.field(default_factory=dict)
     assumed: dict[str, str] = dataclasses.field(default_factory=dict)
+    merging_flag: bool = False
 
 
 def info_to_json(info: ModelInfo) -> str:

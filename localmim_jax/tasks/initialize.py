@@ -7,7 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from localmim_jax.convert import files, folders
-from localmim_jax.convert.load import Report, check, transfer
+from localmim_jax.convert.load import HEAD, Report, check, transfer
 from localmim_jax.convert.recognize import recognize
 from localmim_jax.convert.weights import Weights, fold_batch_norm, info_from_json, looks_untrained
 from localmim_jax.engine.checkpoints.read import find_checkpoint, load_params
@@ -59,6 +59,8 @@ def load_into(
         model.position_interpolation,
         reset_positions,
     )
+    if "head_order" in weights.assumed and any((row.path, row.status) == (HEAD, "loaded") for row in report.rows):
+        logging.warning("%s: %s", weights.origin, weights.assumed["head_order"])
     flat = flatten(filled)
     if statistics:
         model_state = unflatten({path: flat.pop(path) for path in statistics})
@@ -76,8 +78,8 @@ def read(path: str, standard_merging: bool | None = None) -> Weights:
     weights = _read(files.local_path(path), standard_merging)
     if looks_untrained(weights):
         logging.warning("%s looks untrained: every norm of its encoder is exactly as it begins", path)
-    for text in weights.assumed.values():
-        logging.warning("%s: %s", path, text)
+    if "merging" in weights.assumed:
+        logging.warning("%s: %s", path, weights.assumed["merging"])
     return weights
 
 
