@@ -15,10 +15,10 @@ from localmim_jax.configs import quickstart
 
 
 def get_config():
-    config = pretrain(quickstart.encoder())
+    config = pretrain(quickstart.encoder(depth=4))
     config.image_size = (64, 64)
-    config.batch_size = 128
-    config.num_epochs = 20.0
+    config.batch_size = 64
+    config.num_epochs = 2.0
 
     config.data.name = "idx:/usr/share/datasets/fashion-mnist"
     config.data.channels = 1
@@ -26,13 +26,13 @@ def get_config():
     config.data.std = (0.353,)
     config.data.crop_scale = (0.5, 1.0)
 
-    config.model.taps = (1, 2, 5, 6)  # ViT-B's 2, 4, 10, 12 at half the depth
+    config.model.taps = (1, 2, 3, 4)
     config.model.target.bins = 9
-    config.model.decoder.update({"width": 64, "num_heads": 4})
+    config.model.decoder.update({"width": 32, "num_heads": 2})
 
-    config.schedule.base_lr = 2e-3
-    config.schedule.warmup_epochs = 1.0
-    config.checkpoint.every_epochs = 1.0
+    config.schedule.base_lr = 4e-3
+    config.schedule.warmup_epochs = 0.2
+    config.checkpoint.every_epochs = 0.25
     config.log.every_steps = 100
     knn = {"enabled": True, "raw_pixels": True, "name": config.data.name, "test_split": "test", "resize": 64}
     config.eval.knn.update({**knn, "max_train": 10000})

@@ -89,13 +89,13 @@ def test_gray_pixels_and_broken_ones():
     np.testing.assert_array_equal(picture[..., 0], [[128, 255], [0, 255], [128, 128], [128, 128]])
 
 
-def test_masked_and_dimmed_pictures():
-    picture = np.full((4, 6, 3), 200, np.uint8)
+def test_masked_patches_are_gray_and_visible_ones_show_the_image():
+    picture, image = np.full((4, 6, 3), 200, np.uint8), np.full((2, 3, 3), 70, np.uint8)
     mask = np.array([[1, 0, 0], [0, 0, 1]])
-    masked, dim = drawing.masked_picture(picture, mask), drawing.dim_visible(picture, mask)
+    masked, mixed = drawing.masked_picture(picture, mask), drawing.show_visible(picture, image, mask)
     np.testing.assert_array_equal(masked[..., 0], 200 - 72 * mask.repeat(2, 0).repeat(2, 1))
-    np.testing.assert_array_equal(dim[..., 0], 70 + 130 * mask.repeat(2, 0).repeat(2, 1))
-    assert masked.dtype == dim.dtype == np.uint8
+    np.testing.assert_array_equal(mixed[..., 0], 70 + 130 * mask.repeat(2, 0).repeat(2, 1))
+    assert masked.dtype == mixed.dtype == np.uint8
 
 
 def test_resize_keeps_squares_and_averages():

@@ -71,7 +71,7 @@ def test_grid_of_photographs(kind, size, channels):
         target, prediction = (panel(grid[0], 2 + 2 * scale + i, (h, w), rows=2) for i in range(2))
         assert target[: h // 2].std() > 20
         assert prediction[: h // 2].std() == 0
-        np.testing.assert_array_equal(prediction[-h // 4 :], (target[-h // 4 :] * 0.35).astype(np.uint8))
+        np.testing.assert_array_equal(prediction[-h // 4 :], top[-h // 4 :])
 
 
 def test_only_masked_cells_show_the_prediction():
@@ -143,6 +143,6 @@ def test_one_example_large(kind):
     for column in range(1, 5):
         target, prediction = panel_at(0, column), panel_at(1, column)
         np.testing.assert_array_equal(prediction[:, : side // 2], target[:, : side // 2])
-        np.testing.assert_array_equal(prediction[:, side // 2 :], (target[:, side // 2 :] * 0.35).astype(np.uint8))
+        np.testing.assert_array_equal(prediction[:, side // 2 :], picture[:, side // 2 :])
         if kind == "pixels":
             assert np.abs(panel_at(2, column).astype(int) - picture).max() <= 1

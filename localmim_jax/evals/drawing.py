@@ -86,9 +86,13 @@ def masked_picture(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(enlarge(mask, picture.shape[:2])[..., None] > 0, np.uint8(_MASKED), picture)
 
 
-def dim_visible(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with everything but the masked patches darkened, so that the eye goes to what was predicted."""
-    return np.where(enlarge(mask, picture.shape[:2])[..., None] > 0, picture, (picture * 0.35).astype(np.uint8))
+def show_visible(picture: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture where it is masked, and the image, resized to the picture, elsewhere.
+
+    The reader sees what the encoder saw, and the prediction continue it.
+    """
+    masked = enlarge(mask, picture.shape[:2])[..., None] > 0
+    return np.where(masked, picture, resize(image, picture.shape[:2]))
 
 
 def enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -60,7 +60,7 @@ class Reconstruction:
 def draw_examples(examples: list[dict[str, np.ndarray]], description: TargetDescription) -> np.ndarray:
     """The labeled grid [h, w, 3] of single examples: the arrays of `Reconstruction.update` without their first axis.
 
-    In a prediction, cells without anything masked show the target, darkened: nothing is predicted there.
+    In a prediction, cells without anything masked show the image: nothing is predicted there.
     """
     panel = panel_size(examples[0]["image"].shape[:2], description)
     headings = ["input\n", "masked\ninput"]
@@ -94,7 +94,7 @@ def draw_one(
     panels = _row(example, description, panel)
     rows, sides = [panels[0::2], panels[1::2]], ["input, targets", "masked, predictions"]
     headings = ["image"] + [f"layer {layer}\n{description.heading(scale)}" for scale, layer in enumerate(layers)]
-    caption = "Darkened: visible to the encoder, so not predicted."
+    caption = "In the predictions, the patches that the encoder sees show the image."
     if description.kind == "pixels":
         scales = range(len(description.cells))
         rows.append([panels[0], *(_in_color(example, scale, description, mean, std) for scale in scales)])
@@ -140,9 +140,8 @@ def _row(example: dict[str, np.ndarray], description: TargetDescription, panel: 
         predicted = _coarsen_or_repeat(example["mask"], grid) > 0
         target = example[f"target/{scale}"].astype(np.float32).reshape(*grid, -1)
         prediction = example[f"prediction/{scale}"].astype(np.float32).reshape(*grid, -1)
-        shown = np.where(predicted[..., None], prediction, target)
-        drawn = [_picture(values, description, panel) for values in (target, shown)]
-        row += [drawn[0], drawing.dim_visible(drawn[1], predicted)]
+        drawn = [_picture(values, description, panel) for values in (target, prediction)]
+        row += [drawn[0], drawing.show_visible(drawn[1], image, predicted)]
     return row
 
 
