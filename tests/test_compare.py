@@ -36,5 +36,5 @@ def test_a_directory_without_evaluations_is_refused(tmp_path):
         DataError, match=r"metrics\.jsonl cannot be read \(No such file or directory\): give directories of runs"
     ):
         newest(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="evaluated nothing yet"):
+    with pytest.raises(DataError, match="has no evaluation yet"):
         newest(write(tmp_path / "run", {"step": 1, "learning_rate": 0.1, "loss": 1.0}))

@@ -215,7 +215,7 @@ def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):
         ([checkpoint, str(tmp_path)], DataError, "is a folder: name the images"),
         ([checkpoint, str(tmp_path / "6.png")], DataError, "6.png cannot be read"),
         ([checkpoint, str(other)], DataError, "other.json: "),
-        ([checkpoint, "--config=configs/quickstart.py", image], ConfigError, "pretrain model, which finds no objects"),
+        ([checkpoint, "--config=configs/quickstart.py", image], ConfigError, "pretrain model, not a detector"),
     ):
         with pytest.raises(error, match=message) as found:
             command.main(parsed(f"--output={tmp_path}/none", *arguments))

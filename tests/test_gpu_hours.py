@@ -25,7 +25,7 @@ def test_hours():
     [
         (parts.detect(parts.swin("swin_t")), (), "this recipe's task is detect"),
         (parts.pretrain(parts.vit("vit_b")), ("--batch_sizes=32,many",), "--batch_sizes=32,many: whole numbers"),
-        (parts.pretrain(parts.vit("vit_b")), (), "8 devices: hours are of one"),
+        (parts.pretrain(parts.vit("vit_b")), (), "8 devices: this benchmark needs exactly one"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(config, arguments, message):

@@ -67,7 +67,7 @@ def test_devices_and_remat_do_not_matter(whole_run, tmp_path, devices, changes):
         ({"model.num_masks": 16}, "can share 1, 2, 4, 8 masks"),  # 16 images a batch, but 8 a micro-batch
         ({"model.variant": "vit_b"}, "is a ViT in a recipe for a Swin"),
         ({"model.variant": "swin_xxl"}, "swin_t, swin_s, swin_b, swin_l"),
-        ({"model.decoder.width": (8,)}, "one a tap"),
+        ({"model.decoder.width": (8,)}, "one for each tap"),
         ({"image_size": (36, 32)}, "the 8 px mask units"),
     ],
 )

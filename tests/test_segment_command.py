@@ -76,7 +76,7 @@ def test_what_cannot_be_done(run, photos, tmp_path):  # noqa: F811
         ),
         (
             ConfigError,
-            "is a pretrain model, which segments nothing",
+            "is a pretrain model, not a segmentation model",
             [f"--checkpoint={run}", "--config=tests/tiny_config.py", *photos],
         ),
     ):

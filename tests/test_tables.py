@@ -66,7 +66,7 @@ def test_every_run_of_every_table_has_a_config(scale):
 
 
 def test_wrong_names_and_places_are_told(tmp_path):
-    with pytest.raises(ConfigError, match=r"'table9' is no table or figure here: choose from table1, .*, ablations"):
+    with pytest.raises(ConfigError, match=r"unknown table or figure 'table9': choose from table1, .*, ablations"):
         tables.find("table9", "full")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"table.md cannot be written: ."):

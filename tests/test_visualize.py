@@ -89,7 +89,7 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
             next(visualize.visualize(vit, photos, **arguments))
     flattened = tiny(False, "hog")
     flattened.image_size = (32,)
-    with pytest.raises(ConfigError, match="height and width are needed"):
+    with pytest.raises(ConfigError, match="give height and width"):
         next(visualize.visualize(vit, photos, flattened))
     with pytest.raises(DataError, match="is a folder: name the images in it"):
         next(visualize.visualize(vit, [str(tmp_path)]))
@@ -104,7 +104,7 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
     with pytest.raises(ConfigError, match=r"holds no decoders \(encoder\)"):
         next(visualize.visualize(str(tmp_path / "encoder.npz"), photos, tiny(False, "hog")))
     finetune = parts.finetune(parts.vit("vit_b"))
-    with pytest.raises(ConfigError, match="is a finetune model, which reconstructs nothing"):
+    with pytest.raises(ConfigError, match="is a finetune model, without decoders"):
         next(visualize.visualize(vit, photos, finetune))
 
 

@@ -118,8 +118,8 @@ def model_of(config: ConfigDict, checkpoint: Path) -> tuple[Any, Any, Any]:
     """(graph definition, parameters, model state) of a run's model at a checkpoint, see `api.load`."""
     if not lookup.model_config(config).has_features:
         raise ConfigError(
-            f"{checkpoint} is a run of the task {config.task}, whose model has no such features: give what it was "
-            "initialized from"
+            f"{checkpoint} is a run of the task {config.task}, whose model has no pooled feature: give the "
+            "checkpoint that it was initialized from"
         )
     bound = load(checkpoint, config).bound
     return bound.graphdef, bound.params, bound.model_state

@@ -65,9 +65,14 @@ def main(options: flags.FlagValues) -> None:
             f"--batch_sizes={','.join(options.batch_sizes)}: whole numbers separated by commas are needed"
         ) from error
     if config.task != "pretrain":
-        raise ConfigError(f"--config: device hours are of pre-training, and this recipe's task is {config.task}")
+        raise ConfigError(
+            f"--config: device hours are measured for pre-training, and this recipe's task is {config.task}"
+        )
     if jax.device_count() > 1:
-        raise ConfigError(f"{jax.device_count()} devices: hours are of one; for example CUDA_VISIBLE_DEVICES=0")
+        raise ConfigError(
+            f"{jax.device_count()} devices: this benchmark needs exactly one; select it, for example "
+            "with CUDA_VISIBLE_DEVICES=0"
+        )
     epochs = config.num_epochs or config.num_steps * config.batch_size / options.examples
     print(f"{jax.devices()[0].device_kind}, {config.model.variant}, {config.model.dtype}, {options.examples} images")
     print(f"{'batch':>6} {'images/s':>9} {'GiB':>6} {'hours/epoch':>12} {f'hours/{epochs:g} epochs':>20}")

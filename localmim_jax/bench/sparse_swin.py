@@ -214,7 +214,7 @@ def main(options: flags.FlagValues) -> None:
     config.schedule.warmup_steps = 0
     model = localmim_config(config)
     if model.encoder.family != SwinConfig.family:
-        raise ConfigError("this benchmark is for Swin: take a recipe such as configs/swin_b_hog_100ep.py")
+        raise ConfigError("this benchmark needs a Swin recipe, such as configs/swin_b_hog_100ep.py")
     if unknown := sorted(set(options.only) - set(PARTS)):
         raise ConfigError(f"--only={unknown[0]}: choose from {', '.join(PARTS)}")
     device = jax.devices()[0].device_kind

@@ -29,7 +29,7 @@ def newest(run: Path) -> dict[str, float]:
     """The last value of everything a run has evaluated, and the "step" of the last evaluation.
 
     Raises:
-        DataError: it is no run directory, or it has evaluated nothing yet.
+        DataError: it is no run directory, or it has no evaluation yet.
     """
     file = run / "metrics.jsonl"
     try:
@@ -43,7 +43,7 @@ def newest(run: Path) -> dict[str, float]:
         if "learning_rate" not in line:  # only a report of training has that
             found |= {name: math.nan if value is None else value for name, value in line.items() if name != "time"}
     if not found:
-        raise DataError(f"{run} has evaluated nothing yet")
+        raise DataError(f"{run} has no evaluation yet")
     return found
 
 

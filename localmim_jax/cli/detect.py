@@ -51,7 +51,7 @@ def main(options: flags.FlagValues) -> None:
     paths = free_names(options.images, directory)
     config = config_of(options.checkpoint, options.config)
     if config.task != "detect":
-        raise ConfigError(f"{options.checkpoint} is a {config.task} model, which finds no objects: give a detector")
+        raise ConfigError(f"{options.checkpoint} is a {config.task} model, not a detector: give a detection run")
     predictor = load(options.checkpoint, config, categories=options.categories).predictor
     results = Results(predictor.categories)
     predictions = predictor(to_array(read(image, inputs.levels(config))) for image in options.images)

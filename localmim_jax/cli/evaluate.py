@@ -57,7 +57,7 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
     config.checkpoint.init_from = checkpoint
     task, settings = build_task(config, "")
     if not task.evaluations:
-        raise ConfigError("this config evaluates nothing: turn eval.knn on, or give a fine-tuning config")
+        raise ConfigError("this config has no evaluation: set eval.knn.enabled=true, or give a fine-tuning config")
     drawn = jax.jit(lambda key: trees.initialize(task.make_model, key))(jax.random.key(0))
     params, model_state = jax.device_get(drawn)
     source = initialize.read(checkpoint, config.checkpoint.standard_merging)

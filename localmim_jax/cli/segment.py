@@ -63,7 +63,7 @@ def run_config(options: flags.FlagValues) -> ConfigDict:
     config = config_of(options.checkpoint, options.config)
     if config.task != "segment":
         raise ConfigError(
-            f"{options.checkpoint} is a {config.task} model, which segments nothing: give a segmentation run"
+            f"{options.checkpoint} is a {config.task} model, not a segmentation model: give a segmentation run"
         )
     if options.ratios:
         try:

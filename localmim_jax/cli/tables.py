@@ -71,7 +71,7 @@ def find(name: str, scale: str) -> Table:
         return published.ablations(runpy.run_path(file)["ablations"]())
     if name not in published.TABLES:
         known = ", ".join([*published.TABLES, "ablations"])
-        raise ConfigError(f"{name!r} is no table or figure here: choose from {known}")
+        raise ConfigError(f"unknown table or figure {name!r}: choose from {known}")
     return published.TABLES[name]
 
 

@@ -73,7 +73,9 @@ def visualize(
 
     config = config_of(checkpoint, config)
     if config.task != "pretrain":
-        raise ConfigError(f"{checkpoint} is a {config.task} model, which reconstructs nothing: give a pre-trained one")
+        raise ConfigError(
+            f"{checkpoint} is a {config.task} model, without decoders to reconstruct images: give a pre-training run"
+        )
     model = load(checkpoint, config, standard_merging=standard_merging)
     for reconstruction in model.reconstruct(images, mask_seed, mask_ratio=mask_ratio, resize=resize):
         yield reconstruction.draw()

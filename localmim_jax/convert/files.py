@@ -169,7 +169,7 @@ def _read_npz(path: Path, max_bytes: int) -> tuple[dict[str, np.ndarray], dict[s
             arrays = {name.removeprefix(_GOLDEN_PREFIX): file[name] for name in names}
             extra = {"info": str(file[NOTE])} if NOTE in file.files else {}
             if objects := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{objects[0][:80]} is no array")
+                raise ValueError(f"{objects[0][:80]} is not an array")
     except DataError:
         raise
     except Exception as error:  # damaged bytes can raise anything

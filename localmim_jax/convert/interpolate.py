@@ -94,7 +94,7 @@ def _kernel(distance: np.ndarray, method: str) -> np.ndarray:
     if method == "bilinear":
         return np.clip(1 - distance, 0, None)
     if method != "bicubic":
-        raise ValueError(f"no interpolation is called {method!r}")
+        raise ValueError(f"unknown interpolation {method!r}")
     x, a = distance, _CUBIC
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * a - 4 * a

@@ -105,7 +105,7 @@ def from_release(array: np.ndarray, layout: str) -> np.ndarray:
             return array.reshape(-1)
         case "positions":
             return array[0]
-    raise ValueError(f"no layout is called {layout!r}")
+    raise ValueError(f"unknown layout {layout!r}")
 
 
 def to_release(array: np.ndarray, layout: str) -> np.ndarray:
@@ -125,7 +125,7 @@ def to_release(array: np.ndarray, layout: str) -> np.ndarray:
             return array.reshape(1, 1, -1)
         case "positions":
             return array[None]
-    raise ValueError(f"no layout is called {layout!r}")
+    raise ValueError(f"unknown layout {layout!r}")
 
 
 def count(arrays: Mapping[str, np.ndarray], pattern: str) -> int:

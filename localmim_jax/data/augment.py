@@ -104,7 +104,9 @@ class EvalTransform:
 
     def __post_init__(self) -> None:
         if self.resize < 0:
-            raise ConfigError(f"resize is {self.resize}: pixels of the short side are needed, or 0 for 256 for 224")
+            raise ConfigError(
+                f"resize is {self.resize}: give the short side in pixels, or 0 for the default (256 for images of 224)"
+            )
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = decode(example["image"], self.channels, example.get("levels"))

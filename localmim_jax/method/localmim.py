@@ -117,7 +117,7 @@ class LocalMIMConfig(ModelConfig):
     def __post_init__(self) -> None:
         encoder, cells = self.encoder, self.target.cells
         if not self.taps or any(not 1 <= tap <= encoder.num_layers for tap in self.taps):
-            raise ConfigError(f"model.taps {self.taps}: at least one is needed, all from 1 to {encoder.num_layers}")
+            raise ConfigError(f"model.taps {self.taps}: give at least one layer, each from 1 to {encoder.num_layers}")
         if self.fusion and (len(self.taps) != 1 or not all(1 <= layer <= self.taps[0] for layer in self.fusion)):
             raise ConfigError(
                 f"model.fusion {self.fusion} with model.taps {self.taps}: fusing feeds one decoder, so name one tap, "
@@ -145,7 +145,7 @@ class LocalMIMConfig(ModelConfig):
         if isinstance(self.decoder_width, tuple) and len(self.decoder_width) != len(self.taps):
             raise ConfigError(
                 f"model.decoder.width {self.decoder_width} has {len(self.decoder_width)} values for the "
-                f"{len(self.taps)} taps {self.taps}: one number, or one a tap"
+                f"{len(self.taps)} taps {self.taps}: give one number, or one for each tap"
             )
         self.decoders()
 

@@ -49,7 +49,7 @@ class ClassifierConfig(ModelConfig):
         if self.pool not in ("mean", "class"):
             raise ConfigError(f"model.pool is {self.pool!r}: choose 'mean' or 'class'")
         if self.pool == "class" and not self.encoder.has_class_token:
-            raise ConfigError("model.pool='class' needs a class token, which only ViT has: choose 'mean'")
+            raise ConfigError("model.pool='class' needs a class token, which Swin lacks: choose 'mean'")
         if self.head_order not in ("pool_norm", "norm_pool"):
             raise ConfigError(f"model.head_order is {self.head_order!r}: choose 'pool_norm' or 'norm_pool'")
         if self.head_std <= 0:

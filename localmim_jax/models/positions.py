@@ -21,7 +21,7 @@ def sincos_2d(grid: tuple[int, int], width: int) -> Float32[np.ndarray, "{grid[0
         ConfigError: width is not a multiple of 4.
     """
     if width % 4:
-        raise ConfigError(f"width {width} cannot carry 2-D sine-cosine positions: choose a multiple of 4")
+        raise ConfigError(f"width {width} is not a multiple of 4, which 2-D sine-cosine positions need")
     rows, columns = grid
     frequency = 1.0 / 10000 ** (np.arange(width // 4, dtype=np.float64) / (width // 4))
     y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")

@@ -111,7 +111,7 @@ class SwinConfig(EncoderConfig):
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError(f"model.drop_path {self.drop_path} is not in [0, 1)")
         if self.width * self.mlp_ratio < 1:
-            raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} leaves the MLPs no hidden unit: 4 is usual")
+            raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} gives the MLPs a width of 0: the usual ratio is 4")
 
     @property
     def mask_unit(self) -> int:

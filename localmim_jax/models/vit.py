@@ -98,7 +98,7 @@ class ViTConfig(EncoderConfig):
         if not 0.0 <= self.drop_path < 1.0:
             raise ConfigError(f"model.drop_path {self.drop_path} is not in [0, 1)")
         if self.width * self.mlp_ratio < 1:
-            raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} leaves the MLPs no hidden unit: 4 is usual")
+            raise ConfigError(f"model.mlp_ratio {self.mlp_ratio} gives the MLPs a width of 0: the usual ratio is 4")
         if self.position not in ("fixed", "learned"):
             raise ConfigError(f"model.position is {self.position!r}: choose 'fixed' or 'learned'")
 

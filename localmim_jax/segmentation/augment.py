@@ -115,7 +115,7 @@ class SegmentationTransform:
         _require_scale("data.scale", self.scale)
         ratios = self.ratio_range
         if len(ratios) != 2 or not 0 < ratios[0] <= ratios[1]:
-            raise ConfigError(f"data.ratio_range is {ratios}; (min, max) factor above 0 is needed, as (0.5, 2.0)")
+            raise ConfigError(f"data.ratio_range is {ratios}; give (min, max), both above 0, as in (0.5, 2.0)")
         if not 0 < self.max_class_fraction <= 1:
             raise ConfigError(f"data.max_class_fraction is {self.max_class_fraction}; it must be above 0 and at most 1")
 
@@ -173,7 +173,7 @@ class SegmentationEvalTransform:
     def __post_init__(self) -> None:
         _require_scale("eval.scale", self.scale)
         if not self.ratios or min(self.ratios) <= 0:
-            raise ConfigError(f"eval.ratios is {self.ratios}; factors above 0 are needed, at least one, as (1.0,)")
+            raise ConfigError(f"eval.ratios is {self.ratios}; give at least one factor above 0, as in (1.0,)")
         if self.multiple < 1:
             raise ConfigError(f"eval.multiple is {self.multiple}; it must be at least 1")
 
@@ -231,7 +231,7 @@ def pad(array: np.ndarray, size: Size, value: Any) -> np.ndarray:
 
 def _require_scale(key: str, scale: Size) -> None:
     if len(scale) != 2 or min(scale) < 1:
-        raise ConfigError(f"{key} is {scale}; (long, short) side in pixels is needed, as (2048, 512)")
+        raise ConfigError(f"{key} is {scale}; give (long, short) side in pixels, as in (2048, 512)")
 
 
 def _rounded(side: int, multiple: int) -> int:

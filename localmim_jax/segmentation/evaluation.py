@@ -37,7 +37,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         h, w = self.window
         if h != w:
-            raise ConfigError(f"image_size {h}x{w}: crops and windows are squares")
+            raise ConfigError(f"image_size {h}x{w}: crops and windows must be square")
         if self.mode not in MODES:
             raise ConfigError(f"eval.mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
         if self.fixed_size and self.mode == "whole":

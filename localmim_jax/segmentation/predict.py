@@ -54,7 +54,9 @@ class Predictor:
 def require_segmenter(checkpoint: str, weights: Weights) -> None:
     """Raises ConfigError unless the weights are those of a segmentation model."""
     if weights.info.kind != "segmenter":
-        raise ConfigError(f"{checkpoint} segments nothing ({weights.info.kind}): train it with a segmentation recipe")
+        raise ConfigError(
+            f"{checkpoint} is not a segmentation model ({weights.info.kind}): train one with a segmentation recipe"
+        )
 
 
 def class_names(config: ConfigDict, checkpoint: str) -> tuple[str, ...]:

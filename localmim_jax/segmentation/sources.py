@@ -176,7 +176,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
         if lines:
             return tuple(line.strip() for line in lines)
     if not root.is_dir():
-        raise DataError(f"masks:{root} is no folder: give that which holds images/ and annotations/")
+        raise DataError(f"masks:{root} is not a folder: give the one that holds images/ and annotations/")
     raise DataError(
         f"{root} has no list of classes: write classes.txt, one name a line, in the order of the masks' values"
     )

@@ -79,7 +79,7 @@ def encoder_config(config: ConfigDict) -> EncoderConfig:
     """
     model = config.model
     if len(config.image_size) != 2 or min(config.image_size) < 1:
-        raise ConfigError(f"image_size is {tuple(config.image_size)}: height and width are needed, as in 224,224")
+        raise ConfigError(f"image_size is {tuple(config.image_size)}: give height and width, as in 224,224")
     if model.variant not in VARIANTS:
         raise ConfigError(f"model.variant is {model.variant!r}; it must be one of {', '.join(VARIANTS)}")
     if model.dtype not in DTYPES:

@@ -109,7 +109,7 @@ def evaluations(
         )
     if pictures.num_images < 0:
         raise ConfigError(
-            f"eval.reconstruction.num_images is {pictures.num_images}: pictures are needed, or 0 for none"
+            f"eval.reconstruction.num_images is {pictures.num_images}: give the number of pictures, or 0 for none"
         )
     if pictures.num_images:
         yield Evaluation(
