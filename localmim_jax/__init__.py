@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from localmim_jax.api import Detections, Features, Model, Reconstruction, Segmentation, create_model, load
+    from localmim_jax.api import (
+        Detections,
+        Features,
+        Model,
+        Reconstruction,
+        Segmentation,
+        create_model,
+        draw_sheet,
+        load,
+    )
     from localmim_jax.recipes.load import load_config
 
 _HOMES = {
     "load_config": "localmim_jax.recipes.load",
     **dict.fromkeys(("Detections", "Features", "Model", "Reconstruction", "Segmentation"), "localmim_jax.api"),
-    **dict.fromkeys(("create_model", "load"), "localmim_jax.api"),
+    **dict.fromkeys(("create_model", "draw_sheet", "load"), "localmim_jax.api"),
 }
 __all__ = [  # noqa: RUF022
     "load",
@@ -26,6 +35,7 @@ __all__ = [  # noqa: RUF022
     "Model",
     "Features",
     "Reconstruction",
+    "draw_sheet",
     "Segmentation",
     "Detections",
 ]

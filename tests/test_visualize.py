@@ -5,10 +5,12 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from localmim_jax.api import draw_sheet
 from localmim_jax.cli import program, visualize
 from localmim_jax.cli.convert import convert
 from localmim_jax.configs import parts
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.evals import drawing
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.tasks import from_config
 from tests.shrink import shrink
@@ -57,10 +59,32 @@ def test_a_picture_an_image(runs, photos, tmp_path, capsys, name):
     written = capsys.readouterr().out.split()
     assert written == [f"{tmp_path}/new/x.png", f"{tmp_path}/new/x_2.png"]
     first, second = (np.asarray(Image.open(path)) for path in written)
-    (alone,) = visualize.visualize(str(runs[name]), photos[1:])
+    (alone,) = (found.draw() for found in visualize.visualize(str(runs[name]), photos[1:]))
     np.testing.assert_array_equal(second, alone)  # whatever was drawn before it
     assert first.shape == second.shape
     assert (first != second).any()
+
+
+def test_a_sheet_shows_all_images_at_one_scale(runs, photos, tmp_path, capsys):
+    file = tmp_path / "made" / "sheet.png"
+    visualize.main(parsed([f"--checkpoint={runs['vit']}", f"--sheet={file}", "--layer=1", *photos]))
+    assert capsys.readouterr().out.split() == [str(file)]
+    sheet = np.asarray(Image.open(file))
+    found = visualize.visualize(str(runs["vit"]), photos)
+    np.testing.assert_array_equal(sheet, draw_sheet(found, layer=1))
+    assert (sheet != draw_sheet(found, layer=2)).any()
+    side, gap = 160, drawing.GAP
+    panels = sheet[-4 * (side + gap) :].reshape(4, side + gap, -1, 3)[:, :side, -2 * (side + gap) : -gap]
+    for column, one in enumerate(found):
+        image, visible, prediction, _ = panels[:, :, column * (side + gap) :][:, :, :side]
+        np.testing.assert_array_equal(image, drawing.resize(one.image, (side, side)))
+        masked = drawing.enlarge(one.mask, (side, side)) > 0
+        np.testing.assert_array_equal(visible[masked], np.full_like(image[masked], 128))
+        np.testing.assert_array_equal(prediction[~masked], image[~masked])
+    with pytest.raises(ConfigError, match="the tapped layers are 1, 2"):
+        draw_sheet(found, layer=7)
+    with pytest.raises(ConfigError, match="add --sheet"):
+        visualize.main(parsed([f"--checkpoint={runs['vit']}", "--layer=1", *photos]))
 
 
 def masked_share(picture: np.ndarray) -> float:
@@ -71,7 +95,7 @@ def masked_share(picture: np.ndarray) -> float:
 
 def test_mask_seed_and_ratio(runs, photos):
     def draw(**changes):
-        return next(visualize.visualize(str(runs["vit"]), photos[:1], **changes))
+        return visualize.visualize(str(runs["vit"]), photos[:1], **changes)[0].draw()
 
     default = draw()
     assert (draw(mask_seed=3) != default).any()
@@ -86,26 +110,26 @@ def test_what_cannot_be_done(runs, photos, tmp_path):
         ({"mask_seed": -1}, "must be from 0"),
     ):
         with pytest.raises(ConfigError, match=message):
-            next(visualize.visualize(vit, photos, **arguments))
+            visualize.visualize(vit, photos, **arguments)
     flattened = tiny(False, "hog")
     flattened.image_size = (32,)
     with pytest.raises(ConfigError, match="give height and width"):
-        next(visualize.visualize(vit, photos, flattened))
+        visualize.visualize(vit, photos, flattened)
     with pytest.raises(DataError, match="is a folder: name the images in it"):
-        next(visualize.visualize(vit, [str(tmp_path)]))
+        visualize.visualize(vit, [str(tmp_path)])
     with pytest.raises(DataError, match=r"none\.png: the file cannot be read \(No such file"):
-        next(visualize.visualize(vit, [photos[0], "none.png"]))
+        visualize.visualize(vit, [photos[0], "none.png"])
     (tmp_path / "x.png").write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"x\.png: not an image"):
-        next(visualize.visualize(vit, [str(tmp_path / "x.png")]))
+        visualize.visualize(vit, [str(tmp_path / "x.png")])
     convert(vit, str(tmp_path / "encoder.npz"), part="encoder")
     with pytest.raises(DataError, match="give --config too"):
-        next(visualize.visualize(str(tmp_path / "encoder.npz"), photos))
+        visualize.visualize(str(tmp_path / "encoder.npz"), photos)
     with pytest.raises(ConfigError, match=r"holds no decoders \(encoder\)"):
-        next(visualize.visualize(str(tmp_path / "encoder.npz"), photos, tiny(False, "hog")))
+        visualize.visualize(str(tmp_path / "encoder.npz"), photos, tiny(False, "hog"))
     finetune = parts.finetune(parts.vit("vit_b"))
     with pytest.raises(ConfigError, match="is a finetune model, without decoders"):
-        next(visualize.visualize(vit, photos, finetune))
+        visualize.visualize(vit, photos, finetune)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from localmim_jax.api.binding import config_of, fill_model
 from localmim_jax.api.loading import bind, create_model, load
 from localmim_jax.api.model import Model
-from localmim_jax.api.results import Detections, Features, Reconstruction, Segmentation
+from localmim_jax.api.results import Detections, Features, Reconstruction, Segmentation, draw_sheet
 
 __all__ = [
     "Detections",
@@ -14,6 +14,7 @@ __all__ = [
     "bind",
     "config_of",
     "create_model",
+    "draw_sheet",
     "fill_model",
     "load",
 ]

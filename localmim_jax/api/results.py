@@ -53,7 +53,7 @@ class Reconstruction:
     targets: tuple[np.ndarray, ...]
     predictions: tuple[np.ndarray, ...]
     description: Any
-    layers: Sequence[int]
+    layers: tuple[int, ...]
     mean: Sequence[float]
     std: Sequence[float]
 
@@ -61,10 +61,36 @@ class Reconstruction:
         """uint8 [h', w', 3]: the image, and each layer's target above its prediction; see `localmim visualize`."""
         from localmim_jax.evals.reconstruction import draw_one
 
+        return draw_one(self.arrays(), self.description, self.layers, self.mean, self.std)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Image, mask, targets and predictions by the names of `evals.reconstruction`."""
         arrays = {"image": self.image, "mask": self.mask}
         for i, (target, prediction) in enumerate(zip(self.targets, self.predictions, strict=True)):
             arrays |= {f"target/{i}": target, f"prediction/{i}": prediction}
-        return draw_one(arrays, self.description, self.layers, self.mean, self.std)
+        return arrays
+
+
+def draw_sheet(reconstructions: Sequence[Reconstruction], layer: int = 0) -> np.ndarray:
+    """One picture of several images, a column each: image, visible patches, prediction, target.
+
+    Args:
+        reconstructions: of one model.
+        layer: the tapped layer whose scale is drawn, counted from 1; 0 for the second tap, or the only one.
+
+    Returns:
+        uint8 [h, w, 3].
+
+    Raises:
+        ConfigError: the layer is not tapped.
+    """
+    from localmim_jax.evals.reconstruction import draw_sheet
+
+    first = reconstructions[0]
+    if layer and layer not in first.layers:
+        raise ConfigError(f"layer={layer}: the tapped layers are {', '.join(map(str, first.layers))}")
+    scale = first.layers.index(layer) if layer else min(1, len(first.layers) - 1)
+    return draw_sheet([reconstruction.arrays() for reconstruction in reconstructions], first.description, scale)
 
 
 @dataclasses.dataclass(frozen=True)

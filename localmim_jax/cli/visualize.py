@@ -3,24 +3,28 @@
     localmim visualize --checkpoint=runs/vit_b photo.jpg holiday/*.jpg
     localmim visualize --checkpoint=released.pth --config=configs/vit_b_100ep.py photo.jpg
     localmim visualize --checkpoint=runs/vit_b --mask_seed=7 --mask_ratio=0.5 --output=drawn photo.jpg
+    localmim visualize --checkpoint=runs/vit_b --sheet=overview.png --layer=4 *.jpg
 
 One picture is drawn for each image. Its first column shows the image, whole and as the encoder sees it. Each tapped
 layer has one more column, its target above its prediction. HOG is drawn as strokes along the edges, bright where they
 are strong, an edge white where the colors agree on it. Normalized pixels are drawn as they are, and once more with each
 patch's mean and deviation put back, which come from the target. Images are resized and cropped at the center as for
-evaluation.
+evaluation. With --sheet, one picture shows all images at the scale of one layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.cli.images import free_names, save
 from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import common_flags
+
+if TYPE_CHECKING:
+    from localmim_jax.api import Reconstruction
 
 POSITIONAL = "images"
 
@@ -31,6 +35,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", "pictures", "directory to write to: NAME.png for NAME.jpg", flag_values=values)
     flags.DEFINE_integer("mask_seed", 0, "another number masks other patches", flag_values=values)
     flags.DEFINE_float("mask_ratio", None, "masked share of the image; default: the config's", flag_values=values)
+    flags.DEFINE_string("sheet", None, "PNG file for one picture of all images at one scale", flag_values=values)
+    flags.DEFINE_integer("layer", 0, "tapped layer of --sheet; 0: the second tap", flag_values=values)
     common_flags.define_resize(values)
     common_flags.define_standard_merging(values)
 
@@ -38,7 +44,9 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(options: flags.FlagValues) -> None:
     common_flags.require(options, checkpoint="runs/quickstart")
     common_flags.require_images(options)
-    pictures = visualize(
+    if options.layer and not options.sheet:
+        raise ConfigError(f"--layer={options.layer} chooses the scale of a sheet: add --sheet=FILE.png")
+    reconstructions = visualize(
         options.checkpoint,
         options.images,
         config=options.config,
@@ -47,8 +55,15 @@ def main(options: flags.FlagValues) -> None:
         resize=options.resize,
         standard_merging=options.standard_merging,
     )
-    for path, picture in zip(free_names(options.images, Path(options.output).expanduser()), pictures, strict=True):
-        save(picture, path)
+    if options.sheet:
+        from localmim_jax.api import draw_sheet
+
+        path = Path(options.sheet).expanduser()
+        save(draw_sheet(reconstructions, options.layer), path)
+        print(path)
+        return
+    for path, found in zip(free_names(options.images, Path(options.output).expanduser()), reconstructions, strict=True):
+        save(found.draw(), path)
         print(path)
 
 
@@ -60,10 +75,10 @@ def visualize(
     mask_ratio: float | None = None,
     resize: int = 0,
     standard_merging: bool | None = None,
-) -> Iterator[np.ndarray]:
-    """A picture of every image, uint8 [h, w, 3]; arguments as the flags. Every image is looked at before the first.
+) -> "list[Reconstruction]":
+    """The reconstruction of every image; arguments as the flags.
 
-    All are masked alike, so that a picture does not depend on the others.
+    All images have the same mask, so a picture does not depend on the others.
 
     Raises:
         ConfigError: no pre-trained decoders, no config, or an impossible ratio.
@@ -77,5 +92,4 @@ def visualize(
             f"{checkpoint} is a {config.task} model, without decoders to reconstruct images: give a pre-training run"
         )
     model = load(checkpoint, config, standard_merging=standard_merging)
-    for reconstruction in model.reconstruct(images, mask_seed, mask_ratio=mask_ratio, resize=resize):
-        yield reconstruction.draw()
+    return model.reconstruct(images, mask_seed, mask_ratio=mask_ratio, resize=resize)

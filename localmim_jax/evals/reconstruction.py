@@ -106,6 +106,24 @@ def draw_one(
     return drawing.labeled_grid(rows, headings, panel, sides, caption)
 
 
+def draw_sheet(examples: Sequence[dict[str, np.ndarray]], description: TargetDescription, scale: int) -> np.ndarray:
+    """Several examples at one scale, a column each: image, visible patches, prediction, target.
+
+    Args:
+        examples: as in `draw_examples`, all of one size.
+        description: of the targets.
+        scale: index of the scale.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    panel = panel_size(examples[0]["image"].shape[:2], description)
+    columns = [_row(example, description, panel) for example in examples]
+    rows = [[column[i] for column in columns] for i in (0, 1, 3 + 2 * scale, 2 + 2 * scale)]
+    sides = ["image", "visible", "prediction", "target"]
+    return drawing.labeled_grid(rows, ("",) * len(examples), panel, sides)
+
+
 def _in_color(
     example: dict[str, np.ndarray],
     scale: int,
