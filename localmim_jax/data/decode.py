@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from localmim_jax.data.levels import Levels, is_deep, is_single, misread, read_values, single_values
+from localmim_jax.data.slow_reads import watched
 from localmim_jax.errors import DataError
 
 ImageLike: TypeAlias = Image.Image | np.ndarray
@@ -151,14 +152,23 @@ def read_file(path: str | Path) -> bytes:
         DecodeError: the file cannot be read, or is a pipe or a device, from which reading may never end.
     """
     try:
-        # A pipe would else hold up the opening until somebody writes to it.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with watched(path), open(_descriptor(path), "rb") as file:
             kind = what_it_is(os.fstat(file.fileno()).st_mode)
             if kind:
                 raise DecodeError(f"it is {kind}, not a file")
             return file.read()
     except OSError as error:
         raise DecodeError(f"the file cannot be read ({error.strerror or type(error).__name__})") from error
+
+
+def _descriptor(path: str | Path) -> int:
+    """The file, opened for reading. A pipe would hold up a plain opening until somebody writes to it."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except BlockingIOError:  # another program has a lease on the file, as Samba has, and is asked to give it up
+        if what_it_is(os.stat(path).st_mode):
+            raise
+        return os.open(path, os.O_RDONLY)
 
 
 def what_it_is(mode: int) -> str:

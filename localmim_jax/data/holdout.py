@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from localmim_jax.data.walk import composed
+from localmim_jax.data.names import composed
 
 
 def held_out(names: Sequence[str], labels: np.ndarray, fraction: float) -> np.ndarray:

@@ -4,17 +4,16 @@ import collections
 import dataclasses
 import errno
 import os
-import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from localmim_jax.data.decode import SUFFIXES, what_it_is
+from localmim_jax.data.names import printable, some
 from localmim_jax.errors import DataError
 
 # Folders that systems and archives leave beside images. Those of "@eaDir" are full of thumbnails.
 _LEFT_OUT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 _DEAD_LINK = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
-_SHOWN = 3  # names in a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,26 +89,10 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC). Some file systems store "é" as one character, others as two."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
 def counts(skipped: dict[str, int]) -> str:
     """ "3 .txt, 1 .pdf, 1 without a suffix", the most frequent first."""
     ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     return some([f"{count:,} {printable(suffix) or 'without a suffix'}" for suffix, count in ordered], 8)
-
-
-def some(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """The first few names in one printable line, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(printable, names[:shown])) + more
-
-
-def printable(name: str) -> str:
-    """The name in one line: line breaks, control characters and bytes of no encoding are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _walk(

@@ -14,7 +14,8 @@ import numpy as np
 from absl import logging
 
 from localmim_jax.data.decode import read_file
-from localmim_jax.data.walk import composed, find_files, is_file, some
+from localmim_jax.data.names import composed, some
+from localmim_jax.data.walk import find_files, is_file
 from localmim_jax.detection.coco_json import Ordered, parse, put_in_order, read_bytes
 from localmim_jax.detection.source import DetectionSource, Objects
 from localmim_jax.errors import DataError

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from localmim_jax.data.decode import SUFFIXES, DecodeError, image_size, read_file
+from localmim_jax.data.names import composed, some
 from localmim_jax.data.source import announced
 from localmim_jax.data.splits import find_split
-from localmim_jax.data.walk import composed, find_files, folders_of, some
+from localmim_jax.data.walk import find_files, folders_of
 from localmim_jax.errors import DataError
 from localmim_jax.segmentation.numbering import Numbering
 from localmim_jax.segmentation.source import MaskSource
