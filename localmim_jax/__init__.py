@@ -14,24 +14,30 @@ if TYPE_CHECKING:
     from localmim_jax.api import (
         Detections,
         Features,
+        Logger,
         Model,
         Reconstruction,
         Segmentation,
+        augmentation,
         create_model,
         draw_sheet,
         load,
+        train,
     )
     from localmim_jax.recipes.load import load_config
 
 _HOMES = {
     "load_config": "localmim_jax.recipes.load",
-    **dict.fromkeys(("Detections", "Features", "Model", "Reconstruction", "Segmentation"), "localmim_jax.api"),
-    **dict.fromkeys(("create_model", "draw_sheet", "load"), "localmim_jax.api"),
+    **dict.fromkeys(("load", "create_model", "train", "augmentation", "draw_sheet", "Logger"), "localmim_jax.api"),
+    **dict.fromkeys(("Model", "Features", "Reconstruction", "Segmentation", "Detections"), "localmim_jax.api"),
 }
 __all__ = [  # noqa: RUF022
     "load",
     "create_model",
+    "train",
+    "augmentation",
     "load_config",
+    "Logger",
     "Model",
     "Features",
     "Reconstruction",

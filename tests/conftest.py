@@ -61,6 +61,19 @@ def two_steps(tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory) -> Path:
+    """A ViT of 32 x 32 px pre-trained for three steps on photographs in memory, not to be changed."""
+    import localmim_jax
+    from tests.own_data import photographs, small_config
+    from tests.training import first_devices
+
+    run = tmp_path_factory.mktemp("small") / "run"
+    with first_devices(1):
+        localmim_jax.train(small_config(), run, dataset=photographs(8))
+    return run
+
+
 @pytest.fixture
 def workdir(two_steps, tmp_path) -> Path:
     """A copy of it, to be damaged."""

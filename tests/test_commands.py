@@ -112,9 +112,9 @@ def test_tensorflow_sees_no_accelerator(first):
     code = f"""
 {first}
 import sys
-from localmim_jax.cli import program
-program.hide_accelerators_from_tensorflow(["CPU"])
-program.hide_accelerators_from_tensorflow(["CPU"])
+from localmim_jax import process
+process.hide_accelerators_from_tensorflow(["CPU"])
+process.hide_accelerators_from_tensorflow(["CPU"])
 assert {bool(first)} or "tensorflow" not in sys.modules
 import tensorflow
 print(tensorflow.config.get_visible_devices(), tensorflow.constant is not None)

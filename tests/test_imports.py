@@ -12,7 +12,7 @@ PACKAGE = "localmim_jax"
 
 # From the bottom to the top; packages in one line do not import each other.
 RANKS = (
-    ("errors", "faults", "text"),
+    ("errors", "faults", "process", "text"),
     ("files", "params", "ops", "configs"),
     ("recipes",),
     ("models",),

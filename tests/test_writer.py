@@ -5,6 +5,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from localmim_jax.engine.loggers.jsonl import JsonLines
 from localmim_jax.engine.writer import MetricsWriter
 
 
@@ -70,7 +71,7 @@ def test_a_log_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch):
 
         writer.write_run({"a": np.zeros(2)}, {}, "")
         assert writer.write(1, {"grid": np.zeros((1, 4, 4, 3), np.uint8)}) == []
-        monkeypatch.setattr(writer, "_append", full)
+        monkeypatch.setattr(JsonLines, "scalars", full)
         writer.write(1, {"loss": 1.0})
         monkeypatch.undo()
         writer.write(2, {"loss": 1.0})

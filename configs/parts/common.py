@@ -36,6 +36,7 @@ def run(task: str, image_size: tuple[int, int], batch_size: int, num_epochs: flo
     config.checkpoint.standard_merging = placeholder(bool)
     config.checkpoint.reset_positions = False  # True: a ViT's learned positions in init_from are dropped
     config.log = ConfigDict({"every_steps": 50, "profile_at": 0, "notes": ""})  # profile_at: step, 0 = never
+    config.log.wandb = ""  # project of Weights & Biases, or ENTITY/PROJECT; "": off
     return config
 
 
@@ -60,6 +61,7 @@ def images(name: str, split: str, num_examples: int) -> ConfigDict:
     data.num_workers = 0  # processes; 0 reads in threads
     data.prefetch_batches = 2
     data.max_bad_fraction = 0.01  # fraction of undecodable images above which the run stops
+    data.transform = placeholder(str)  # name of the function that localmim_jax.train was given; None: the recipe's own
     data.fake_examples = num_examples  # size of the "fake" source
     return data
 

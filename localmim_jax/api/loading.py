@@ -51,7 +51,9 @@ def load(
     name = os.fspath(checkpoint)
     own = own_copy(config) if config is not None else _run_config(name)
     weights = initialize.read(name, standard_merging)
+    kind = ""
     if own is None:
+        kind = weights.info.kind
         own, weights = config_for(weights)
         pixels = folders.pixels(place if place.is_dir() else place.parent)
         if pixels is not None and len(pixels.mean) == own.data.channels:
@@ -70,7 +72,10 @@ def load(
 
         segmentation.require_segmenter(name, weights)
         classes = segmentation.class_names(own, name)
-    return bind(own, weights, name, classes)
+    bound = bind(own, weights, name, classes)
+    if kind:  # an encoder alone has become a classifier without classes
+        bound.info = dataclasses.replace(bound.info, kind=kind)
+    return bound
 
 
 def bind(config: ConfigDict, weights: Weights, origin: str, classes: Any = ()) -> Model:

@@ -166,22 +166,23 @@ class Model:
         short_side = self.eval_resize() if resize is None else resize
         transform = EvalTransform(model.encoder.image_size, self.config.data.channels, short_side)
         pixels = [_cropped(source, index, transform, inputs.levels(self.config)) for index in range(len(source))]
-        key = ("reconstruct", mask_seed, mask_ratio)
+        key = ("reconstruct", mask_ratio)
         if key not in self._programs:
-            self._programs[key] = self._reconstruction_of(model, mask_seed)
-        return [self._programs[key](image) for image in pixels]
+            self._programs[key] = self._reconstruction_of(model)
+        return [self._programs[key](image, np.uint32(mask_seed)) for image in pixels]
 
-    def _reconstruction_of(self, model: Any, mask_seed: int) -> Callable[[np.ndarray], Reconstruction]:
+    def _reconstruction_of(self, model: Any) -> Callable[[np.ndarray, np.uint32], Reconstruction]:
         normalize, model_state, data = inputs.normalizer(self.config), self.bound.model_state, self.config.data
         graphdef, description = trees.split(model.make)[0], pretrain.describe_targets(model)
 
         @jax.jit
-        def compute(params: Tree, batch: jax.Array) -> dict[str, Any]:
+        def compute(params: Tree, batch: jax.Array, mask_seed: jax.Array) -> dict[str, Any]:
             return pretrain.reconstruct(trees.merge(graphdef, params, model_state), normalize(batch), mask_seed)
 
-        def reconstruct(image: np.ndarray) -> Reconstruction:
+        def reconstruct(image: np.ndarray, mask_seed: np.uint32) -> Reconstruction:
             outputs = {
-                name: array[0] for name, array in jax.device_get(compute(self.bound.params, image[None])).items()
+                name: array[0]
+                for name, array in jax.device_get(compute(self.bound.params, image[None], mask_seed)).items()
             }
             targets, predictions = (
                 tuple(outputs[f"{name}/{i}"] for i in range(len(model.taps))) for name in ("target", "prediction")

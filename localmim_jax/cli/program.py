@@ -4,21 +4,19 @@ An error that the user can fix is one line on stderr and the exit status of `loc
 its traceback and ends with 1. Nothing here imports jax, so a mistyped flag is reported at once.
 """
 
-import importlib.abc
-import importlib.util
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+from localmim_jax import process
 from localmim_jax.errors import ConfigError, DataError, Interrupted, UserError
 from localmim_jax.recipes import hints
 from localmim_jax.recipes.load import load_config, recipe_files
@@ -63,8 +61,7 @@ def fail(name: str, error: UserError) -> NoReturn:
 def set_up() -> None:
     """What a process needs once before it calls the library, a notebook too: quiet logs, a TensorFlow without GPUs."""
     _log_our_own_messages()
-    flags.FLAGS.mark_as_parsed()  # libraries below, grain's worker processes among them, read absl's own flags
-    hide_accelerators_from_tensorflow()
+    process.set_up()
 
 
 def parse(
@@ -122,44 +119,6 @@ def workdir(path: str | None) -> str:
     if path.startswith(("http://", "https://")):
         raise ConfigError(f"--workdir={path}: a run cannot write to a web address; give a directory")
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
-
-
-def hide_accelerators_from_tensorflow(kinds: Sequence[str] = ("GPU", "TPU")) -> None:
-    """TensorFlow, which reads datasets and writes logs, would otherwise take all the memory of a GPU.
-
-    It is not loaded for this, which takes seconds and few commands need: it is told when something imports it.
-    """
-    if "tensorflow" in sys.modules:
-        _hide(sys.modules["tensorflow"], kinds)
-    elif not any(isinstance(finder, _TensorFlowFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TensorFlowFinder(kinds))
-
-
-class _TensorFlowFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow as usual, and hides devices from it as soon as it is loaded."""
-
-    def __init__(self, kinds: Sequence[str]):
-        self._kinds = kinds
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname != "tensorflow":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_and_hide(module: Any) -> None:
-                load(module)
-                _hide(module, self._kinds)
-
-            spec.loader.exec_module = load_and_hide  # type: ignore[method-assign]
-        return spec
-
-
-def _hide(tensorflow: Any, kinds: Sequence[str]) -> None:
-    for kind in kinds:
-        tensorflow.config.set_visible_devices([], kind)
 
 
 def help_text(define: Callable[[flags.FlagValues], None], usage: str) -> str:

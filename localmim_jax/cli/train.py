@@ -15,7 +15,6 @@ from absl import flags
 
 from localmim_jax.cli import program
 from localmim_jax.recipes import common_flags
-from localmim_jax.recipes.override import record
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -35,9 +34,8 @@ def main(options: flags.FlagValues) -> None:
         return
     workdir = program.workdir(options.workdir)
     # Imported here so that a mistyped flag is answered before jax and its friends have loaded.
-    from localmim_jax.build import build_task
-    from localmim_jax.engine import distributed, loop
+    from localmim_jax.api import train
+    from localmim_jax.engine import distributed
 
     distributed.initialize(options.coordinator_address, options.num_processes, options.process_id)
-    task, settings = build_task(options.config, workdir)
-    loop.run(task, settings, workdir, record(options.config))
+    train(options.config, workdir)

@@ -79,7 +79,7 @@ class DataConfig:
                 number = {2: "two", 4: "four"}[count]
                 raise ConfigError(f"{_full(key)} is {getattr(self, key)}: {number} values are needed")
         kind, _, rest = self.name.partition(":")
-        known = (kind in ("tfds", "folder", "idx", "coco", "masks") and rest) or self.name in _OWN
+        known = (kind in ("tfds", "folder", "idx", "coco", "masks", "python") and rest) or self.name in _OWN
         if not known:
             hint = f"write folder:{self.name} for a folder of images; " if os.path.isdir(self.name) else ""
             raise ConfigError(f"data.name is {self.name!r}; {hint}it must be {NAMES}")

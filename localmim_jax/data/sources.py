@@ -71,6 +71,11 @@ def open_source(
         from localmim_jax.data import tfds_source  # imports TFDS, which takes seconds
 
         source = tfds_source.open_tfds(name, split, data_dir)
+    elif kind == "python":
+        raise DataError(
+            f"{name} is an object of a Python program: train and resume with localmim_jax.train(..., dataset=...), or "
+            "set data.name to a dataset"
+        )
     else:
         raise DataError(f"no dataset {name!r}; it must be {NAMES}")
     if not len(source):

@@ -15,7 +15,8 @@ def initialize(
     """Joins the other processes of the run, if the arguments or the environment name any.
 
     Without arguments: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID; SLURM or Open MPI with more
-    than one task; a TPU machine. jax detects the rest. Must run before any other use of jax.
+    than one task; a TPU machine. jax detects the rest. Must run before any other use of jax; a second
+    call does nothing.
 
     Args:
         coordinator_address: host:port of process 0.
@@ -28,6 +29,8 @@ def initialize(
     address = coordinator_address or os.environ.get("JAX_COORDINATOR_ADDRESS")
     count = _number(num_processes, "JAX_NUM_PROCESSES")
     index = _number(process_id, "JAX_PROCESS_ID")
+    if jax.distributed.is_initialized():
+        return
     given = [value is not None for value in (address, count, index)]
     if not any(given) and not _launched_as_several():
         return

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.divergence import DivergenceWatch
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.in_flight import StepsInFlight, run_ahead_on
+from localmim_jax.engine.loggers.base import Logger
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.engine.metrics import Meter, RunSize, duration, size
 from localmim_jax.engine.prefetch import DevicePrefetch, PlacedBatch
@@ -50,7 +51,13 @@ class Summary:
     evaluations: dict[str, Any]
 
 
-def run(task: Task, settings: RunSettings, workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> Summary:
+def run(
+    task: Task,
+    settings: RunSettings,
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    loggers: Sequence[Logger] = (),
+) -> Summary:
     """Trains to the task's last step, resuming from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -58,6 +65,7 @@ def run(task: Task, settings: RunSettings, workdir: str | os.PathLike[str], conf
         settings: everything else.
         workdir: the run directory; made if missing. One run at a time may use it.
         config: the resolved config, recorded there; a resumed run must have the one it was started with.
+        loggers: more loggers, beside TensorBoard and `metrics.jsonl`; the first process uses them.
 
     Raises:
         ConfigError, DataError: before the first step, or where the data runs out; the state is saved.
@@ -74,7 +82,7 @@ def run(task: Task, settings: RunSettings, workdir: str | os.PathLike[str], conf
         try:
             record_run(workdir, config, resuming=bool(checkpointer.steps()))
             first_step, state = checkpointer.restore_latest(spec.abstract) or (0, spec.create())
-            with MetricsWriter(workdir, first_step) as writer:
+            with MetricsWriter(workdir, first_step, loggers) as writer:
                 announce(spec, first_step)
                 writer.write_run(spec.abstract_params, config, settings.log.notes)
                 summary = _Run(spec, workdir, checkpointer, writer, stop).train(first_step, state)

@@ -1,13 +1,10 @@
-"""The logs of a run: TensorBoard events (through clu), `metrics.jsonl`, images and texts.
+"""The logs of a run: its loggers (TensorBoard, `metrics.jsonl` and others), and its pictures as files.
 
 If a log cannot be written, one warning is given, that log ends, and training continues.
 """
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +13,49 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from localmim_jax.files import read_reports, replacing
+from localmim_jax.engine.loggers import jsonl
+from localmim_jax.engine.loggers.base import Logger
+from localmim_jax.engine.loggers.jsonl import JsonLines
+from localmim_jax.engine.loggers.tensorboard import TensorBoard
 from localmim_jax.params import Tree, flatten
 
 
 class MetricsWriter:
     """Writes into a run directory from the first process; does nothing on the others. A context manager.
 
-    `metrics.jsonl` has one JSON object per report: "step", "time" (seconds since 1970) and scalars by name. Lines that
-    a resumed run will write again are removed first, so that each training step is in the file once.
+    Lines of `metrics.jsonl` that a resumed run will write again are removed first, so that each training step is in the
+    file once.
 
     Args:
         workdir: the run directory, which exists.
         first_step: the step from which the run starts or resumes.
+        loggers: more loggers, beside TensorBoard and `metrics.jsonl`. An error in their `start` is raised.
     """
 
-    def __init__(self, workdir: Path, first_step: int):
+    def __init__(self, workdir: Path, first_step: int, loggers: Sequence[Logger] = ()):
         self._enabled = jax.process_index() == 0
         self._workdir = workdir
-        self._events: Any = None
         self._given_up: set[str] = set()
-        if self._enabled:
-            self._attempt("metrics.jsonl", _drop_after, workdir / "metrics.jsonl", first_step)
-            self._attempt("TensorBoard events", self._open_events)
+        self._loggers: dict[str, Logger] = {}
+        if not self._enabled:
+            return
+        for name, logger in (("metrics.jsonl", JsonLines()), ("TensorBoard events", TensorBoard())):
+            self._loggers[name] = logger
+            self._attempt(name, logger.start, workdir, first_step)
+        for logger in loggers:
+            try:
+                logger.start(workdir, first_step)
+            except BaseException:
+                self._close(completed=False)
+                raise
+            same = sum(type(other) is type(logger) for other in self._loggers.values())
+            self._loggers[f"logger {type(logger).__name__}{f' ({same + 1})' * bool(same)}"] = logger
 
     def __enter__(self) -> "MetricsWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._to_events(lambda events: events.close())
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._close(completed=kind is None)
 
     def write_run(self, params: Tree, config: Mapping[str, Any], notes: str) -> None:
         """Writes the parameter overview (`parameters.txt`), the config and the notes at the start of a run."""
@@ -55,9 +66,9 @@ class MetricsWriter:
         table = parameter_overview.get_parameter_overview(params, include_stats=False)
         self._attempt("parameters.txt", (self._workdir / "parameters.txt").write_text, table + "\n")
         texts = {"parameters": f"```\n{table}\n```"} | ({"notes": notes} if notes else {})
-        self._to_events(lambda events: events.write_texts(0, texts))
+        self._to_loggers(lambda logger: logger.texts(0, texts))
         plain = {path.replace("/", "."): _plain(value) for path, value in flatten(config).items()}
-        self._to_events(lambda events: events.write_hparams(plain))
+        self._to_loggers(lambda logger: logger.config(plain))
 
     def write(self, step: int, values: Mapping[str, Any]) -> list[Path]:
         """Writes numbers as scalars, strings as texts, and uint8 [n, h, w, c] as images.
@@ -71,12 +82,11 @@ class MetricsWriter:
         images = {name: value for name, value in values.items() if np.ndim(value) == 4}
         scalars = {name: float(value) for name, value in values.items() if name not in texts and name not in images}
         if scalars:
-            self._attempt("metrics.jsonl", self._append, {"step": step, "time": round(time.time(), 3), **scalars})
-            self._to_events(lambda events: events.write_scalars(step, scalars))
+            self._to_loggers(lambda logger: logger.scalars(step, scalars))
         if texts:
-            self._to_events(lambda events: events.write_texts(step, texts))
+            self._to_loggers(lambda logger: logger.texts(step, texts))
         if images:
-            self._to_events(lambda events: events.write_images(step, images))
+            self._to_loggers(lambda logger: logger.images(step, images))
         paths: list[Path] = []
         for name, batch in images.items():
             for index, image in enumerate(batch):
@@ -89,25 +99,18 @@ class MetricsWriter:
 
     def hours_so_far(self) -> float:
         """Device hours of the run before this start; 0 for a new run."""
-        try:
-            entries, _ = read_reports(self._workdir / "metrics.jsonl") if self._enabled else ([], 0)
-        except OSError:
-            return 0.0
-        return max((entry.get("time/device_hours") or 0.0 for entry in entries), default=0.0)
+        return jsonl.hours_so_far(self._workdir) if self._enabled else 0.0
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        numbers = {name: value if math.isfinite(value) else None for name, value in entry.items()}
-        with open(self._workdir / "metrics.jsonl", "a") as handle:
-            handle.write(json.dumps(numbers) + "\n")
+    def _close(self, completed: bool) -> None:
+        for name, logger in self._loggers.items():
+            if name in self._given_up:
+                with contextlib.suppress(Exception):
+                    logger.close(completed=False)
+            self._attempt(name, logger.close, completed)
 
-    def _open_events(self) -> None:
-        from clu import metric_writers  # loads TensorFlow, which takes seconds
-
-        self._events = metric_writers.AsyncMultiWriter([metric_writers.SummaryWriter(str(self._workdir))])
-
-    def _to_events(self, write: Callable[[Any], None]) -> None:
-        if self._events is not None:
-            self._attempt("TensorBoard events", write, self._events)
+    def _to_loggers(self, write: Callable[[Logger], None]) -> None:
+        for name, logger in self._loggers.items():
+            self._attempt(name, write, logger)
 
     def _attempt(self, what: str, function: Callable[..., Any], *arguments: Any) -> None:
         if what in self._given_up:
@@ -116,30 +119,12 @@ class MetricsWriter:
             function(*arguments)
         except Exception as error:
             self._given_up.add(what)
-            logging.warning("%s in %s cannot be written any more: %s", what, self._workdir, error)
+            logging.warning("%s in %s fails and is left out from here on: %s", what, self._workdir, error)
 
 
 def _save_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
-
-
-def _drop_after(path: Path, step: int) -> None:
-    """Removes the lines that a run resumed from `step` writes again, and those that are damaged or incomplete."""
-    if not path.exists():
-        return
-    kept = []
-    entries, damaged = read_reports(path)
-    if damaged:
-        aside = path.with_name(path.name + ".damaged")
-        shutil.copyfile(path, aside)
-        logging.warning("%s: %d damaged lines are left out; the old file is kept as %s", path, damaged, aside.name)
-    for entry in entries:
-        # Evaluations of that very step are run again.
-        if entry["step"] < step or (entry["step"] == step and "learning_rate" in entry):
-            kept.append(json.dumps(entry) + "\n")
-    with replacing(path) as temporary:
-        temporary.write_text("".join(kept))
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from localmim_jax.data.augment import TrainTransform
 from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.own import Given
 from localmim_jax.data.randaugment import RandAugmentTransform
 from localmim_jax.data.read import Transform
 from localmim_jax.data.source import Source, require_labels, require_same_classes
@@ -32,12 +33,13 @@ def model_config(config: ConfigDict) -> ClassifierConfig:
     return from_config.classifier_config(config)
 
 
-def build(config: ConfigDict, workdir: str) -> Task:
+def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     """The fine-tuning task of a config.
 
     Args:
         config: see `configs/parts`.
         workdir: where unreadable images are listed.
+        given: a Python program's dataset and transform.
 
     Raises:
         ConfigError: an impossible model, schedule or augmentation.
@@ -48,8 +50,8 @@ def build(config: ConfigDict, workdir: str) -> Task:
     mixing = from_config.fill(MixConfig, augment)
     erasing = ErasingConfig(probability=augment.erasing)
     normalize = inputs.normalizer(config)
-    train = inputs.TrainInput(config, workdir, transform=train_transform(config))
-    test = inputs.open_split(train.config, split=config.eval.split)
+    train = inputs.TrainInput(config, workdir, transform=train_transform(config), given=given)
+    test = inputs.open_split(train.config, split=config.eval.split, given=given)
     check_labels(train.source, test, model.num_classes)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
 

@@ -15,6 +15,7 @@ from localmim_jax.data import bit_depth, pipeline
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.levels import MEASURED, Levels, parse
+from localmim_jax.data.own import Given
 from localmim_jax.data.plan import Group, one_group
 from localmim_jax.data.read import Transform
 from localmim_jax.data.shard import Shard
@@ -38,8 +39,10 @@ def data_config(config: ConfigDict) -> DataConfig:
     )
 
 
-def open_split(data: DataConfig, name: str = "", split: str = "") -> Source:
-    """The source a config trains on, or another one with the same storage and image format."""
+def open_split(data: DataConfig, name: str = "", split: str = "", given: Given | None = None) -> Source:
+    """The source a config trains on, or another one with the same storage and image format; `given` where it has it."""
+    if given is not None and given.name and (name or data.name) == given.name:
+        return given.split(split or data.split)
     return open_source(
         name or data.name,
         split or data.split,
@@ -114,6 +117,7 @@ class TrainInput:
         workdir: where undecodable images are listed; "" lists them nowhere.
         source: what is read; None: the source of classes and images that the config names.
         transform, groups: see `data.pipeline.train_batches`.
+        given: a Python program's dataset and transform, which comes before `transform`.
     """
 
     def __init__(
@@ -123,17 +127,25 @@ class TrainInput:
         source: Source | None = None,
         transform: Transform | None = None,
         groups: Sequence[Group] | None = None,
+        given: Given | None = None,
     ):
-        self.config = data_config(config)
-        self.source = open_split(self.config) if source is None else source
+        self.config, self.given = data_config(config), given
+        self.source = open_split(self.config, given=given) if source is None else source
         self.config = with_levels(self.config, self.source)
         if "high_bit_depth" in config.data:
             config.data.high_bit_depth = self.config.high_bit_depth
-        self._transform, self._groups = transform, groups
+        own = given.transform if given is not None else None
+        self._transform, self._groups = own or transform, groups
+        self._missing = "" if own else config.data.get("transform")
         self._bad_list = Path(workdir) / BAD_EXAMPLES if workdir else None
 
     def batches(self, first_step: int, num_steps: int) -> Iterator[Batch]:
-        """Batches of steps `first_step` to `num_steps` - 1."""
+        """Batches of steps `first_step` to `num_steps` - 1. Raises ConfigError: the run's own transform is missing."""
+        if self._missing:
+            raise ConfigError(
+                f"data.transform is {self._missing!r}, a function of a Python program: train and resume with "
+                "localmim_jax.train(..., transform=...)"
+            )
         return pipeline.train_batches(
             self.config,
             self.source,
@@ -187,15 +199,16 @@ class LabeledSplits:
     Args:
         config: image size, batch size and storage.
         knn: a section with name, train_split, test_split, resize and max_train.
+        given: a Python program's dataset, which the section may name.
 
     Raises:
         DataError: a split is missing, has no labels, or the two do not have the same classes.
     """
 
-    def __init__(self, config: ConfigDict, knn: ConfigDict):
+    def __init__(self, config: ConfigDict, knn: ConfigDict, given: Given | None = None):
         self._data = data_config(config)
         self._knn = knn
-        self._sources = [open_split(self._data, knn.name, knn[key]) for key in ("train_split", "test_split")]
+        self._sources = [open_split(self._data, knn.name, knn[key], given) for key in ("train_split", "test_split")]
         for source in self._sources:
             if not source.labeled:
                 raise DataError(f"eval.knn: {source.name} has no labels; name a labeled source, or turn eval.knn off")

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from localmim_jax.data.own import Given
 from localmim_jax.engine.optim import LARS_TRUST_COEFFICIENT
 from localmim_jax.engine.schedule import make_schedule
 from localmim_jax.engine.settings import RunSettings
@@ -19,7 +20,7 @@ _MIN_CHANGE = 3
 _GOOD_CHANGE = 15
 
 
-def build(config: ConfigDict, workdir: str) -> Task:
+def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     """The linear-probe task of a config; see `finetune.build`.
 
     Raises:
@@ -32,7 +33,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
             "a linear probe trains the head alone, so model.trained_blocks, optimizer.layer_decay and model.drop_path "
             "do nothing there: leave them out, or set task='finetune'"
         )
-    task = finetune.build(config, workdir)
+    task = finetune.build(config, workdir, given)
     warning = too_small_a_rate(from_config.run_settings(config), task)
     return dataclasses.replace(
         task,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from absl import logging
 from ml_collections import ConfigDict
 
+from localmim_jax.data.own import Given
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
@@ -35,12 +36,13 @@ def model_config(config: ConfigDict) -> LocalMIMConfig:
     return from_config.localmim_config(config)
 
 
-def build(config: ConfigDict, workdir: str) -> Task:
+def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     """The pre-training task of a config.
 
     Args:
         config: see `configs/parts`.
         workdir: where unreadable images are listed.
+        given: a Python program's dataset and transform.
 
     Raises:
         ConfigError: an impossible model, schedule or evaluation.
@@ -48,7 +50,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     """
     model = from_config.localmim_config(config)
     normalize = inputs.normalizer(config)
-    train = inputs.TrainInput(config, workdir)
+    train = inputs.TrainInput(config, workdir, given=given)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
     if model.num_masks is not None:
         mesh = config.mesh
@@ -90,7 +92,7 @@ def evaluations(
     if knn.enabled:
         yield Evaluation(
             name="knn",
-            batches=inputs.LabeledSplits(config, knn),
+            batches=inputs.LabeledSplits(config, knn, train.given),
             predict=features,
             make_metric=functools.partial(KNN, knn.k, knn.temperature, knn.raw_pixels),
             every_steps=from_config.interval("eval.knn.every_epochs", knn.every_epochs, steps_per_epoch),
@@ -128,7 +130,7 @@ def describe_targets(model: LocalMIMConfig) -> TargetDescription:
     return TargetDescription(model.target.kind, model.target.bins, model.target.cells, model.encoder.in_channels)
 
 
-def reconstruct(model: LocalMIM, images: jax.Array, mask_seed: int = _PICTURE_MASK_SEED) -> dict[str, Any]:
+def reconstruct(model: LocalMIM, images: jax.Array, mask_seed: int | jax.Array = _PICTURE_MASK_SEED) -> dict[str, Any]:
     """Mask, targets and predictions of normalized images, as `evals.reconstruction` draws them."""
     one_each = dataclasses.replace(model.config, num_masks=None)
     mask = draw_mask(jax.random.key(mask_seed), one_each, images.shape[0])
