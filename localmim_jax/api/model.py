@@ -159,9 +159,9 @@ class Model:
             raise ConfigError(f"{self.origin} holds no decoders ({self.info.kind}), so it reconstructs nothing")
         if not 0 <= mask_seed < _MAX_SEED:
             raise ConfigError(f"mask_seed={mask_seed}: it must be from 0 to {_MAX_SEED - 1}")
-        model = lookup.model_config(self.config)
+        model: Any = lookup.model_config(self.config)
         if mask_ratio is not None:
-            model = dataclasses.replace(model, mask_ratio=mask_ratio)  # type: ignore[call-arg]
+            model = dataclasses.replace(model, mask_ratio=mask_ratio)
         source = self.source(images)
         short_side = self.eval_resize() if resize is None else resize
         transform = EvalTransform(model.encoder.image_size, self.config.data.channels, short_side)
@@ -266,15 +266,13 @@ class Model:
             key: what tells the function from others, so that another call need not compile it again; None: nothing.
         """
         graphdef, normalize = self.bound.graphdef, inputs.normalizer(self.config)
-        compute = self._programs.get(key)
-        if compute is None:
 
-            @jax.jit
-            def compute(params: Tree, model_state: Tree, images: jax.Array) -> Any:
-                return function(trees.merge(graphdef, params, model_state), normalize(images))
+        @jax.jit
+        def compute(params: Tree, model_state: Tree, images: jax.Array) -> Any:
+            return function(trees.merge(graphdef, params, model_state), normalize(images))
 
-            if key is not None:
-                self._programs[key] = compute
+        if key is not None:
+            compute = self._programs.setdefault(key, compute)
         waiting: list[tuple[Any, Batch]] = []  # the device computes one batch while the host prepares the next
         for batch in batches:
             (images,) = meshes.place_batch(self._mesh, {"image": batch["image"]}).values()

@@ -39,7 +39,8 @@ class MetricsWriter:
         self._loggers: dict[str, Logger] = {}
         if not self._enabled:
             return
-        for name, logger in (("metrics.jsonl", JsonLines()), ("TensorBoard events", TensorBoard())):
+        own: dict[str, Logger] = {"metrics.jsonl": JsonLines(), "TensorBoard events": TensorBoard()}
+        for name, logger in own.items():
             self._loggers[name] = logger
             self._attempt(name, logger.start, workdir, first_step)
         for logger in loggers:
