@@ -158,7 +158,7 @@ class SwinNaming(Naming):
         """timm's SwinTransformer, whose windows may differ from stage to stage."""
         info, arrays = weights.info, weights.arrays
         depths, windows = _depths(arrays), _windows(arrays)
-        first = [windows[sum(depths[:stage])] for stage in range(len(depths))]
+        first = [windows[sum(depths[:stage])] or 0 for stage in range(len(depths))]
         if None in windows or sorted(first, reverse=True) != first:
             raise ConfigError(f"{weights.origin} has windows of {first} tokens a side, which timm's Swin cannot have")
         width, hidden = arrays["encoder/stages/0/blocks/0/mlp/fc1/kernel"].shape

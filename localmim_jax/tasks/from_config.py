@@ -89,7 +89,7 @@ def encoder_config(config: ConfigDict) -> EncoderConfig:
         fitting = [other for other, other_sizes in VARIANTS.values() if set(other_sizes) <= set(model)]
         other = f" in a recipe for a {fitting[0].label}" if fitting else ""
         raise ConfigError(f"model.variant {model.variant!r} is a {kind.label}{other}: take a {kind.label}'s recipe")
-    if model.get("num_registers") is not None and "num_registers" not in kind.__dataclass_fields__:
+    if model.get("num_registers") is not None and not hasattr(kind, "num_registers"):
         raise ConfigError(
             f"model.num_registers is {model.num_registers}, and model.variant {model.variant!r} has no registers: take "
             f"{' or '.join(name for name in VARIANTS if name.startswith('vit_reg'))}"
