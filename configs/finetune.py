@@ -20,10 +20,10 @@ def get_config(pretrained=None):
     encoder.drop_path = 0.1
     config = finetune(encoder)
     config.batch_size = 32
-    config.num_epochs = 50.0
+    config.num_epochs = 100.0
     config.augment.update({"randaugment": "", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0})
     config.optimizer.layer_decay = 0.9 if is_swin(encoder) else 0.75
-    config.schedule.update({"peak_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 5.0})
+    config.schedule.update({"peak_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 10.0})
     if pretrained is not None:
         config.image_size = tuple(pretrained.image_size)
         for key in ("channels", "mean", "std", "flip", "vertical_flip", "rotate90"):

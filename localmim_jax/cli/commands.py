@@ -17,8 +17,8 @@ COMMANDS = {
     **{
         name: f"localmim_jax.cli.{name}"
         for name in (
-            *("train", "prepare", "evaluate", "knn", "compare", "visualize", "segment", "detect"),
-            *("features", "convert", "tables"),
+            *("train", "prepare", "evaluate", "knn", "probe", "compare", "visualize", "segment", "detect"),
+            *("features", "convert", "tables", "imagenet_val"),
         )
     },
     **{f"analysis {name}": f"localmim_jax.analysis.{name}" for name in ("gradients", "attention", "layers")},

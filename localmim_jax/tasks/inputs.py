@@ -216,6 +216,12 @@ class LabeledSplits:
         if self._data.high_bit_depth in MEASURED:
             self._data = with_levels(self._data, self._sources[0])
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of every label; its number where the dataset has no names."""
+        source = self._sources[0]
+        return tuple(source.class_names) or tuple(str(label) for label in range(source.num_classes))
+
     def __call__(self) -> Iterator[Batch]:
         batch_size = self._data.batch_size
         for source, is_train in zip(self._sources, (True, False), strict=True):
