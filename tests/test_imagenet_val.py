@@ -62,10 +62,10 @@ def test_every_form_of_the_labels(raw, labels, tmp_path):
 def test_nothing_is_written_unless_all_is_there(raw, tmp_path):
     labels = dict(zip(NAMES, SYNSETS, strict=True))
     (raw / f"{NAMES[1]}.JPEG").rename(raw / "ILSVRC2012_val_00000009.JPEG")
-    with pytest.raises(DataError, match="1 images have no label .*00000009"):
+    with pytest.raises(DataError, match=r"1 images have no label .*00000009"):
         sort_validation(raw, labels, tmp_path / "val")
     (raw / "ILSVRC2012_val_00000009.JPEG").unlink()
-    with pytest.raises(DataError, match="1 images are labeled, but are not there .*00000002"):
+    with pytest.raises(DataError, match=r"1 images are labeled, but are not there .*00000002"):
         sort_validation(raw, labels, tmp_path / "val")
     assert not (tmp_path / "val").exists()
     with pytest.raises(DataError, match="gone cannot be listed"):
