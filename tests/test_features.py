@@ -1,5 +1,11 @@
 """`localmim features`: what it writes is what the model computes for those images."""
 
+import base64
+import csv
+import io
+import json
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +13,7 @@ from PIL import Image
 
 from localmim_jax import params as trees
 from localmim_jax.api import load
-from localmim_jax.cli import features, program
+from localmim_jax.cli import embedding, features, program
 from localmim_jax.cli.convert import convert
 from localmim_jax.configs import parts
 from localmim_jax.convert import files
@@ -82,6 +88,65 @@ def test_features_of_a_run(photos, run, expected, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.npz"]
 
 
+@pytest.fixture(scope="module")
+def divided(photos, tmp_path_factory):
+    """The photos as a training split, and one of them in a validation split that has only one class."""
+    root = tmp_path_factory.mktemp("divided")
+    shutil.copytree(photos, root / "train")
+    (root / "valid" / "dogs").mkdir(parents=True)
+    shutil.copy(photos / "dogs" / "c.png", root / "valid" / "dogs" / "d <b>.png")
+    return root
+
+
+def test_all_splits_of_a_folder_as_csv_and_plot(divided, run, expected, tmp_path, capsys):
+    features.extract(
+        str(run), str(divided), tmp_path / "x.csv", batch_size=2, plot=str(tmp_path / "plot"), method="pca"
+    )
+    with open(tmp_path / "x.csv", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head[:4] == ["path", "split", "class", "feature_0"]
+    assert [row[:3] for row in rows] == [
+        ["train/cats/a.png", "train", "cats"],
+        ["train/cats/b.jpg", "train", "cats"],
+        ["train/dogs/c.png", "train", "dogs"],
+        ["valid/dogs/d <b>.png", "valid", "dogs"],
+    ]
+    found = np.array([row[3:] for row in rows], np.float32)
+    np.testing.assert_allclose(found, np.concatenate([expected[0], expected[0][2:]]), atol=2e-5)
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert min(picture.size) > 400
+    page = (tmp_path / "plot.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "d <b>" not in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["groups"] == ["cats", "dogs"]
+    assert [point[2:4] for point in data["points"]][::3] == [[0, "train/cats/a.png"], [1, "valid/dogs/d <b>.png"]]
+    assert data["points"][2][:2] == pytest.approx(data["points"][3][:2], abs=0.2)  # the same image
+    for point in data["points"]:
+        assert Image.open(io.BytesIO(base64.b64decode(point[4]))).format == "JPEG"
+    assert "4 images, PCA: " in capsys.readouterr().out
+
+
+def test_a_single_file(photos, run, expected, tmp_path):
+    features.extract(str(run), str(photos / "dogs" / "c.png"), tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        assert sorted(file.files) == ["features", "paths", "root"]
+        assert (file["paths"].tolist(), str(file["root"])) == (["c.png"], str(photos / "dogs"))
+        np.testing.assert_allclose(file["features"], expected[0][2:], atol=2e-5)
+    with pytest.raises(ConfigError, match="a plot needs at least two images"):
+        features.extract(str(run), str(photos / "dogs" / "c.png"), tmp_path / "x.npz", plot="x")
+
+
+def test_pca_is_the_projection_on_the_largest_variance():
+    x = np.random.default_rng(0).normal(size=(50, 6)) * [5, 3, 0.1, 0.1, 0.1, 0.1] + 100
+    places, axes = embedding.embed(x, "pca")
+    centered = x - x.mean(0)
+    for i in range(2):
+        assert abs(np.corrcoef(places[:, i], centered[:, i])[0, 1]) > 0.99
+    assert axes.startswith("PCA: ")
+    assert embedding.embed(np.array([[1.0], [2.0]]), "pca")[0].shape == (2, 2)
+
+
 def test_tokens_of_a_file_with_a_config(config, photos, run, expected, tmp_path):
     convert(str(run), str(tmp_path / "weights.safetensors"), names="release")
     features.extract(
@@ -116,7 +181,8 @@ def test_what_cannot_be_done(config, photos, run, tmp_path):
     ("arguments", "message"),
     [
         (["--images=x", "--output=y.npz"], "no --checkpoint given"),
-        (["--checkpoint=c", "--images=x", "--output=y"], "must end in .npz"),
+        (["--checkpoint=c", "--images=x", "--output=y"], r"must end in \.npz or \.csv"),
+        (["--checkpoint=c", "--images=x", "--output=y.csv", "--kind=tokens"], "fits neither a CSV nor a plot"),
         (["--checkpoint=c", "--images=x", "--output=y.npz", "--kind=mean"], "one of features, tokens"),
         (["--checkpoint=c", "--images=x", "--output=y.npz", "--batch_size=0"], "at least 1"),
         (["--checkpoint=c", "--images=x", "--output=y.npz", "--layer=2"], "for another add --kind=tokens"),
