@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from localmim_jax.cli import published, tables
+from localmim_jax.cli import program, published, tables
 from localmim_jax.cli.published import Row, Table
 from localmim_jax.errors import ConfigError, StorageError
 
@@ -91,3 +91,21 @@ def test_a_run_that_is_not_done_is_not_in_the_table(tmp_path):
     finish(begun, 0.7)
     (Path(begun.workdir) / "config.json").write_text(json.dumps({"num_steps": 24}))
     assert tables.measure(row, "small", 2, root)[-2:] == ["50.0", "1"]
+
+
+def test_changes_reach_every_run_that_has_the_key():
+    arguments = ["table2", "--data=folder:/data/imagenet", "--config.accum_steps=4", "--config.model.num_masks", "4"]
+    options = program.parse(arguments, tables.define_flags, tables.POSITIONAL, tables.OVERRIDES)
+    assert (options.names, options.changes) == (["table2"], ["accum_steps=4", "model.num_masks=4"])
+    runs = published.runs(tables.find("table2", "full"), "full", 1, "runs")
+    found = tables.changed(runs, ["data.name=folder:/data/imagenet", *options.changes])
+    assert [run.workdir for run in found] == [run.workdir for run in runs]
+    for run in found:
+        config = run.load()
+        assert (config.data.name, config.accum_steps) == ("folder:/data/imagenet", 4)
+        assert ("model.num_masks=4" in run.overrides) == ("swin" in run.workdir and run.workdir.endswith("pretrain"))
+        assert run.command().count("--config.data.name=folder:/data/imagenet") == 1
+    with pytest.raises(ConfigError, match=r"--config\.accum_step: no such key; did you mean --config\.accum_steps"):
+        tables.changed(runs, ["accum_step=4"])
+    with pytest.raises(ConfigError, match=r"--config\.seed=None: this command sets values only"):
+        program.parse(["--config.seed=None"], tables.define_flags, tables.POSITIONAL, tables.OVERRIDES)

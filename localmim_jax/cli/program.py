@@ -31,13 +31,15 @@ def run(command: ModuleType, name: str, arguments: Sequence[str]) -> None:
 
     Args:
         command: a module with `define_flags(values)`, `main(options)` and a docstring, which opens the `--help` text.
-            Its list flag named `POSITIONAL`, if it has this, takes the arguments without "--".
+            Its list flag named `POSITIONAL`, if it has this, takes the arguments without "--". Its list flag named
+            `OVERRIDES` takes the --config.* of a command that chooses its recipes itself, each as "key=value".
         name: what error lines start with.
         arguments: without the command's name.
     """
     set_up()
     try:
-        options = parse(arguments, command.define_flags, getattr(command, "POSITIONAL", ""))
+        names = (getattr(command, name, "") for name in ("POSITIONAL", "OVERRIDES"))
+        options = parse(arguments, command.define_flags, *names)
         if options is None:
             print(help_text(command.define_flags, command.__doc__ or ""))
         else:
@@ -65,7 +67,10 @@ def set_up() -> None:
 
 
 def parse(
-    arguments: Sequence[str], define: Callable[[flags.FlagValues], None], positional: str = ""
+    arguments: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    positional: str = "",
+    changes: str = "",
 ) -> flags.FlagValues | None:
     """The flags in `arguments`, or None where help is asked for. Raises `ConfigError` for anything wrong."""
     if HELP.intersection(arguments):
@@ -73,12 +78,16 @@ def parse(
     values = flags.FlagValues()
     define(values)
     values.set_gnu_getopt(bool(positional))  # flags may follow other arguments
-    overrides, resets, others = _sort_arguments(arguments, "config" in values)
+    overrides, resets, others = _sort_arguments(arguments, "config" in values or bool(changes))
     try:
         rest = values(["command", *others])[1:]
     except flags.Error as error:
         raise ConfigError(hints.flag_error(error, values)) from error
     config = load_config(values.config, _pretrained(overrides)) if "config" in values and values.config else None
+    if changes:
+        if resets:
+            raise ConfigError(f"--config.{resets[0]}=None: this command sets values only")
+        values[changes].value = [*values[changes].value, *overrides]
     if positional:
         values[positional].value = [*(values[positional].value or []), *rest]
     elif rest:

@@ -8,10 +8,13 @@ Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention),
 attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run what is
 missing is run in this process, one after the other; stop it at any time, and the same command goes on where it was.
 Given twice at the same time, it shares the runs out. Long runs are better made by their listed commands, on the
-machines that suit them. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
+machines that suit them. --data=NAME and --config.a.b=value change every run whose recipe has the key, as in
+--data=folder:/data/imagenet --config.accum_steps=4; results are then those of the changed recipes, so give
+another --root. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
 """
 
 import csv
+import dataclasses
 import io
 import os
 import runpy
@@ -24,11 +27,15 @@ from localmim_jax.cli import published
 from localmim_jax.cli.experiments import Run, State, state_of, top1
 from localmim_jax.cli.published import Row, Table
 from localmim_jax.errors import ConfigError, InUseError, StorageError
+from localmim_jax.recipes import hints
+from localmim_jax.recipes.load import load_config
+from localmim_jax.recipes.override import flatten
 from localmim_jax.text import columns, padded
 
 FIGURES = ("figure1", "figure2", "layers", "convergence")
 
 POSITIONAL = "names"
+OVERRIDES = "changes"
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -36,6 +43,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("seeds", 0, "of every run; 0: 1 at full scale, 2 at small", flag_values=values, lower_bound=0)
     flags.DEFINE_bool("run", False, "make the missing runs", flag_values=values)
     flags.DEFINE_string("root", "runs/reproduction", "directory of all runs", flag_values=values)
+    flags.DEFINE_string("data", "", "data.name of every run; empty: the recipes'", flag_values=values)
+    flags.DEFINE_list("changes", [], "key=value of every run; --config.key=value adds to it", flag_values=values)
     flags.DEFINE_list("names", [], "tables and figures; they may also follow the command directly", flag_values=values)
 
 
@@ -45,17 +54,38 @@ def main(options: flags.FlagValues) -> None:
     seeds = options.seeds or {"full": 1, "small": 2}[options.scale]
     tables = {name: find(name, options.scale) for name in options.names or [*published.TABLES]}
     results = Path(options.root) / options.scale / "results"
-    needed = {
-        run.workdir: run
-        for table in tables.values()
-        for run in published.runs(table, options.scale, seeds, options.root)
-    }
+    every = [run for table in tables.values() for run in published.runs(table, options.scale, seeds, options.root)]
+    changes = [*([f"data.name={options.data}"] if options.data else []), *options.changes]
+    needed = {run.workdir: run for run in changed(every, changes)}
     if options.run:
         make(list(needed.values()), Path(options.root))
     print(listing(list(needed.values())))
     for name, table in tables.items():
         text = show(name, table, options.scale, seeds, options.root, results, options.run)
         print(f"\n{text}")
+
+
+def changed(runs: list[Run], changes: list[str]) -> list[Run]:
+    """The runs with "key=value" changes, each of them in the runs whose recipe has the key.
+
+    Raises:
+        ConfigError: no run's recipe has a key, or a value is impossible.
+    """
+    if not changes:
+        return runs
+    keys = {run.config: set(flatten(load_config(run.config))) for run in runs}
+    for change in changes:
+        key = change.partition("=")[0]
+        if not any(key in known for known in keys.values()):
+            raise ConfigError(f"--config.{key}: {hints.unknown_key(key, set().union(*keys.values()))}")
+    found = []
+    for run in runs:
+        own = tuple(change for change in changes if change.partition("=")[0] in keys[run.config])
+        # What makes the run the one it is comes last and wins.
+        run = dataclasses.replace(run, overrides=(*own, *run.overrides))
+        run.load()
+        found.append(run)
+    return found
 
 
 def find(name: str, scale: str) -> Table:
