@@ -1,4 +1,4 @@
-"""Write the features of images to an npz or CSV file, and draw them in two dimensions.
+"""Write the features of images to an npz or CSV file, and plot them.
 
     localmim features --checkpoint=runs/vit_b --images=photos --output=features.npz
     localmim features --checkpoint=runs/vit_b --images=photos --output=features.csv --plot=plot

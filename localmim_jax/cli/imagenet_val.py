@@ -1,4 +1,4 @@
-"""Sort ImageNet's raw validation images into one folder a class, and check that none is missing.
+"""Sort the raw validation images of ImageNet into one folder a class.
 
     localmim imagenet_val --images=/data/val_raw --labels=LOC_val_solution.csv --output=/data/imagenet/val
     localmim imagenet_val --images=/data/val_raw --labels=ILSVRC2012_validation_ground_truth.txt \\

@@ -1,4 +1,4 @@
-"""Measure a linear probe of an encoder's features on a labeled dataset: logistic regression, with nothing to tune.
+"""Measure a linear probe of an encoder: logistic regression on frozen features.
 
     localmim probe --checkpoint=runs/vit_b --data=folder:/data/flowers
     localmim probe --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=tfds:imagenet2012
