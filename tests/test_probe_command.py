@@ -25,7 +25,10 @@ def features(run):
     for split in SPLITS.values():
         source = inputs.open_split(inputs.data_config(recipe()), "digits", split)
         parts = list(load(run).encode_source(source, batch_size=32, resize=0))
-        found += [np.concatenate([part["features"] for part, _ in parts]), np.array([source[i]["label"] for i in range(len(source))])]
+        found += [
+            np.concatenate([part["features"] for part, _ in parts]),
+            np.array([source[i]["label"] for i in range(len(source))]),
+        ]
     return found
 
 
