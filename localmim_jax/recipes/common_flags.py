@@ -23,8 +23,7 @@ def define_standard_merging(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "standard_merging",
         None,
-        "a Swin pre-training file has its patch merging in the standard order; --nostandard_merging: in the release's; "
-        "default: the release's where its decoders prove it",
+        "standard order of patch merging in a Swin pre-training file; default: told by its decoders",
         flag_values=values,
     )
 
