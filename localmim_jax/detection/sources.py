@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from localmim_jax.data import check
+from localmim_jax.data.check import readable_size
 from localmim_jax.data.source import announced
 from localmim_jax.detection.coco import CocoSource
 from localmim_jax.detection.source import DetectionSource, Objects
@@ -118,3 +120,19 @@ def require_every_image(source: DetectionSource) -> None:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(f"{source.name} lacks {missing[0]}{more}; an evaluation needs every image: restore it")
+
+
+def check_evaluated(source: DetectionSource) -> None:
+    """Raises `DataError` where an image cannot be evaluated, or has another size than its annotations say."""
+
+    def look(index: int) -> None:
+        found, told = readable_size(source.read(index)), source.size_of(index)
+        if found != told:
+            turned = ", because its EXIF data turn it," if found == told[::-1] else ""
+            raise DataError(
+                f"the image is {found[0]} x {found[1]} pixels (h x w){turned} and the annotations say "
+                f"{told[0]} x {told[1]}: make them equal"
+            )
+
+    if not isinstance(source, FakeDetection):
+        check.check_evaluated(source, look)

@@ -54,6 +54,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         )
     sources.require_known_classes(train, test)
     sources.require_every_image(test)
+    sources.check_evaluated(test)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
     train_input = inputs.TrainInput(
         config, workdir, train, train_transform(config, train), make_buckets(train, tuple(config.image_size))

@@ -3,6 +3,8 @@
 import numpy as np
 from absl import logging
 
+from localmim_jax.data import check
+from localmim_jax.data.check import readable_size
 from localmim_jax.data.decode import DecodeError, image_size
 from localmim_jax.errors import DataError
 from localmim_jax.segmentation.numbering import IGNORED
@@ -47,6 +49,19 @@ def check_examples(source: MaskSource, count: int = CHECKED) -> None:
         )
     _require_labels(source, seen, values, len(indices) - len(damaged))
     _report(source, seen, len(indices) - len(damaged), unlabeled)
+
+
+def check_evaluated(source: MaskSource) -> None:
+    """Raises DataError where an image or a mask of a split cannot be evaluated, or the two differ in size."""
+
+    def look(index: int) -> None:
+        image, mask = source.read(index)
+        found, told = readable_size(image), readable_size(mask)
+        if found != told:
+            raise DataError(sizes_differ(found, told))
+
+    if not isinstance(source, FakeMasks):
+        check.check_evaluated(source, look)
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -13,7 +13,7 @@ from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.params import Tree, model_state_of
 from localmim_jax.segmentation import sliding, sources
 from localmim_jax.segmentation.augment import Distortion, SegmentationEvalTransform, SegmentationTransform
-from localmim_jax.segmentation.check import check_examples
+from localmim_jax.segmentation.check import check_evaluated, check_examples
 from localmim_jax.segmentation.evaluation import EvaluationConfig
 from localmim_jax.segmentation.groups import make_groups
 from localmim_jax.segmentation.miou import MeanIoU
@@ -54,6 +54,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     require_same_classes(train, test)
     for source in (train, test):
         check_examples(source)
+    check_evaluated(test)
     train_input = inputs.TrainInput(config, workdir, train, transform)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))
 

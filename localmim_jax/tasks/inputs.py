@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from localmim_jax.data import bit_depth, pipeline
+from localmim_jax.data import bit_depth, check, pipeline
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.levels import MEASURED, Levels, parse
@@ -58,6 +58,12 @@ def same_dataset(name: str, other: str) -> bool:
     """Whether two values of data.name are one dataset: also one folder in two ways of writing."""
     paths = [Path(text.removeprefix("folder:")).expanduser() for text in (name, other) if text.startswith("folder:")]
     return name == other or (len(paths) == 2 and os.path.realpath(paths[0]) == os.path.realpath(paths[1]))
+
+
+def check_evaluated(source: Source) -> None:
+    """Raises DataError where an example of a split cannot be evaluated. Arrays of their final size can."""
+    if not source.passthrough:
+        check.check_evaluated(source)
 
 
 def with_levels(data: DataConfig, source: Source) -> DataConfig:
@@ -213,6 +219,8 @@ class LabeledSplits:
             if not source.labeled:
                 raise DataError(f"eval.knn: {source.name} has no labels; name a labeled source, or turn eval.knn off")
         require_same_classes(*self._sources)
+        for source in self._sources:
+            check_evaluated(source)
         if self._data.high_bit_depth in MEASURED:
             self._data = with_levels(self._data, self._sources[0])
 
