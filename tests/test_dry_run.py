@@ -8,12 +8,14 @@ from pathlib import Path
 
 import jax
 import pytest
+from PIL import Image
+from skimage.data import astronaut
 
 from localmim_jax.build import build_task
 from localmim_jax.cli import dry_run
 from localmim_jax.configs import parts, vit_b_100ep
 from localmim_jax.engine.mesh import make_mesh
-from localmim_jax.errors import ConfigError
+from localmim_jax.errors import ConfigError, DataError
 from tests.defaults import mesh_settings
 from tests.shrink import shrink
 from tests.test_configs import RECIPES, recipe
@@ -165,3 +167,69 @@ def test_the_rate_ends_where_the_schedule_does(changes, end):
     task, settings = build_task(config, workdir="")
     line = dry_run._learning_rate(task, settings)
     assert line.endswith(f"warm-up 1 steps, {end}"), line
+
+
+def classifier(tmp_path, folder: str = "photos"):
+    config = shrink(parts.finetune(parts.vit("vit_b")))
+    config.data.name = f"folder:{tmp_path}/{folder}"
+    return config
+
+
+def photos(root, splits=("train", "val"), classes=("cat", "dog", "owl")):
+    for split in splits:
+        for i in range(6):
+            path = root / "photos" / split / (classes[i % len(classes)] if classes else "") / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(astronaut()[64 * i : 64 * i + 40, :50]).save(path)
+
+
+def test_a_dataset_that_is_not_here_is_assumed_with_the_models_classes(tmp_path):
+    config = classifier(tmp_path, "nowhere")
+    config.model.num_classes = 3
+    notes = [line.split(maxsplit=1)[1] for line in dry_run.report(config) if line.startswith("note")]
+    assert f"folder:{tmp_path}/nowhere does not exist" in notes[0]
+    assert (
+        f"nowhere is not here: assumed are {config.data.fake_examples} examples (data.fake_examples) and 3 classes"
+        in (notes[1])
+    )
+
+
+@pytest.mark.parametrize(
+    ("splits", "classes", "num_classes", "message"),
+    [
+        (
+            ("train", "val"),
+            ("cat", "dog", "owl"),
+            1000,
+            r"photos\[train\] has 3 classes, and the model 1000: set --config",
+        ),
+        (("train", "val"), (), 3, r"photos\[train\] has no labels"),
+        (("train",), ("cat", "dog", "owl"), 3, "val"),
+    ],
+)
+def test_what_is_wrong_with_the_data_that_is_here_is_the_error(tmp_path, splits, classes, num_classes, message):
+    photos(tmp_path, splits, classes)
+    config = classifier(tmp_path)
+    config.model.num_classes = num_classes
+    with pytest.raises(DataError, match=message) as error:
+        dry_run.report(config)
+    assert "fake" not in str(error.value)
+
+
+def test_the_plan_has_the_size_of_the_data_that_is_here(tmp_path):
+    photos(tmp_path)
+    config = classifier(tmp_path)
+    config.model.num_classes = 3
+    lines = report(config)
+    assert lines["data"] == f"6 examples of folder:{tmp_path}/photos"
+    assert "fewer than batch_size=8" in lines["note"]
+
+
+def test_k_nn_data_that_are_not_here_cost_the_plan_only_the_k_nn(tmp_path):
+    photos(tmp_path)
+    config = small()
+    config.data.name = f"folder:{tmp_path}/photos"
+    config.eval.knn.update({"enabled": True, "name": f"folder:{tmp_path}/nowhere"})
+    lines = report(config)
+    assert "eval.knn: " in lines["note"] or "batch_size" in lines["note"]
+    assert lines["data"].startswith("6 examples of folder:")

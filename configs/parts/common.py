@@ -57,6 +57,7 @@ def images(name: str, split: str, num_examples: int) -> ConfigDict:
     data.std = IMAGENET_STD
     data.flip = True
     data.high_bit_depth = ""  # of 16-bit and float images: "" the type's range, "max", "percentile", "BLACK:WHITE"
+    data.allow_change = False  # resume although the training set has changed since the run was started
     data.num_threads = 0  # 0: one per core
     data.num_workers = 0  # processes; 0 reads in threads
     data.prefetch_batches = 2

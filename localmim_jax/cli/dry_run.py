@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from localmim_jax.build import build_task
 from localmim_jax.convert import files
+from localmim_jax.data.sources import is_there
 from localmim_jax.engine import flops
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.progress import warnings_of
@@ -38,20 +39,16 @@ def run(config: ConfigDict) -> None:
 def report(config: ConfigDict) -> list[str]:
     """Lines on data, length, learning rate, parameters, FLOPs and memory.
 
-    A dataset that cannot be opened is only noted, and `data.fake_examples` stands in for its size. So is a pre-training
-    that does not exist yet.
+    A dataset that is not here is only noted, and `data.fake_examples` stands in for its size. So is a pre-training that
+    does not exist yet.
 
     Raises:
         ConfigError: a config that could not run on the devices at hand.
+        DataError: the dataset is here, and the config could not run on it.
     """
     config, rows = _with_start(config)
-    try:
-        task, settings = build_task(config, workdir="")
-        examples = f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}"
-    except DataError as error:
-        task, settings = build_task(_on_fake_data(config), workdir="")
-        rows.append(("note", str(error)))
-        examples = f"{config.data.fake_examples} examples assumed (data.fake_examples)"
+    task, settings, examples, notes = _built(config)
+    rows += notes
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     settings.check_batch(task.batch_size, spec.mesh.size)
     epochs = f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps"
@@ -66,6 +63,29 @@ def report(config: ConfigDict) -> list[str]:
     for example in shapes:
         rows += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
     return columns(rows).splitlines()
+
+
+def _built(config: ConfigDict) -> tuple[Task, RunSettings, str, list[tuple[str, str]]]:
+    """The task on the real data where they are here; what its size is; and notes on what is assumed where not."""
+    try:
+        task, settings = build_task(config, workdir="")
+    except DataError as error:
+        if not is_there(config.data.name, config.data.data_dir):
+            task, settings = build_task(_on_fake_data(config), workdir="")
+            examples = f"{config.data.fake_examples} examples assumed (data.fake_examples)"
+            classes = config.model.get("num_classes")
+            assumed = f"{config.data.name} is not here: assumed are {config.data.fake_examples} examples " + (
+                f"(data.fake_examples) and {classes} classes (model.num_classes)" if classes else "(data.fake_examples)"
+            )
+            return task, settings, examples, [("note", str(error)), ("note", assumed)]
+        knn = config.eval.get("knn")
+        if knn is None or not knn.enabled or is_there(knn.name, config.data.data_dir):
+            raise
+        config = copy.deepcopy(config)
+        config.eval.knn.enabled = False
+        task, settings, examples, notes = _built(config)
+        return task, settings, examples, [("note", f"eval.knn: {error}"), *notes]
+    return task, settings, f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}", []
 
 
 def _with_start(config: ConfigDict) -> tuple[ConfigDict, list[tuple[str, str]]]:
@@ -85,6 +105,9 @@ def _on_fake_data(config: ConfigDict) -> ConfigDict:
     """A copy that reads no dataset at all."""
     config = copy.deepcopy(config)
     config.data.name = "fake"
+    if config.task in ("finetune", "linear_probe"):
+        with config.unlocked():
+            config.data.fake_classes = config.model.num_classes
     if "knn" in config.eval:
         config.eval.knn.enabled = False
     return config
@@ -94,8 +117,6 @@ def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
     """The arrays of one training example that go to the device, for each shape that batches have."""
     small = _on_fake_data(config)
     small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
-    if small.task in ("finetune", "linear_probe"):
-        small.model.num_classes = 1000  # those of the fake data; no shape of a batch depends on it
     if small.model.get("num_masks") is not None:
         small.model.num_masks = 1  # the real number may not fit so small a batch, and no shape depends on it either
     task, _ = build_task(small, workdir="")

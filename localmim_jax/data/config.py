@@ -44,6 +44,7 @@ class DataConfig:
         prefetch_batches: batches made ahead of their use.
         max_bad_fraction: fraction of undecodable images above which the run stops.
         fake_examples: number of examples of the "fake" source.
+        fake_classes: number of its classes; the dry run sets it where it has to do without the dataset.
 
     Raises:
         ConfigError: a value out of its range.
@@ -71,6 +72,7 @@ class DataConfig:
     prefetch_batches: int = 2
     max_bad_fraction: float = 0.01
     fake_examples: int = 1281167
+    fake_classes: int = 1000
 
     def __post_init__(self) -> None:
         for key, count in (("image_size", 2), ("crop_scale", 2), ("crop_ratio", 2), ("color_jitter", 4)):
@@ -91,6 +93,7 @@ class DataConfig:
             ("num_workers", 0),
             ("prefetch_batches", 1),
             ("fake_examples", 1),
+            ("fake_classes", 1),
         ):
             if getattr(self, key) < minimum:
                 raise ConfigError(f"{_full(key)} is {getattr(self, key)}; it must be at least {minimum}")

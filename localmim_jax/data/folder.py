@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from localmim_jax.data.decode import SUFFIXES, read_file
+from localmim_jax.data.fingerprint import of_files
 from localmim_jax.data.holdout import held_out
 from localmim_jax.data.names import composed, printable, some
 from localmim_jax.data.source import Source
@@ -74,6 +75,9 @@ class FolderSource(Source):
         """A line on classes with an only image, which is not held out."""
         lacking = [name for i, name in enumerate(self.class_names) if not chosen[labels == i].any()]
         return [f"{self.root}: classes with one image, which is not held out: {some(lacking)}"] if lacking else []
+
+    def fingerprint(self) -> str:
+        return of_files(self.root, self._files)
 
     def key_of(self, index: int) -> str:
         return os.fsdecode(bytes(self._files[index]))

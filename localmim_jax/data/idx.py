@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from localmim_jax.data.fingerprint import digest
 from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
 
@@ -60,6 +61,10 @@ class IdxSource(Source):
         image = self._images[index]
         label = {} if self._labels is None else {"label": int(self._labels[index])}
         return {"image": image if image.ndim == 3 else image[..., None], **label}
+
+    def fingerprint(self) -> str:
+        labels = b"" if self._labels is None else self._labels.tobytes()
+        return digest(self._images.shape, self._images.tobytes(), labels)
 
     def key_of(self, index: int) -> str:
         return str(index)

@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from localmim_jax.data.decode import DecodeError, image_size
+from localmim_jax.data.fingerprint import digest
 from localmim_jax.errors import DataError
 
 AnySource = TypeVar("AnySource", bound="Source")
@@ -56,6 +57,15 @@ class Source(abc.ABC):
         """The example's name in messages: a file's path, or the dataset and the key."""
         return f"{self.name}/{self.key_of(index)}"
 
+    def fingerprint(self) -> str:
+        """A digest that is another one where examples were added, removed, renamed or replaced; a resumed run compares.
+
+        Here it is of the number of examples, the classes, and the names of up to 1,000 examples. Sources of files use
+        names and sizes, prepared datasets their version.
+        """
+        picked = np.linspace(0, len(self) - 1, min(1000, len(self))).astype(int)
+        return digest(len(self), self.class_names, [self.key_of(int(index)) for index in picked])
+
     def describe(self) -> str:
         """One line: how many images, their classes and sizes, and a few names."""
         picked = sorted({int(i) for i in np.linspace(0, len(self) - 1, min(_SAMPLED, len(self)))})
@@ -95,7 +105,10 @@ def require_labels(source: Source, num_classes: int) -> None:
     if not source.labeled:
         raise DataError(f"{source.name} has no labels; this task needs one folder, or one label, per class")
     if source.num_classes != num_classes:
-        raise DataError(f"{source.name} has {source.num_classes} classes, and the model {num_classes}: make them equal")
+        raise DataError(
+            f"{source.name} has {source.num_classes} classes, and the model {num_classes}: set "
+            f"--config.model.num_classes={source.num_classes}, or check data.name and data.split"
+        )
 
 
 def require_same_classes(train: Source, other: Source) -> None:

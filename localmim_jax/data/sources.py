@@ -1,6 +1,7 @@
 """The datasets that a config can name, those of segmentation and detection apart."""
 
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ from localmim_jax.data.config import NAMES
 from localmim_jax.data.folder import FolderSource
 from localmim_jax.data.idx import IdxSource
 from localmim_jax.data.source import Source, announced
+from localmim_jax.data.storage import default_dir
 from localmim_jax.errors import DataError
-
-_FAKE_CLASSES = 1000
 
 
 class FakeSource(Source):
@@ -19,10 +19,12 @@ class FakeSource(Source):
 
     passthrough = True
 
-    def __init__(self, num_examples: int, image_size: tuple[int, int], channels: int, split: str):
+    def __init__(
+        self, num_examples: int, image_size: tuple[int, int], channels: int, split: str, num_classes: int = 1000
+    ):
         self.name = f"fake[{split}]"
-        self.num_classes = _FAKE_CLASSES
-        self.class_names = tuple(f"fake {i}" for i in range(_FAKE_CLASSES))
+        self.num_classes = num_classes
+        self.class_names = tuple(f"fake {i}" for i in range(num_classes))
         self._num_examples = num_examples
         self._shape = (*image_size, channels)
         self._key = zlib.crc32(split.encode())
@@ -33,10 +35,23 @@ class FakeSource(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         noise = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, index]))
         image = np.frombuffer(noise.bytes(int(np.prod(self._shape))), np.uint8).reshape(self._shape)
-        return {"image": image, "label": index % _FAKE_CLASSES}
+        return {"image": image, "label": index % self.num_classes}
 
     def key_of(self, index: int) -> str:
         return str(index)
+
+
+def is_there(name: str, data_dir: str = "") -> bool:
+    """Whether a dataset's folder exists, or TFDS has prepared it. Generated datasets always are."""
+    kind, _, rest = name.partition(":")
+    if kind == "tfds":
+        from localmim_jax.data import tfds_source
+
+        try:
+            return tfds_source.is_prepared(tfds_source.find_builder(name, default_dir(data_dir)))
+        except DataError:
+            return False
+    return not rest or Path(rest).expanduser().exists()
 
 
 def open_source(
@@ -47,13 +62,14 @@ def open_source(
     image_size: tuple[int, int] = (224, 224),
     channels: int = 3,
     fake_examples: int = 1281167,
+    fake_classes: int = 1000,
     val_fraction: float = 0.0,
 ) -> Source:
     """The dataset that a config names.
 
     Args:
         name, split, data_dir: as in the config.
-        image_size, channels, fake_examples: of "fake".
+        image_size, channels, fake_examples, fake_classes: of "fake".
         val_fraction: of "folder:", see `FolderSource`.
 
     Raises:
@@ -66,7 +82,7 @@ def open_source(
     elif kind == "idx":
         source = IdxSource(rest, split)
     elif name == "fake":
-        source = FakeSource(fake_examples, image_size, channels, split)
+        source = FakeSource(fake_examples, image_size, channels, split, fake_classes)
     elif kind == "tfds" or name in ("photos", "digits"):
         from localmim_jax.data import tfds_source  # imports TFDS, which takes seconds
 

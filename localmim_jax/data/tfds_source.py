@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError as ProtoError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.fingerprint import digest
 from localmim_jax.data.source import Source
 from localmim_jax.data.storage import default_dir, locked
 from localmim_jax.errors import DataError
@@ -48,6 +49,8 @@ class TfdsSource(Source):
             found = ", ".join(fields) or "none"
             raise DataError(f"{name} in {builder.data_dir} has no feature 'image' of 8-bit pictures; features: {found}")
         self.encoded = is_encoded(image)
+        parts = {key: (info.num_examples, tuple(info.shard_lengths)) for key, info in builder.info.splits.items()}
+        self._fingerprint = digest(builder.info.full_name, split, sorted(parts.items()))
         if isinstance(label, tfds.features.ClassLabel) and label.num_classes:
             self.num_classes, self.class_names = label.num_classes, tuple(label.names)
         self._file_name = "file_name" in fields
@@ -77,6 +80,9 @@ class TfdsSource(Source):
             if self.labeled:
                 label = fields["label"].int64_list.value[0]
         return {"image": image} | ({"label": int(label)} if self.labeled else {})
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
 
     def key_of(self, index: int) -> str:
         if self._file_name and self.encoded:

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from localmim_jax.data.decode import read_file
+from localmim_jax.data.fingerprint import digest, of_files
 from localmim_jax.data.names import composed, some
 from localmim_jax.data.walk import find_files, is_file
 from localmim_jax.detection.coco_json import Ordered, parse, put_in_order, read_bytes
@@ -82,6 +83,9 @@ class CocoSource(DetectionSource):
 
     def name_of(self, index: int) -> str:
         return str(self._path(index))
+
+    def fingerprint(self) -> str:
+        return digest(self._digest, of_files(self._folder, [self._paths.get(image[1], "") for image in self._images]))
 
     def missing(self) -> list[str]:
         return [self.name_of(index) for index in range(len(self)) if self._images[index][1] not in self._paths]

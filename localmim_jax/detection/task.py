@@ -79,6 +79,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         steps_per_epoch=steps_per_epoch,
         weight_decay_rules=model.encoder.weight_decay["detect"],
         init_from=initializer(config, model),
+        data=train_input.record,
         evaluations=(
             evaluation(
                 config,

@@ -14,6 +14,7 @@ from absl import logging
 from localmim_jax import faults
 from localmim_jax.engine.checkpoints.lock import RunLock
 from localmim_jax.engine.checkpoints.write import Checkpointer
+from localmim_jax.engine.data_record import record_data
 from localmim_jax.engine.divergence import DivergenceWatch
 from localmim_jax.engine.evaluate import Evaluator
 from localmim_jax.engine.in_flight import StepsInFlight, run_ahead_on
@@ -80,7 +81,9 @@ def run(
         settings.check_batch(task.batch_size, spec.mesh.size)
         checkpointer = Checkpointer(workdir / "checkpoints", settings.checkpoint)
         try:
-            record_run(workdir, config, resuming=bool(checkpointer.steps()))
+            resuming = bool(checkpointer.steps())
+            record_run(workdir, config, resuming)
+            record_data(workdir, task, config, resuming)
             first_step, state = checkpointer.restore_latest(spec.abstract) or (0, spec.create())
             with MetricsWriter(workdir, first_step, loggers) as writer:
                 announce(spec, first_step)

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "data.num_workers",
     "data.prefetch_batches",
     "data.data_dir",
+    "data.allow_change",
 )
 
 # Keys of which null means now what this value, in JSON, meant when old runs were started.

@@ -86,6 +86,8 @@ class Task:
         init_from: (params, model_state) -> (params, model_state) that start from another checkpoint; None for a
             random initialization. Called with host arrays when a run starts at step 0.
         evaluations: the evaluations to run at intervals.
+        data: () -> {"name", "examples", "fingerprint"} of the training set, which a resumed run must find again; None
+            where that is not to be checked.
         warnings: what is likely wrong with this run, one line each, told before its first step and in the dry run.
     """
 
@@ -102,3 +104,4 @@ class Task:
     init_from: Callable[[Tree, Tree], tuple[Tree, Tree]] | None = None
     evaluations: tuple[Evaluation, ...] = ()
     warnings: tuple[str, ...] = ()
+    data: Callable[[], Mapping[str, Any]] | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from localmim_jax.data.decode import SUFFIXES, DecodeError, image_size, read_file
+from localmim_jax.data.fingerprint import digest, of_files
 from localmim_jax.data.names import composed, some
 from localmim_jax.data.source import announced
 from localmim_jax.data.splits import find_split
@@ -76,6 +77,9 @@ class MaskFolder(MaskSource):
             return image_size(read_file(self._images / self._files[index]))
         except DecodeError as error:
             raise DataError(f"{self.name_of(index)}: {error}; repair or remove it") from error
+
+    def fingerprint(self) -> str:
+        return digest(self.class_names, of_files(self._images, self._files), of_files(self._masks, self._mask_files))
 
     def key_of(self, index: int) -> str:
         return self._files[index]

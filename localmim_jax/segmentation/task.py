@@ -78,6 +78,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
         weight_decay_rules=model.encoder.weight_decay["segment"],
         layer_of=model.encoder.layer_of,
         init_from=initializer(config, model),
+        data=train_input.record,
         evaluations=(evaluation(config, settings, whole_images, test, workdir),),
     )
 

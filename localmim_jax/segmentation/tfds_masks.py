@@ -53,6 +53,9 @@ class TfdsMasks(MaskSource):
         image, mask = (fields[name].bytes_list.value[0] for name in ("image", self._mask))
         return image, mask
 
+    def fingerprint(self) -> str:
+        return self._images.fingerprint()
+
     def key_of(self, index: int) -> str:
         return self._images.key_of(index)
 

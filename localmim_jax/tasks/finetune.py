@@ -82,6 +82,7 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
         layer_of=model.encoder.layer_of,
         trainable=last_blocks(model.encoder, config.model.trained_blocks),
         init_from=initializer(config, model),
+        data=train.record,
         evaluations=(evaluation,),
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ def open_split(data: DataConfig, name: str = "", split: str = "", given: Given |
         image_size=data.image_size,
         channels=data.channels,
         fake_examples=data.fake_examples,
+        fake_classes=data.fake_classes,
         val_fraction=data.val_fraction if not name or same_dataset(name, data.name) else 0.0,
     )
 
@@ -162,6 +164,11 @@ class TrainInput:
             groups=self._groups,
             bad_list=self._bad_list,
         )
+
+    def record(self) -> dict[str, Any]:
+        """What a resumed run must find again, see `engine.data_record`."""
+        source = self.source
+        return {"name": source.name, "examples": len(source), "fingerprint": source.fingerprint()}
 
     def examples(self, count: int, resize: int = 0, batch_size: int = 0) -> Iterator[Batch]:
         """`count` examples spread evenly over the source, centered instead of cropped at random.

@@ -74,6 +74,7 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
         steps_per_epoch=steps_per_epoch,
         weight_decay_rules=model.encoder.weight_decay["pretrain"],
         init_from=initializer(config, model),
+        data=train.record,
         evaluations=tuple(evaluations(config, model, train, steps_per_epoch)),
     )
 

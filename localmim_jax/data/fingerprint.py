@@ -1,0 +1,38 @@
+"""What tells a dataset from another: a digest of names and sizes, without reading the images."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+STATTED = 100_000  # files, evenly spread, whose size counts; these and 1.28 million names took 3 s on one disk
+
+
+def digest(*parts: object) -> str:
+    """32 hexadecimal digits of the parts' `repr`; large texts may be given as bytes."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part if isinstance(part, bytes) else repr(part).encode(errors="surrogatepass"))
+        found.update(b"\0")
+    return found.hexdigest()[:32]
+
+
+def of_files(root: Path, names: Sequence[str | bytes]) -> str:
+    """Digest of all names and of the sizes in bytes of up to `STATTED` of these files; a missing file has size -1."""
+    count = len(names)
+    picked = np.unique(np.linspace(0, count - 1, min(count, STATTED)).astype(np.int64)) if count else ()
+    sizes = np.array([_size(os.path.join(os.fsencode(root), os.fsencode(names[i]))) for i in picked], np.int64)
+    return digest(_joined(names), sizes.tobytes())
+
+
+def _joined(names: Iterable[str | bytes]) -> bytes:
+    return b"\0".join(os.fsencode(name) for name in names)
+
+
+def _size(path: bytes) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
