@@ -172,6 +172,7 @@ def test_the_rate_ends_where_the_schedule_does(changes, end):
 def classifier(tmp_path, folder: str = "photos"):
     config = shrink(parts.finetune(parts.vit("vit_b")))
     config.data.name = f"folder:{tmp_path}/{folder}"
+    config.schedule.peak_lr = 1e-3
     return config
 
 
@@ -186,7 +187,9 @@ def photos(root, splits=("train", "val"), classes=("cat", "dog", "owl")):
 def test_a_dataset_that_is_not_here_is_assumed_with_the_models_classes(tmp_path):
     config = classifier(tmp_path, "nowhere")
     config.model.num_classes = 3
-    notes = [line.split(maxsplit=1)[1] for line in dry_run.report(config) if line.startswith("note")]
+    _, _, examples, notes = dry_run._built(config)
+    assert examples == f"{config.data.fake_examples} examples assumed (data.fake_examples)"
+    notes = [text for _, text in notes]
     assert f"folder:{tmp_path}/nowhere does not exist" in notes[0]
     assert (
         f"nowhere is not here: assumed are {config.data.fake_examples} examples (data.fake_examples) and 3 classes"
@@ -220,9 +223,9 @@ def test_the_plan_has_the_size_of_the_data_that_is_here(tmp_path):
     photos(tmp_path)
     config = classifier(tmp_path)
     config.model.num_classes = 3
-    lines = report(config)
-    assert lines["data"] == f"6 examples of folder:{tmp_path}/photos"
-    assert "fewer than batch_size=8" in lines["note"]
+    task, _, examples, notes = dry_run._built(config)
+    assert (examples, notes) == (f"6 examples of folder:{tmp_path}/photos", [])
+    assert task.steps_per_epoch == 6 / config.batch_size
 
 
 def test_k_nn_data_that_are_not_here_cost_the_plan_only_the_k_nn(tmp_path):
@@ -230,6 +233,7 @@ def test_k_nn_data_that_are_not_here_cost_the_plan_only_the_k_nn(tmp_path):
     config = small()
     config.data.name = f"folder:{tmp_path}/photos"
     config.eval.knn.update({"enabled": True, "name": f"folder:{tmp_path}/nowhere"})
-    lines = report(config)
-    assert "eval.knn: " in lines["note"] or "batch_size" in lines["note"]
-    assert lines["data"].startswith("6 examples of folder:")
+    _, _, examples, [(_, note)] = dry_run._built(config)
+    assert note.startswith("eval.knn: ")
+    assert "nowhere does not exist" in note
+    assert examples == f"6 examples of folder:{tmp_path}/photos"
