@@ -97,7 +97,7 @@ def remembered(
     settings = {**settings, "at": at}
     if file.is_file():
         try:
-            known = read_json(file)
+            known: dict[str, Any] = read_json(file)
             if known["settings"] == settings:
                 return {key: np.array(values) for key, values in known["values"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

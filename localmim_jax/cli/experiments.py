@@ -116,7 +116,7 @@ def last_step(workdir: Path) -> int | None:
     if not reports or not file.is_file():
         return None
     try:
-        config = read_json(file)
+        config: dict[str, Any] = read_json(file)
         if config["num_steps"] is not None:
             return int(config["num_steps"])
         return round(config["num_epochs"] * reports[-1]["step"] / reports[-1]["progress/epoch"])

@@ -162,7 +162,7 @@ def describe(root: Path, sources: "Sequence[tuple[str, Source]]") -> dict[str, n
     Classes are those of all splits together, in sorted order; a label of a split without classes is -1.
     """
     from localmim_jax.data.given import GivenImages
-    from localmim_jax.data.walk import composed
+    from localmim_jax.data.names import composed
 
     names = sorted({name for _, source in sources for name in source.class_names})
     number = {name: i for i, name in enumerate(names)}

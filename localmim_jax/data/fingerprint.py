@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def digest(*parts: object) -> str:
     return found.hexdigest()[:32]
 
 
-def of_files(root: Path, names: Sequence[str | bytes]) -> str:
+def of_files(root: Path, names: Sequence[str | bytes] | np.ndarray) -> str:
     """Digest of all names and of the sizes in bytes of up to `STATTED` of these files; a missing file has size -1."""
     count = len(names)
     picked = np.unique(np.linspace(0, count - 1, min(count, STATTED)).astype(np.int64)) if count else ()
@@ -27,7 +28,7 @@ def of_files(root: Path, names: Sequence[str | bytes]) -> str:
     return digest(_joined(names), sizes.tobytes())
 
 
-def _joined(names: Iterable[str | bytes]) -> bytes:
+def _joined(names: Iterable[Any]) -> bytes:
     return b"\0".join(os.fsencode(name) for name in names)
 
 
