@@ -59,7 +59,7 @@ def draw_png(path: Path, places: np.ndarray, groups: Sequence[str], title: str) 
     names = sorted(set(groups))
     for number, name in enumerate(names):
         rows = [i for i, group in enumerate(groups) if group == name]
-        axis.scatter(*places[rows].T, s=14, color=_color(number), label=name, linewidths=0)
+        axis.scatter(places[rows, 0], places[rows, 1], s=14, color=_color(number), label=name, linewidths=0)
     if 1 < len(names) <= 30:
         axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set(title=title, xticks=[], yticks=[])
