@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from localmim_jax.engine import prefetch as prefetching
 from localmim_jax.engine.mesh import batch_sharding, make_mesh
-from localmim_jax.engine.prefetch import AHEAD, DevicePrefetch
+from localmim_jax.engine.prefetch import AHEAD, DevicePrefetch, hanging, interruptible
 from localmim_jax.errors import DataError
 from tests.defaults import mesh_settings
 from tests.tiny import batches
@@ -68,3 +69,44 @@ def test_a_source_that_ends_early_or_fails_is_an_error():
         list(prefetch)
     with DevicePrefetch(ONE_DEVICE, failing(), 0, 5) as prefetch, pytest.raises(DataError, match="no picture"):
         list(prefetch)
+
+
+@pytest.fixture
+def dead_disk(monkeypatch):
+    """(source whose second batch never comes, event that lets it come)."""
+    monkeypatch.setattr(prefetching, "_PATIENCE", 0.2)
+    come = threading.Event()
+
+    def source():
+        found = batches(0)
+        yield next(found)
+        come.wait()
+        yield next(found)
+
+    yield source(), come
+    come.set()
+
+
+def test_a_batch_that_never_comes_holds_nobody_up(dead_disk):
+    source, come = dead_disk
+    with DevicePrefetch(ONE_DEVICE, source, 0, 3) as prefetch:
+        while not prefetch.ready(0.01):
+            pass
+        next(prefetch)
+        assert not prefetch.ready(0.05)
+        assert prefetch.waited > 0.05
+    assert hanging()
+    come.set()
+    assert not hanging()
+
+
+def test_a_batch_that_never_comes_is_given_up_on_request(dead_disk):
+    source, come = dead_disk
+    asked = []
+    found = interruptible(source, lambda: len(asked) > 1 or asked.append(1))
+    assert [batch is None for batch in found] == [False, True]
+    assert len(asked) == 2
+    assert hanging()
+    come.set()
+    assert not hanging()
+    assert len(list(interruptible(iter([{"id": 1}, {"id": 2}]), lambda: False))) == 2

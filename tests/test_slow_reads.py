@@ -1,6 +1,8 @@
-"""Reads that do not end, and files that are none."""
+"""Reads that do not end: named, and no reason not to obey a signal."""
 
 import os
+import shutil
+import signal
 import threading
 import time
 
@@ -11,7 +13,7 @@ from PIL import Image
 from localmim_jax.data import slow_reads
 from localmim_jax.data.decode import read_file
 from tests.leases import leased
-from tests.program import Program
+from tests.program import LONG, Program
 
 
 def test_a_file_that_is_held_up_is_named_once_and_then_read(tmp_path, monkeypatch, caplog):
@@ -39,6 +41,26 @@ def images(root, count):
     for i in range(count):
         Image.fromarray(np.full((20, 20, 3), i, np.uint8)).save(root / f"{i}.png")
     return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_names_the_file_that_it_waits_for_and_obeys_sigterm(tmp_path, workers):
+    folder = images(tmp_path / "images", 8)
+    flags = [f"--config.data.name=folder:{folder}", LONG, "--config.log.every_steps=5"]
+    flags.append(f"--config.data.num_workers={workers}")
+    program = Program(tmp_path / "run", *flags).wait_for("step 20")
+    with leased(folder / "5.png"):
+        program.wait_for("5.png has taken")
+        start = time.monotonic()
+        status = program.signal(signal.SIGTERM).end()
+        assert time.monotonic() - start < 20
+    assert status == 75, program.log
+    assert "SIGTERM: step" in program.last_line()
+    resumed = Program(tmp_path / "run", *flags).wait_for("resuming from step")
+    assert resumed.signal(signal.SIGTERM).end() == 75
+    assert "Traceback" not in program.log + resumed.log
+    shutil.rmtree(tmp_path / "run")
 
 
 @pytest.mark.slow

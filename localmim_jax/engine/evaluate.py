@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.prefetch import interruptible
 from localmim_jax.engine.state import StateSpec, evaluation_params
 from localmim_jax.engine.task import Batch, Evaluation
 from localmim_jax.errors import DataError
@@ -40,7 +41,7 @@ class Evaluator:
         """The metric's values for this state (for its moving average, if there is one), with prefixed names.
 
         Args:
-            stop: called after every batch; True aborts the evaluation.
+            stop: called after every batch, and while one is waited for; True aborts the evaluation.
 
         Returns:
             Values by name, the same on every process; None if aborted.
@@ -49,7 +50,9 @@ class Evaluator:
             DataError: the evaluation has no examples.
         """
         params, metric, count = evaluation_params(state), self.evaluation.make_metric(), 0
-        for batch in self.evaluation.batches():
+        for batch in interruptible(iter(self.evaluation.batches()), stop):
+            if batch is None:
+                return None
             batch = self._padded(batch)
             outputs = self._predict(params, state["model_state"], meshes.place_batch(self._mesh, batch))
             outputs, batch = jax.device_get(outputs), _of_all_processes(batch)

@@ -149,6 +149,9 @@ class _Run:
     def _next(self, batches: DevicePrefetch, step: int, state: Tree) -> PlacedBatch | None:
         """The next batch, or None after the last. What is trained is saved where the data or a worker fails."""
         try:
+            while not batches.ready():
+                if self._asked_to_stop():  # the disk may be dead, and the batch may never come
+                    self._leave(self.stop.requested or "SIGTERM", step, state)
             return next(batches, None)
         except (DataError, WorkerDied) as error:
             if step and jax.process_count() == 1:  # several processes save together, and the others may be well

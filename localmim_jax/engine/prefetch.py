@@ -1,9 +1,11 @@
 """Prefetching: the next batches are fetched and placed on the devices while the current step runs."""
 
 import collections
+import concurrent.futures
 import dataclasses
+import threading
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
@@ -15,6 +17,10 @@ from localmim_jax.engine.task import Batch
 from localmim_jax.errors import DataError
 
 AHEAD = 2  # batches placed, or being placed, besides the one in use
+POLL = 0.5  # seconds between two looks at whether a signal has come, while a batch is waited for
+
+_PATIENCE = 5.0  # seconds that a thread has to end
+_THREAD = "prefetch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +51,7 @@ class DevicePrefetch:
         self._mesh = mesh
         self._source = source
         self._steps = iter(range(first_step, num_steps))
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=_THREAD)
         self._queue: collections.deque[Future[PlacedBatch]] = collections.deque()
         for _ in range(AHEAD):
             self._ask()
@@ -54,7 +60,9 @@ class DevicePrefetch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        """Waits for the batch that is being read, but not for ever: a read from a dead disk cannot be interrupted."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        concurrent.futures.wait(self._queue, _PATIENCE)
 
     def __iter__(self) -> Iterator[PlacedBatch]:
         return self
@@ -69,6 +77,14 @@ class DevicePrefetch:
         self.waited += time.perf_counter() - start
         return batch
 
+    def ready(self, seconds: float = POLL) -> bool:
+        """Waits up to so many seconds; whether `next` would return or raise at once."""
+        start = time.perf_counter()
+        if self._queue:
+            concurrent.futures.wait([self._queue[0]], seconds)
+        self.waited += time.perf_counter() - start
+        return not self._queue or self._queue[0].done()
+
     def _ask(self) -> None:
         step = next(self._steps, None)
         if step is not None:
@@ -79,3 +95,30 @@ class DevicePrefetch:
         if batch is None:
             raise DataError(f"the training data ended before step {step}; it must have a batch for every step")
         return PlacedBatch(step, place_batch(self._mesh, batch), np.asarray(batch["id"]))
+
+
+def interruptible(source: Iterator[Batch], stop: Callable[[], bool]) -> Iterator[Batch | None]:
+    """The batches of a source, read by a thread. None comes last where `stop` is true while a batch is waited for."""
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=_THREAD)
+    try:
+        while True:
+            batch = thread.submit(next, source, None)
+            while not concurrent.futures.wait([batch], POLL).done:
+                if stop():
+                    yield None
+                    return
+            found = batch.result()
+            if found is None:
+                return
+            yield found
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+def hanging() -> bool:
+    """Whether a thread that reads batches does not end, so that the process would not end either."""
+    deadline = time.monotonic() + _PATIENCE
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return any(thread.is_alive() for thread in threads)
