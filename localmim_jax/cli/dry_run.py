@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from localmim_jax.build import build_task
 from localmim_jax.convert import files
 from localmim_jax.data.sources import is_there
-from localmim_jax.engine import flops
+from localmim_jax.engine import flops, memory
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.progress import warnings_of
 from localmim_jax.engine.schedule import make_schedule
 from localmim_jax.engine.settings import RunSettings
-from localmim_jax.engine.state import StateSpec, join
+from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step, make_train_step
 from localmim_jax.engine.task import Task
 from localmim_jax.errors import DataError
@@ -173,46 +173,17 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str)
     step = make_train_step(spec).trace(abstract, whole)
     work = flops.model_flops(step.jaxpr, forward, abstract["params"], abstract["model_state"], whole)
 
-    # What the backward pass needs grows linearly with the batch; two traces tell slope and offset.
-    images = task.batch_size // spec.settings.accum_steps // devices
-    one, two = (_saved_for_backward(spec, batch(devices * images * n)) / devices for n in (1, 2))
-    trained, _ = spec.partition(abstract["params"])
-    copies = 1 if spec.settings.accum_steps == 1 else 2  # of one micro-batch, and their running sum
-    parts = {
-        "state": spec.bytes_per_device(),
-        "gradients": copies * _bytes(trained) / spec.mesh.shape["fsdp"],
-        "activations": two - one,
-    }
-    shown = " + ".join(f"{name} {size / _GIB:.3g}" for name, size in parts.items())
+    found = memory.estimate(spec, example)
     kind = spec.mesh.devices.flat[0].device_kind
-    memory = (
-        f"{which}about {sum(parts.values()) / _GIB:.3g} GiB a device ({devices} x {kind}), {images} images at a time: "
-        f"{shown} (estimated from the traced step; XLA's fusion may need less)"
+    needs = (
+        f"{which}about {found.total / _GIB:.3g} GiB a device ({devices} x {kind}), {found.images} images at a time: "
+        f"{found} (estimated from the traced step; XLA's fusion may need less)"
     )
     rows = [
         ("work", f"{which}{work / task.batch_size / 1e9:.4g} GFLOP per image, forward and backward"),
-        ("memory", memory),
+        ("memory", needs),
     ]
     if jax.default_backend() != "cpu":  # XLA's CPU compiler undoes remat, so its number would mislead
         needed = compile_step(spec, whole).bytes_per_device
         rows += [] if needed is None else [("", f"{needed / _GIB:.3g} GiB by XLA's analysis, compiled")]
     return rows
-
-
-def _saved_for_backward(spec: StateSpec, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
-    """Bytes that the forward pass keeps for the backward pass of one micro-batch."""
-
-    def residuals(params: Any, model_state: Any, batch: Any) -> Any:
-        trained, frozen = spec.partition(params)
-
-        def loss(trained: Any) -> jax.Array:
-            model = merge(spec.graphdef, join(trained, frozen), model_state)
-            return spec.task.loss(model, batch, jax.random.key(0))[0]
-
-        return jax.vjp(loss, trained)[1]
-
-    return _bytes(jax.eval_shape(residuals, spec.abstract["params"], spec.abstract["model_state"], batch))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

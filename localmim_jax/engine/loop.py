@@ -12,6 +12,7 @@ import jax
 from absl import logging
 
 from localmim_jax import faults
+from localmim_jax.engine import memory
 from localmim_jax.engine.checkpoints.lock import RunLock
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.engine.data_record import record_data
@@ -31,7 +32,7 @@ from localmim_jax.engine.state import StateSpec, state_hash
 from localmim_jax.engine.step import CompiledStep, compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.engine.writer import MetricsWriter
-from localmim_jax.errors import DataError, Interrupted, Preempted, StorageError, WorkerDied
+from localmim_jax.errors import DataError, Interrupted, Preempted, StorageError, UserError, WorkerDied
 from localmim_jax.params import Tree
 
 _EVALUATION_FAILED = "the evaluation %s of step %d failed; the step is saved, and the same command evaluates it again"
@@ -84,6 +85,7 @@ def run(
             resuming = bool(checkpointer.steps())
             record_run(workdir, config, resuming)
             record_data(workdir, task, config, resuming)
+            memory.check_state(spec)
             first_step, state = checkpointer.restore_latest(spec.abstract) or (0, spec.create())
             with MetricsWriter(workdir, first_step, loggers) as writer:
                 announce(spec, first_step)
@@ -118,9 +120,22 @@ class _Run:
         self.in_flight = StepsInFlight(run_ahead_on(list(spec.mesh.devices.flat)), self._on_finished)
         self.profiler = Profiler(workdir / "profile", self.settings.log.profile_at)
         self.programs: dict[Hashable, CompiledStep] = {}
+        self.estimate: memory.Estimate | None = None
         self.save_every = self.settings.checkpoint.interval(self.task.steps_per_epoch)
 
     def train(self, first_step: int, state: Tree) -> Summary:
+        """To the last step. Raises: see `run`; an out-of-memory error of XLA as ConfigError, with the estimate."""
+        try:
+            return self._train(first_step, state)
+        except UserError:
+            raise
+        except Exception as error:
+            told = memory.explained(error, self.spec, self.estimate)
+            if told is None:
+                raise
+            raise told from error
+
+    def _train(self, first_step: int, state: Tree) -> Summary:
         num_steps, step = self.task.num_steps, first_step
         # Also on resuming: an evaluation that was due here may have been cut short. It changes nothing but the logs.
         self._evaluate(step, state)
@@ -179,7 +194,10 @@ class _Run:
         found = {len(array) for array in batch.arrays.values()}
         if found != {self.task.batch_size}:
             raise DataError(f"training batches have {sorted(found)} examples over all processes, not batch_size")
+        example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in batch.arrays.items()}
+        self.estimate = memory.warn_before_compiling(self.spec, example)
         program = compile_step(self.spec, batch.arrays)
+        memory.check_compiled(self.spec, program.bytes_per_device, self.estimate)
         parts = [
             f"step compiled in {duration(program.seconds)}",
             f"{program.flops / self.task.batch_size / 1e9:.3g} GFLOP an image, forward and backward",
