@@ -10,7 +10,7 @@ BATCH ?= 8
 JOBS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test test-slow test-torch lint types bench
+.PHONY: help quickstart test test-slow test-torch test-plan lint types bench
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test         the fast tests"
 	@echo "make test-slow    the longer proofs, those of test-torch included"
 	@echo "make test-torch   of them: PyTorch files, timm's and Transformers' models, ONNX, in an environment of their own ($(VENV)-torch)"
+	@echo "make test-plan    localmim plan for GPUs and TPUs that are not here, with their compilers (3 GB) in $(VENV)-plan"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
@@ -38,6 +39,9 @@ test-slow: $(VENV)/.installed-test
 
 test-torch: $(VENV)-torch/.installed
 	$(VENV)-torch/bin/python -m pytest -m torch
+
+test-plan: $(VENV)-plan/.installed
+	$(VENV)-plan/bin/python -m pytest -m plan
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -63,6 +67,11 @@ $(VENV)-torch/.installed: pyproject.toml $(CONSTRAINTS)
 	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.installed-test $(VENV)-torch/.installed-torch $(VENV)-torch/.installed-onnx
 	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) --no-deps timm torchvision jax2onnx
 	$(VENV)-torch/bin/python -m pip install --quiet $(CONSTRAINTS:%=-c %) huggingface_hub pyyaml transformers
+	@touch $@
+
+$(VENV)-plan/.installed: pyproject.toml $(CONSTRAINTS)
+	$(MAKE) VENV=$(VENV)-plan $(VENV)-plan/.installed-test $(VENV)-plan/.installed-plan-gpu \
+	    $(VENV)-plan/.installed-plan-tpu
 	@touch $@
 
 # pip is what a venv without ensurepip lacks; such a half-made one would be mistaken for a good one next time.

@@ -16,6 +16,7 @@ from localmim_jax.cli import dry_run
 from localmim_jax.configs import parts, vit_b_100ep
 from localmim_jax.engine.mesh import make_mesh
 from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.planning import inputs
 from tests.defaults import mesh_settings
 from tests.shrink import shrink
 from tests.test_configs import RECIPES, recipe
@@ -120,8 +121,8 @@ def test_a_linear_probe_before_its_pre_training():
     assert "checkpoint.init_from is not set" in notes[0]
     assert config.checkpoint.init_from is None
     config.checkpoint.init_from = "runs/planned"
-    assert dry_run._with_start(config)[1] == [
-        ("note", "checkpoint.init_from: runs/planned does not exist yet, and the run needs it")
+    assert inputs.with_start(config)[1] == [
+        "checkpoint.init_from: runs/planned does not exist yet, and the run needs it"
     ]
     # Three steps of 8 images at this rate leave the head as it was drawn.
     assert "the head will hardly be trained: LARS changes it by at most" in notes[1]
@@ -138,9 +139,9 @@ def test_a_recipe_with_an_argument_from_the_shell():
 
 def test_a_detectors_batches_have_two_shapes():
     config = shrink(parts.detect(parts.swin("swin_t")))
-    examples = dry_run._batch_shapes(config)
+    examples = inputs.batch_shapes(config)
     assert [example["image"].shape for example in examples] == [(64, 96, 3), (96, 64, 3)]
-    assert len(dry_run._batch_shapes(small())) == 1
+    assert len(inputs.batch_shapes(small())) == 1
 
 
 @pytest.mark.slow
@@ -187,9 +188,9 @@ def photos(root, splits=("train", "val"), classes=("cat", "dog", "owl")):
 def test_a_dataset_that_is_not_here_is_assumed_with_the_models_classes(tmp_path):
     config = classifier(tmp_path, "nowhere")
     config.model.num_classes = 3
-    _, _, examples, notes = dry_run._built(config)
-    assert examples == f"{config.data.fake_examples} examples assumed (data.fake_examples)"
-    notes = [text for _, text in notes]
+    built = inputs.build(config)
+    notes = built.notes
+    assert built.examples == f"{config.data.fake_examples} examples assumed (data.fake_examples)"
     assert f"folder:{tmp_path}/nowhere does not exist" in notes[0]
     assert (
         f"nowhere is not here: assumed are {config.data.fake_examples} examples (data.fake_examples) and 3 classes"
@@ -223,9 +224,9 @@ def test_the_plan_has_the_size_of_the_data_that_is_here(tmp_path):
     photos(tmp_path)
     config = classifier(tmp_path)
     config.model.num_classes = 3
-    task, _, examples, notes = dry_run._built(config)
-    assert (examples, notes) == (f"6 examples of folder:{tmp_path}/photos", [])
-    assert task.steps_per_epoch == 6 / config.batch_size
+    built = inputs.build(config)
+    assert (built.examples, built.notes) == (f"6 examples of folder:{tmp_path}/photos", ())
+    assert built.task.steps_per_epoch == 6 / config.batch_size
 
 
 def test_k_nn_data_that_are_not_here_cost_the_plan_only_the_k_nn(tmp_path):
@@ -233,7 +234,8 @@ def test_k_nn_data_that_are_not_here_cost_the_plan_only_the_k_nn(tmp_path):
     config = small()
     config.data.name = f"folder:{tmp_path}/photos"
     config.eval.knn.update({"enabled": True, "name": f"folder:{tmp_path}/nowhere"})
-    _, _, examples, [(_, note)] = dry_run._built(config)
+    built = inputs.build(config)
+    (note,) = built.notes
     assert note.startswith("eval.knn: ")
     assert "nowhere does not exist" in note
-    assert examples == f"6 examples of folder:{tmp_path}/photos"
+    assert built.examples == f"6 examples of folder:{tmp_path}/photos"

@@ -23,7 +23,7 @@ RANKS = (
     ("segmentation", "detection"),
     ("build",),
     ("api",),
-    ("analysis", "bench"),
+    ("analysis", "bench", "planning"),
     ("cli",),
     ("__main__", "train"),
 )

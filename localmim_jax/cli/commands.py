@@ -17,7 +17,7 @@ COMMANDS = {
     **{
         name: f"localmim_jax.cli.{name}"
         for name in (
-            *("train", "prepare", "evaluate", "knn", "probe", "compare", "visualize", "segment", "detect"),
+            *("train", "plan", "prepare", "evaluate", "knn", "probe", "compare", "visualize", "segment", "detect"),
             *("features", "convert", "tables", "imagenet_val"),
         )
     },

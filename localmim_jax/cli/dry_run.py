@@ -3,17 +3,12 @@
 The model is traced, never allocated, so this works for the largest recipe on a laptop and without its dataset.
 """
 
-import copy
-import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from localmim_jax.build import build_task
-from localmim_jax.convert import files
-from localmim_jax.data.sources import is_there
 from localmim_jax.engine import flops, memory
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.progress import warnings_of
@@ -22,8 +17,8 @@ from localmim_jax.engine.settings import RunSettings
 from localmim_jax.engine.state import StateSpec
 from localmim_jax.engine.step import compile_step, make_train_step
 from localmim_jax.engine.task import Task
-from localmim_jax.errors import DataError
 from localmim_jax.params import merge
+from localmim_jax.planning import inputs
 from localmim_jax.recipes.override import flatten
 from localmim_jax.text import columns
 
@@ -46,90 +41,22 @@ def report(config: ConfigDict) -> list[str]:
         ConfigError: a config that could not run on the devices at hand.
         DataError: the dataset is here, and the config could not run on it.
     """
-    config, rows = _with_start(config)
-    task, settings, examples, notes = _built(config)
-    rows += notes
+    built = inputs.build(config)
+    task, settings = built.task, built.settings
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     settings.check_batch(task.batch_size, spec.mesh.size)
     epochs = f"{task.num_steps / task.steps_per_epoch:.4g} epochs of {task.steps_per_epoch:.6g} steps"
-    rows += [("note", warning) for warning in warnings_of(task)]
+    rows = [("note", note) for note in (*built.notes, *warnings_of(task))]
     rows += [
-        ("data", examples),
+        ("data", built.examples),
         ("length", f"{task.num_steps} steps of {task.batch_size} examples, {epochs}"),
         ("rate", _learning_rate(task, settings)),
         ("parameters", _parameters(spec)),
     ]
-    shapes = _batch_shapes(config)
+    shapes = inputs.batch_shapes(built.config)
     for example in shapes:
         rows += _cost(spec, example, _shape(example) if len(shapes) > 1 else "")
     return columns(rows).splitlines()
-
-
-def _built(config: ConfigDict) -> tuple[Task, RunSettings, str, list[tuple[str, str]]]:
-    """The task on the real data where they are here; what its size is; and notes on what is assumed where not."""
-    try:
-        task, settings = build_task(config, workdir="")
-    except DataError as error:
-        if not is_there(config.data.name, config.data.data_dir):
-            task, settings = build_task(_on_fake_data(config), workdir="")
-            examples = f"{config.data.fake_examples} examples assumed (data.fake_examples)"
-            classes = config.model.get("num_classes")
-            assumed = f"{config.data.name} is not here: assumed are {config.data.fake_examples} examples " + (
-                f"(data.fake_examples) and {classes} classes (model.num_classes)" if classes else "(data.fake_examples)"
-            )
-            return task, settings, examples, [("note", str(error)), ("note", assumed)]
-        knn = config.eval.get("knn")
-        if knn is None or not knn.enabled or is_there(knn.name, config.data.data_dir):
-            raise
-        config = copy.deepcopy(config)
-        config.eval.knn.enabled = False
-        task, settings, examples, notes = _built(config)
-        return task, settings, examples, [("note", f"eval.knn: {error}"), *notes]
-    return task, settings, f"{round(task.steps_per_epoch * task.batch_size)} examples of {config.data.name}", []
-
-
-def _with_start(config: ConfigDict) -> tuple[ConfigDict, list[tuple[str, str]]]:
-    """The config with some `checkpoint.init_from` if its task needs one, and notes on what the run will miss."""
-    start = config.checkpoint.init_from
-    if start is None and config.task == "linear_probe":
-        config = copy.deepcopy(config)
-        config.checkpoint.init_from = "later"
-        text = "checkpoint.init_from is not set: the run needs a pre-trained encoder, a run directory or a file"
-        return config, [("note", text)]
-    if start is not None and "://" not in start and not files.local_path(start).exists():
-        return config, [("note", f"checkpoint.init_from: {start} does not exist yet, and the run needs it")]
-    return config, []
-
-
-def _on_fake_data(config: ConfigDict) -> ConfigDict:
-    """A copy that reads no dataset at all."""
-    config = copy.deepcopy(config)
-    config.data.name = "fake"
-    if config.task in ("finetune", "linear_probe"):
-        with config.unlocked():
-            config.data.fake_classes = config.model.num_classes
-    if "knn" in config.eval:
-        config.eval.knn.enabled = False
-    return config
-
-
-def _batch_shapes(config: ConfigDict) -> list[dict[str, jax.ShapeDtypeStruct]]:
-    """The arrays of one training example that go to the device, for each shape that batches have."""
-    small = _on_fake_data(config)
-    small.update({"batch_size": 8 * jax.process_count(), "accum_steps": 1})
-    if small.model.get("num_masks") is not None:
-        small.model.num_masks = 1  # the real number may not fit so small a batch, and no shape depends on it either
-    task, _ = build_task(small, workdir="")
-    batches = itertools.islice(task.train_batches(0), 3 if config.task == "detect" else 1)  # landscape and portrait
-    found = [
-        {
-            name: jax.ShapeDtypeStruct(array.shape[1:], jax.dtypes.canonicalize_dtype(array.dtype))
-            for name, array in batch.items()
-            if name != "id"
-        }
-        for batch in batches
-    ]
-    return list({_shape(example): example for example in found}.values())
 
 
 def _shape(example: dict[str, jax.ShapeDtypeStruct]) -> str:
@@ -160,11 +87,7 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str)
     task, devices = spec.task, spec.mesh.size
 
     def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        sharding = meshes.batch_sharding(spec.mesh)
-        return {
-            name: jax.ShapeDtypeStruct((size, *array.shape), array.dtype, sharding=sharding)
-            for name, array in example.items()
-        }
+        return inputs.abstract_batch(spec, example, size)
 
     def forward(params: Any, model_state: Any, batch: Any) -> Any:
         return task.loss(merge(spec.graphdef, params, model_state), batch, jax.random.key(0))

@@ -2,7 +2,7 @@
 
     localmim train --config=configs/quickstart.py --workdir=runs/quickstart
     localmim train --config=configs/vit_b_100ep.py --workdir=DIR --config.data.name=folder:/my/images
-    localmim train --config=configs/vit_b_100ep.py --dry_run
+    localmim train --config=configs/vit_b_100ep.py --dry_run [--hardware=h100x8]
 
 The same command resumes a run. In a clone of the repository, `python main.py` is the same command. The recipes in
 configs/ come with the package: their names work in any directory, and a file of that name takes precedence.
@@ -13,12 +13,12 @@ preempted and saved, 130 interrupted and saved.
 
 from absl import flags
 
-from localmim_jax.cli import program
-from localmim_jax.recipes import common_flags
+from localmim_jax.cli import plan, program
+from localmim_jax.errors import ConfigError
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    common_flags.define_recipe(values)
+    plan.define_flags(values)
     flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, pictures", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print what would run (parameters, FLOPs, memory) and stop", flag_values=values)
     flags.DEFINE_string("coordinator_address", None, "host:port of process 0, for several hosts", flag_values=values)
@@ -27,6 +27,11 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(options: flags.FlagValues) -> None:
+    if options.hardware and not options.dry_run:
+        raise ConfigError(f"--hardware={options.hardware} is for --dry_run; a run takes the devices that are here")
+    if options.dry_run and options.hardware:
+        plan.main(options)
+        return
     if options.dry_run:
         from localmim_jax.cli import dry_run
 

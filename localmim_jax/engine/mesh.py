@@ -3,8 +3,10 @@
 Modules do not depend on it. The compiler derives every collective from the placement of the state and the batch.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,9 +21,26 @@ from localmim_jax.errors import ConfigError
 BATCH_AXES = ("data", "fsdp")
 MIN_SHARDED_SIZE = 2**12  # elements; gathering smaller arrays costs more than keeping a copy of them
 
+_TARGET: contextvars.ContextVar[tuple[jax.Device, ...]] = contextvars.ContextVar("target", default=())
+
+
+def run_devices() -> Sequence[jax.Device]:
+    """The devices that a run is built for: all of all processes, or those of `on_devices`."""
+    return _TARGET.get() or jax.devices()
+
+
+@contextlib.contextmanager
+def on_devices(target: Sequence[jax.Device]) -> Iterator[None]:
+    """Within it, runs are built for these devices, which need not exist: their kind decides what "auto" means."""
+    token = _TARGET.set(tuple(target))
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
 
 def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over these devices (default: all devices of all processes).
+    """The mesh over these devices (default: all that the run is built for).
 
     Devices stay grouped by process. So the global batch is the concatenation of the processes' batches, and fsdp groups
     lie within a host where they fit.
@@ -29,7 +48,7 @@ def make_mesh(settings: MeshSettings, devices: Sequence[jax.Device] | None = Non
     Raises:
         ConfigError: the sizes do not multiply to the number of devices.
     """
-    devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
+    devices = sorted(run_devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
     count = len(devices)
     data = settings.data if settings.data > 0 else max(1, count // settings.fsdp)
     fsdp = settings.fsdp if settings.fsdp > 0 else max(1, count // data)

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -168,10 +169,21 @@ class CompiledStep:
     bytes_per_device: int | None
 
 
+def trace_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> jax.stages.Traced:
+    """The step for the shapes, dtypes and placement of this batch, to be compiled for these or other devices."""
+    return make_train_step(spec).trace(spec.abstract, batch)
+
+
+def peak_bytes(memory: Any) -> int:
+    """Bytes on each device while a program runs, its arguments included, from XLA's `memory_analysis()`."""
+    made = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + made + memory.temp_size_in_bytes
+
+
 def compile_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> CompiledStep:
     """Compiles the step for the shapes, dtypes and placement of this batch."""
     start = time.perf_counter()
-    traced = make_train_step(spec).trace(spec.abstract, batch)
+    traced = trace_step(spec, batch)
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - start
 
@@ -179,9 +191,6 @@ def compile_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtype
         return spec.task.loss(merge(spec.graphdef, params, model_state), batch, jax.random.key(0))
 
     memory = compiled.memory_analysis()
-    total = None
-    if memory is not None:
-        made = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        total = memory.argument_size_in_bytes + made + memory.temp_size_in_bytes
+    total = None if memory is None else peak_bytes(memory)
     flops = model_flops(traced.jaxpr, forward, spec.abstract["params"], spec.abstract["model_state"], batch)
     return CompiledStep(compiled, seconds, flops, total)

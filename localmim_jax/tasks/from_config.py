@@ -5,11 +5,11 @@ import math
 import zipfile
 from typing import Any, Literal, TypeVar, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine import settings as engine
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import LocalMIMConfig
@@ -106,10 +106,10 @@ def encoder_config(config: ConfigDict) -> EncoderConfig:
 
 
 def _attention(name: str, dtype: str) -> Literal["xla", "cudnn"]:
-    """ "xla" or "cudnn"; "auto" is the fused kernel where this machine's devices have it for the dtype."""
+    """ "xla" or "cudnn"; "auto" is the fused kernel where the run's devices have it for the dtype."""
     if name not in ("auto", "xla", "cudnn"):
         raise ConfigError(f"model.attention is {name!r}; it must be one of auto, xla, cudnn")
-    device = jax.devices()[0]
+    device = meshes.run_devices()[0]
     capability = getattr(device, "compute_capability", "") if "NVIDIA" in device.device_kind else ""
     fused = dtype != "float32" and capability != "" and float(capability) >= 8.0
     if name == "cudnn" and not fused:

@@ -12,6 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from localmim_jax.data.own import Given
+from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.task import Evaluation, Task
 from localmim_jax.errors import ConfigError
 from localmim_jax.evals.knn import KNN
@@ -54,7 +55,7 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
     if model.num_masks is not None:
         mesh = config.mesh
-        devices = jax.device_count() if mesh.data == -1 else mesh.data * mesh.fsdp
+        devices = len(meshes.run_devices()) if mesh.data == -1 else mesh.data * mesh.fsdp
         check_num_masks(model.num_masks, config.batch_size // config.accum_steps, devices)
 
     def loss(
