@@ -59,6 +59,7 @@ def test_prefixes_are_allowed_and_labels_are_optional(tmp_path):
         (gzip.compress(encode(IMAGES[:2]))[:-20], "copy it again"),
         (b"\x1f\x8bnonsense", "copy it again"),
     ],
+    ids=["empty", "png", "float", "header", "short", "huge", "cut gzip", "no gzip"],
 )
 def test_damaged_files_are_named(tmp_path, data, says):
     path = tmp_path / "train-images-idx3-ubyte"

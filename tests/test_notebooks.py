@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCALMIM_FAST", "1")
     monkeypatch.setenv("XLA_FLAGS", "")  # one device, as a reader has, instead of the tests' eight
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    for file in (path.with_name("fashion_mnist.safetensors"), path.with_name("fashion_mnist.png")):
+        shutil.copy(file, tmp_path)
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert list((tmp_path / "runs").glob("*/checkpoints/*/manifest.json"))
+    if path.stem != "reconstruct":  # which trains nothing
+        assert list((tmp_path / "runs").glob("*/checkpoints/*/manifest.json"))

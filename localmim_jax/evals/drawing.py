@@ -16,7 +16,7 @@ GAP = 6  # pixels between panels
 def hog_picture(descriptors: np.ndarray, bins: int, cell: int) -> np.ndarray:
     """Histograms of oriented gradients as glyphs: in each cell, one stroke per bin along the edges that it counts.
 
-    A stroke is as bright as its bin's value. Three color channels are drawn in red, green and blue, so that edges on
+    A stroke is as bright as the square root of its bin's value, so that weak predictions are visible. Three color channels are drawn in red, green and blue, so that edges on
     which they agree are white; any other number of channels is averaged and drawn in white.
 
     Args:
@@ -29,7 +29,7 @@ def hog_picture(descriptors: np.ndarray, bins: int, cell: int) -> np.ndarray:
         uint8 [g_h * cell, g_w * cell, 3].
     """
     gh, gw, _ = descriptors.shape
-    weights = np.clip(np.nan_to_num(np.asarray(descriptors, np.float32)), 0, 1).reshape(gh * gw, -1, bins)
+    weights = np.sqrt(np.clip(np.nan_to_num(np.asarray(descriptors, np.float32)), 0, 1)).reshape(gh * gw, -1, bins)
     if weights.shape[1] != 3:
         weights = weights.mean(axis=1, keepdims=True)
     strokes = _strokes(bins, cell).reshape(bins, cell * cell)
