@@ -16,8 +16,9 @@ GAP = 6  # pixels between panels
 def hog_picture(descriptors: np.ndarray, bins: int, cell: int) -> np.ndarray:
     """Histograms of oriented gradients as glyphs: in each cell, one stroke per bin along the edges that it counts.
 
-    A stroke is as bright as the square root of its bin's value, so that weak predictions are visible. Three color channels are drawn in red, green and blue, so that edges on
-    which they agree are white; any other number of channels is averaged and drawn in white.
+    A stroke is as bright as the square root of its bin's value, so that weak predictions are visible. Three color
+    channels are drawn in red, green and blue, so that edges on which they agree are white; any other number of channels
+    is averaged and drawn in white.
 
     Args:
         descriptors: [g_h, g_w, channels * bins], channel-major, values 0..1 (others are clipped; NaN counts as 0).
