@@ -3,14 +3,16 @@
 #   make test CONSTRAINTS=                the newest versions of everything instead of those in constraints.txt
 #   make bench BATCH=256                  for an accelerator; 8 is for a CPU
 #   make test JOBS=4                      processes, of up to 5 GB each
+#   make fuzz FUZZ_SECONDS=3600           an hour of it
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BATCH ?= 8
 JOBS ?= 2
+FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 
-.PHONY: help quickstart test test-slow test-torch test-plan lint types bench
+.PHONY: help quickstart test test-slow test-torch test-plan fuzz lint types bench
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +21,7 @@ help:
 	@echo "make test-slow    the longer proofs, those of test-torch included"
 	@echo "make test-torch   of them: PyTorch files, timm's and Transformers' models, ONNX, in an environment of their own ($(VENV)-torch)"
 	@echo "make test-plan    localmim plan for GPUs and TPUs that are not here, with their compilers (3 GB) in $(VENV)-plan"
+	@echo "make fuzz         new random files, names and configs for FUZZ_SECONDS ($(FUZZ_SECONDS)) in all"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
 	@echo "make bench        speed of the training step, the HOG targets and the input pipeline"
@@ -42,6 +45,9 @@ test-torch: $(VENV)-torch/.installed
 
 test-plan: $(VENV)-plan/.installed
 	$(VENV)-plan/bin/python -m pytest -m plan
+
+fuzz: $(VENV)/.installed-test
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
