@@ -10,6 +10,10 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """One line even where the name of a file has line breaks or moves the cursor."""
+        return printable(super().__str__())
+
 
 class ConfigError(UserError, ValueError):
     """A config value, a flag, or a combination of them that cannot work."""
@@ -51,3 +55,8 @@ class Interrupted(UserError):
     """Ctrl-C arrived; the state is saved and the same command resumes."""
 
     exit_code = 130
+
+
+def printable(text: str) -> str:
+    """The text in one line: line breaks, control characters and bytes of no encoding are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

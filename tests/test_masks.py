@@ -64,6 +64,16 @@ def test_ade20ks_own_list_of_classes(tmp_path):
     assert MaskFolder(str(tmp_path), "training").class_names == ("wall", "building, edifice", "sky")
 
 
+def test_an_empty_line_among_the_classes_is_refused_and_a_byte_order_mark_is_none(tmp_path):
+    """Before, the classes after an empty line were numbered one lower than in the masks."""
+    write(tmp_path)
+    (tmp_path / "classes.txt").write_bytes("\ufeffwall\r\n sky\r\ntree\r\n\r\n".encode())
+    assert MaskFolder(str(tmp_path), "training").class_names == CLASSES
+    (tmp_path / "classes.txt").write_text("wall\n\ntree\n")
+    with pytest.raises(DataError, match="has an empty line 2: classes are numbered by line"):
+        MaskFolder(str(tmp_path), "training")
+
+
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(DataError, match="no folder: give that which holds"):
         open_masks(f"masks:{tmp_path / 'nowhere'}", "training")

@@ -3,6 +3,8 @@
 import unicodedata
 from collections.abc import Sequence
 
+from localmim_jax.errors import printable as printable
+
 _SHOWN = 3  # names in a note
 
 
@@ -17,6 +19,3 @@ def some(names: Sequence[str], shown: int = _SHOWN) -> str:
     return ", ".join(map(printable, names[:shown])) + more
 
 
-def printable(name: str) -> str:
-    """The name in one line: line breaks, control characters and bytes of no encoding are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -171,15 +171,17 @@ def open_masks(
 def _class_names(root: Path) -> tuple[str, ...]:
     for name in CLASS_LISTS:
         try:
-            lines = [line for line in (root / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = (root / name).read_text(encoding="utf-8-sig").rstrip().split("\n")
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{root / name} cannot be read ({error}): it must list the classes as text") from error
         if name == "objectInfo150.txt":  # a table whose last column has the names, under a heading
             lines = [line.split("\t")[-1] for line in lines[1:]]
-        if lines:
-            return tuple(line.strip() for line in lines)
+        if "" in (stripped := tuple(line.strip() for line in lines)) and len(stripped) > 1:
+            raise DataError(f"{root / name} has an empty line {stripped.index('') + 1}: classes are numbered by line")
+        if any(stripped):
+            return stripped
     if not root.is_dir():
         raise DataError(f"masks:{root} is not a folder: give the one that holds images/ and annotations/")
     raise DataError(
