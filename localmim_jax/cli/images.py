@@ -1,5 +1,6 @@
 """What the commands that draw on images of one's own share: reading them, naming and writing their pictures."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,13 +19,12 @@ def free_names(images: Sequence[str], directory: Path) -> list[Path]:
     """
     if directory.is_file():
         raise StorageError(f"{directory} cannot be written: it is a file; give another --output")
-    names: dict[str, int] = {}
-    paths = []
+    paths: dict[Path, None] = {}  # in order
     for image in images:
         stem = Path(image).stem
-        names[stem] = names.get(stem, 0) + 1
-        paths.append(directory / f"{stem}{f'_{names[stem]}' if names[stem] > 1 else ''}.png")
-    return paths
+        numbered = (f"{stem}_{number}" if number > 1 else stem for number in itertools.count(1))
+        paths[next(path for name in numbered if (path := directory / f"{name}.png") not in paths)] = None
+    return list(paths)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -121,6 +121,7 @@ def test_coco_finds_its_images(folder, names):
 
 @fuzz(15, names=NAMES)
 def test_results_have_names_of_their_own(folder, names):
-    paths = free_names([str(folder / f"{name}.png") for name in names], folder / "out")
-    assert len(set(paths)) == len(names)
+    images = [*names, names[0], f"{names[0]}_2", *names]
+    paths = free_names([str(folder / f"{name}.png") for name in images], folder / "out")
+    assert len(set(paths)) == len(images)
     assert all(path.parent == folder / "out" for path in paths)
