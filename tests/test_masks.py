@@ -75,7 +75,7 @@ def test_an_empty_line_among_the_classes_is_refused_and_a_byte_order_mark_is_non
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match="no folder: give that which holds"):
+    with pytest.raises(DataError, match="is not a folder: give the one that holds"):
         open_masks(f"masks:{tmp_path / 'nowhere'}", "training")
     write(tmp_path)
     with pytest.raises(DataError, match=r"no folder .*images/validation; there is training"):

@@ -41,6 +41,9 @@ MAY_CHANGE = (
 # Keys of which null means now what this value, in JSON, meant when old runs were started.
 _FORMER_DEFAULTS = {"checkpoint.standard_merging": "false"}
 
+_LONGEST = 80  # characters of a key or a value in a message
+_MOST = 12  # changes that a message lists
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets", "pillow")
 
 
@@ -88,8 +91,9 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
             )
         changes = changed(old, config)
         if changes:
+            more = "" if len(changes) <= _MOST else f"; and {len(changes) - _MOST} more"
             raise ConfigError(
-                f"{workdir} was started with another config ({'; '.join(changes)}); resume with the old values; or "
+                f"{workdir} was started with another config ({'; '.join(changes[:_MOST])}{more}); resume with the old values; or "
                 "give another --workdir, and checkpoint.init_from to start from these parameters; or edit "
                 f"{path} if the change is meant"
             )
@@ -114,10 +118,14 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         return not _is_off(json.loads(before.get(key) or after[key]))
 
     return [
-        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        f"{_short(key)}: {_short(before.get(key, 'absent'))} -> {_short(after.get(key, 'absent'))}"
         for key in sorted(before.keys() | after.keys())
         if differs(key) and not any(_covers(rule, key) for rule in MAY_CHANGE)
     ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _is_off(value: Any) -> bool:
