@@ -4,6 +4,8 @@
 interrupted and saved.
 """
 
+import re
+
 
 class UserError(Exception):
     """An error that the user can fix. Its text is one line: what is wrong, where, and what to do."""
@@ -60,3 +62,17 @@ class Interrupted(UserError):
 def printable(text: str) -> str:
     """The text in one line: line breaks, control characters and bytes of no encoding are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def out_of_memory_hint(error: Exception) -> str | None:
+    """What to try when the accelerator's or the host's memory is full; None for any other error."""
+    if isinstance(error, MemoryError):
+        return "out of host memory; lower data.num_workers, data.prefetch_batches or batch_size"
+    if type(error).__name__ not in ("XlaRuntimeError", "JaxRuntimeError") or "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    wanted = re.search(r"allocat\w*\D{0,20}?([\d.]+) ?([KMGT]iB|bytes)", str(error))
+    detail = ""
+    if wanted:
+        size, unit = wanted.groups()
+        detail = f" ({float(size) / 2**30:.3g} GiB asked for)" if unit == "bytes" else f" ({size} {unit} asked for)"
+    return f"out of device memory{detail}; raise accum_steps, set model.remat=true or lower batch_size"

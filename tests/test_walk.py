@@ -6,9 +6,8 @@ import socket
 import pytest
 
 from localmim_jax.data.decode import DecodeError, read_file
-from localmim_jax.data.names import printable
 from localmim_jax.data.walk import find_files, is_file
-from localmim_jax.errors import DataError
+from localmim_jax.errors import DataError, printable
 
 
 def write(root, *names):

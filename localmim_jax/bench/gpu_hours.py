@@ -18,8 +18,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.errors import ConfigError
-from localmim_jax.recipes import common_flags, hints
+from localmim_jax.errors import ConfigError, out_of_memory_hint
+from localmim_jax.recipes import common_flags
 
 IMAGENET_EXAMPLES = 1_281_167
 BATCH_SIZES = ("32", "48", "64", "128", "256")  # the supplement's
@@ -48,7 +48,7 @@ def measure_batch(config: ConfigDict, batch_size: int, steps: int, rounds: int) 
         spec, batches = prepare(config)
         results = [measure(spec, batches, steps) for _ in range(rounds)]
     except Exception as error:
-        if hints.out_of_memory_hint(error) is None:
+        if out_of_memory_hint(error) is None:
             raise
         return None
     finally:

@@ -18,8 +18,8 @@ from absl import flags
 
 from localmim_jax.bench import peak
 from localmim_jax.bench.step_time import measure, prepare
-from localmim_jax.errors import ConfigError
-from localmim_jax.recipes import common_flags, hints
+from localmim_jax.errors import ConfigError, out_of_memory_hint
+from localmim_jax.recipes import common_flags
 from localmim_jax.recipes.override import override
 
 POSITIONAL = "settings"
@@ -51,7 +51,7 @@ def main(options: flags.FlagValues) -> None:
             spec, batches = prepare(config)
             result = measure(spec, batches, options.steps)
         except Exception as error:
-            if hints.out_of_memory_hint(error) is None:
+            if out_of_memory_hint(error) is None:
                 raise
             _print_row(["-"] * len(COLUMNS), f"{setting}: does not fit")
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from localmim_jax.data.decode import DecodeError, ImageLike, decode
+from localmim_jax.data.decode import DecodeError, ImageLike, decode, read_file
 from localmim_jax.data.levels import Levels
 from localmim_jax.errors import DataError, StorageError
 
@@ -29,12 +29,12 @@ def free_names(images: Sequence[str], directory: Path) -> list[Path]:
 
 def read_bytes(path: Path) -> bytes:
     """What is in an image file. Raises DataError with its name."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the images in it, for example {path}/*.jpg")
     try:
-        return path.read_bytes()
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder: name the images in it, for example {path}/*.jpg") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+        return read_file(path)
+    except DecodeError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def read(image: str, levels: Levels | None = None) -> ImageLike:

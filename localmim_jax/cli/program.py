@@ -17,7 +17,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from localmim_jax import process
-from localmim_jax.errors import ConfigError, DataError, Interrupted, UserError
+from localmim_jax.errors import ConfigError, DataError, Interrupted, UserError, out_of_memory_hint
 from localmim_jax.recipes import hints
 from localmim_jax.recipes.load import load_config, recipe_files
 from localmim_jax.recipes.override import flatten, override
@@ -49,7 +49,7 @@ def run(command: ModuleType, name: str, arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         _exit(f"{name}: interrupted", Interrupted.exit_code)
     except Exception as error:
-        hint = hints.out_of_memory_hint(error)
+        hint = out_of_memory_hint(error)
         if hint is None:
             raise
         _exit(f"{name}: {hint}", ConfigError.exit_code)

@@ -10,9 +10,8 @@ from absl import logging
 
 from localmim_jax.data.config import available_cores
 from localmim_jax.data.decode import decode, image_size
-from localmim_jax.data.names import printable
 from localmim_jax.data.source import Source
-from localmim_jax.errors import DataError
+from localmim_jax.errors import DataError, printable
 
 ALL_UP_TO = 5000  # examples; of a larger split `SAMPLED`, evenly spread, are looked at
 SAMPLED = 2000

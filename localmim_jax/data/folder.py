@@ -10,11 +10,11 @@ import numpy as np
 from localmim_jax.data.decode import SUFFIXES, read_file
 from localmim_jax.data.fingerprint import of_files
 from localmim_jax.data.holdout import held_out
-from localmim_jax.data.names import composed, printable, some
+from localmim_jax.data.names import composed, some
 from localmim_jax.data.source import Source
 from localmim_jax.data.splits import divided, find_split, means
 from localmim_jax.data.walk import Found, counts, find_files, folders_of
-from localmim_jax.errors import DataError
+from localmim_jax.errors import DataError, printable
 
 _LAYOUT = (
     f"expected {', '.join(suffix[1:] for suffix in SUFFIXES)} files in it or in folders below it (one per class, if "

@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
-from localmim_jax.errors import printable as printable
+from localmim_jax.errors import printable
 
 _SHOWN = 3  # names in a note
 
@@ -17,5 +17,3 @@ def some(names: Sequence[str], shown: int = _SHOWN) -> str:
     """The first few names in one printable line, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(printable, names[:shown])) + more
-
-

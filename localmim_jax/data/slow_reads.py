@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from localmim_jax.data.names import printable
+from localmim_jax.errors import printable
 
 SLOW = 20.0  # seconds after which a read is reported
 _PERIOD = 1.0

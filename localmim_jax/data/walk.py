@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from localmim_jax.data.decode import SUFFIXES, what_it_is
-from localmim_jax.data.names import printable, some
-from localmim_jax.errors import DataError
+from localmim_jax.data.names import some
+from localmim_jax.errors import DataError, printable
 
 # Folders that systems and archives leave beside images. Those of "@eaDir" are full of thumbnails.
 _LEFT_OUT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})

@@ -10,9 +10,8 @@ from absl import logging
 
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.state import StateSpec, join
-from localmim_jax.errors import ConfigError
+from localmim_jax.errors import ConfigError, out_of_memory_hint
 from localmim_jax.params import merge
-from localmim_jax.recipes import hints
 
 GIB = 2**30
 
@@ -109,7 +108,7 @@ def check_compiled(spec: StateSpec, needed: int | None, found: Estimate | None) 
 
 def explained(error: Exception, spec: StateSpec, found: Estimate | None) -> ConfigError | None:
     """An out-of-memory error of XLA as one line with the estimate and what to change; None for any other error."""
-    hint = hints.out_of_memory_hint(error)
+    hint = out_of_memory_hint(error)
     if hint is None or isinstance(error, MemoryError):
         return None
     what, _, _ = hint.partition(";")

@@ -93,8 +93,8 @@ def record_run(workdir: Path, config: Mapping[str, Any], resuming: bool) -> None
         if changes:
             more = "" if len(changes) <= _MOST else f"; and {len(changes) - _MOST} more"
             raise ConfigError(
-                f"{workdir} was started with another config ({'; '.join(changes[:_MOST])}{more}); resume with the old values; or "
-                "give another --workdir, and checkpoint.init_from to start from these parameters; or edit "
+                f"{workdir} was started with another config ({'; '.join(changes[:_MOST])}{more}); resume with the old "
+                "values; or give another --workdir, and checkpoint.init_from to start from these parameters; or edit "
                 f"{path} if the change is meant"
             )
     if jax.process_index() != 0:

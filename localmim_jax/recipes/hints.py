@@ -16,20 +16,6 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def out_of_memory_hint(error: Exception) -> str | None:
-    """What to try when the accelerator's or the host's memory is full; None for any other error."""
-    if isinstance(error, MemoryError):
-        return "out of host memory; lower data.num_workers, data.prefetch_batches or batch_size"
-    if type(error).__name__ not in ("XlaRuntimeError", "JaxRuntimeError") or "RESOURCE_EXHAUSTED" not in str(error):
-        return None
-    wanted = re.search(r"allocat\w*\D{0,20}?([\d.]+) ?([KMGT]iB|bytes)", str(error))
-    detail = ""
-    if wanted:
-        size, unit = wanted.groups()
-        detail = f" ({float(size) / 2**30:.3g} GiB asked for)" if unit == "bytes" else f" ({size} {unit} asked for)"
-    return f"out of device memory{detail}; raise accum_steps, set model.remat=true or lower batch_size"
-
-
 def flag_error(error: Exception, values: flags.FlagValues) -> str:
     """absl's words for a bad flag, with what to write instead."""
     text = one_line(str(error))
