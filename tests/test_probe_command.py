@@ -58,5 +58,8 @@ def test_the_report(result):
     assert text.count("<- chosen") == 1
     many = {**result, "classes": {str(i): (i / 1000, 5) for i in range(1000)}}
     assert "the 20 worst of 1000 classes" in command.report(many)
+
+
+def test_no_batch_is_refused(pretrained):  # noqa: F811
     with pytest.raises(ConfigError, match="--batch_size=0: at least 1"):
-        command.probe("x", data="digits", batch_size=0)
+        command.probe(str(pretrained[0]), data="digits", batch_size=0)

@@ -10,9 +10,12 @@ L-BFGS on the device. It works from a few images a class to all of ImageNet, as 
 device's memory. The published linear probes, by LARS with crops and flips, are the recipes configs/*_linear.py.
 """
 
+from typing import Any
+
 from absl import flags
 from ml_collections import ConfigDict
 
+from localmim_jax.cli import labeled
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.recipes import common_flags
 from localmim_jax.text import columns
@@ -22,22 +25,13 @@ _CLASSES_SHOWN = 100
 
 def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_checkpoint(values)
-    flags.DEFINE_string("data", None, "labeled dataset, as data.name in a config", flag_values=values)
-    common_flags.define_data_dir(values, "the config's")
-    flags.DEFINE_string("train_split", "train", "the images to fit to", flag_values=values)
-    flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
-    common_flags.define_resize(values)
-    flags.DEFINE_integer(
-        "max_train", 0, "evenly spaced examples of the training split; 0: all", flag_values=values, lower_bound=0
-    )
-    common_flags.define_batch_size(values, 256)
+    labeled.define_flags(values, "the images to fit to")
     common_flags.define_standard_merging(values)
 
 
 def main(options: flags.FlagValues) -> None:
     common_flags.require(options, checkpoint="runs/quickstart", data="folder:/data/flowers")
-    names = ("data", "data_dir", "train_split", "test_split", "resize", "max_train", "batch_size")
-    settings = {name: getattr(options, name) for name in names}
+    settings = {name: getattr(options, name) for name in labeled.NAMES}
     print(report(probe(options.checkpoint, options.config, options.standard_merging, **settings)))
 
 
@@ -45,14 +39,7 @@ def probe(
     checkpoint: str,
     config: ConfigDict | None = None,
     standard_merging: bool | None = None,
-    *,
-    data: str,
-    data_dir: str = "",
-    train_split: str = "train",
-    test_split: str = "validation",
-    resize: int = 0,
-    max_train: int = 0,
-    batch_size: int = 256,
+    **dataset: Any,
 ) -> dict:
     """The probe's result. Arguments as the flags; a `config` of None is that of the run, or inferred from a file.
 
@@ -67,26 +54,17 @@ def probe(
     import numpy as np
 
     from localmim_jax.api import load
-    from localmim_jax.tasks import inputs, lookup
+    from localmim_jax.tasks import lookup
     from localmim_jax.tasks.logistic import fit_probe
 
-    if batch_size < 1:
-        raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
     model = load(checkpoint, config, standard_merging=standard_merging)
-    config = model.config
-    if not lookup.model_config(config).has_features:
-        raise ConfigError(f"{checkpoint} is of the task {config.task}: give what it was initialized from")
-    config.batch_size = model.whole_batch(batch_size)
-    config.data.data_dir = data_dir or config.data.data_dir
-    section = {"name": data, "train_split": train_split, "test_split": test_split}
-    splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
-    parts = [
-        (np.asarray(feature), batch["label"], batch["is_train"])
-        for feature, batch in model.apply(lambda module, images: module.features(images).astype("float32"), splits())
-    ]
+    if not lookup.model_config(model.config).has_features:
+        raise ConfigError(f"{checkpoint} is of the task {model.config.task}: give what it was initialized from")
+    splits, features = labeled.labeled_features(model, **dataset)
+    parts = [(np.asarray(feature), batch["label"], batch["is_train"]) for feature, batch in features]
     x, y, is_train = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if y.min() < 0:
-        raise DataError(f"a probe needs labels, and an example of {data} has none")
+        raise DataError(f"a probe needs labels, and an example of {dataset['data']} has none")
     names = splits.class_names
     fitted = fit_probe(x[is_train], y[is_train], len(names))
     right, labels = fitted.predict(x) == y, y[~is_train]

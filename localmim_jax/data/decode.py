@@ -20,10 +20,11 @@ from localmim_jax.errors import DataError
 ImageLike: TypeAlias = Image.Image | np.ndarray
 
 # No format that can start another program. Of a GIF, a TIFF and an MPO the first frame or page is read.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 FORMATS += ("JPEG2000",) * bool(features.check_codec("jpg_2000"))
 FORMATS += ("AVIF",) * bool("avif" in features.modules and features.check_module("avif"))
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".jfif", ".jpe", ".mpo", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".png", ".webp", ".bmp", ".gif")
+SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm")
 SUFFIXES += (".jp2",) * ("JPEG2000" in FORMATS) + (".avif",) * ("AVIF" in FORMATS)
 MAX_PIXELS = 89_478_485  # where Pillow starts to warn of decompression bombs: a few kilobytes can claim gigapixels
 

@@ -125,6 +125,7 @@ def read_values(image: Image.Image, data: bytes) -> Values:
     again.tile = [type(tile)(*tile[:3], arguments)]
     again.load()
     high, low = np.asarray(image).astype(np.uint16), np.asarray(again)
+    alpha: np.ndarray | None
     if raw == "LA;16B":
         gray = low[:, :, :1].astype(np.uint16) * 256 + low[:, :, 1:2]
         values, alpha = np.repeat(gray, 3, axis=2), low[:, :, 2]
@@ -161,8 +162,9 @@ def misread(image: Image.Image) -> str:
 
 def _raw_mode(image: Image.Image) -> str:
     """How Pillow is to read the file's pixels, as in "RGB;16B"; "" where it does not say."""
-    if image.format not in ("PNG", "TIFF") or not image.tile:
+    tile = getattr(image, "tile", None)  # of an image from a file alone
+    if image.format not in ("PNG", "TIFF") or not tile:
         return ""
-    arguments = image.tile[0][3]
+    arguments = tile[0][3]
     raw = arguments[0] if isinstance(arguments, tuple) else arguments
     return str(raw).replace(";16N", _NATIVE)
