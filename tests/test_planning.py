@@ -6,15 +6,19 @@ The programs are those of tests/hlo_texts.py, compiled for hardware; `make test-
 import importlib.util
 from pathlib import Path
 
+import jax
 import pytest
 
 from localmim_jax.cli import commands
 from localmim_jax.configs import parts
+from localmim_jax.engine import mesh as meshes
+from localmim_jax.engine.step import trace_step
 from localmim_jax.errors import ConfigError
 from localmim_jax.planning import compile as compilers
 from localmim_jax.planning import fit, floor, hardware, hlo, program, report
 from tests import hlo_texts
 from tests.shrink import shrink
+from tests.tiny import spec_for
 
 TEXTS = Path(__file__).parent / "hlo"
 
@@ -206,3 +210,19 @@ def test_the_search_ends_with_its_compilations_and_skips_illegal_batches():
     assert len(found.attempts) == 1
     even = search(usable=1100, legal=lambda config: config.batch_size % 64 == 0)
     assert even.largest_batch(used=2660, unit=2).change == "batch_size=64"
+
+
+@pytest.mark.parametrize(("fsdp", "kinds"), [(1, {"all-reduce"}), (4, {"all-reduce", "all-gather"})])
+def test_a_step_gathers_parameters_and_sends_no_activations(fsdp, kinds):
+    spec = spec_for(devices=8, fsdp=fsdp)
+    batch = meshes.abstract_batch(spec.mesh, next(spec.task.train_batches(0)))
+    found = program.work_of(hlo.parse(trace_step(spec, batch).lower().compile().as_text())).collectives
+    assert {collective.kind for collective in found} == kinds
+    leaves = jax.tree.leaves(spec.abstract["params"])
+    cut = sum(leaf.size * 4 for leaf in leaves if not leaf.sharding.is_fully_replicated)
+    gathered = sum(collective.payload for collective in found if collective.kind == "all-gather")
+    assert gathered in ({0} if fsdp == 1 else {cut, 2 * cut}), found
+    reduced = sum(collective.payload for collective in found if collective.kind == "all-reduce")
+    # On the data axis too, whose gradients are those of the parts.
+    assert reduced <= 1.3 * sum(leaf.size * 4 for leaf in leaves), found
+    assert {collective.group for collective in found} <= ({8} if fsdp == 1 else {2, 4, 8})

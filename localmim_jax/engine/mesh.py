@@ -74,6 +74,26 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf.shape, mesh.shape["fsdp"])), abstract_state)
 
 
+def whole(tree: Any, shardings: Any) -> Any:
+    """The arrays of these shardings, each on all devices; their gradients go back to the devices that hold the parts.
+
+    Without it XLA may leave a parameter in parts, split the features of activations to fit it, and send activations
+    between the devices instead of parameters.
+    """
+
+    def gather(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_replicated:
+            return leaf
+        gathered = jax.custom_vjp(lambda x: jax.lax.with_sharding_constraint(x, replicated(sharding.mesh)))
+        gathered.defvjp(
+            lambda x: (jax.lax.with_sharding_constraint(x, replicated(sharding.mesh)), None),
+            lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, sharding),),
+        )
+        return gathered(leaf)
+
+    return jax.tree.map(gather, tree, shardings)
+
+
 def _spec(shape: tuple[int, ...], fsdp: int) -> P:
     divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
     if fsdp == 1 or not divisible or math.prod(shape) < MIN_SHARDED_SIZE:

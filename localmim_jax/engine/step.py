@@ -98,7 +98,8 @@ def _gradients(
     scale = state["loss_scale"]["scale"] if "loss_scale" in state else 1.0
 
     def scaled_loss(trained: Tree, model_state: Tree, batch: Batch, key: jax.Array):
-        model = merge(spec.graphdef, join(trained, frozen), model_state)
+        params = meshes.whole(join(trained, frozen), spec.shardings["params"])
+        model = merge(spec.graphdef, params, model_state)
         loss, metrics, model_state = spec.task.loss(model, batch, key)
         return loss * scale, ({"loss": loss, **metrics}, model_state)
 

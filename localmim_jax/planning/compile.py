@@ -98,6 +98,7 @@ def devices_of(hardware: Hardware) -> Sequence[jax.Device]:
     require_compiler(hardware)
     device = hardware.device
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu waits for a TPU machine's metadata server
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at a time: none holds a TPU
     jax.devices()  # this finds the plug-ins
     if device.platform == "cuda":
         options = {"topology": hardware.topology, "target_config": device.target_config}

@@ -37,7 +37,7 @@ def _extent(dims: tuple[int, ...], axes: str) -> int:
 def _custom_call(instruction: Instruction, sides: list[tuple[int, ...]]) -> float:
     target, result = instruction.target, instruction.result[0]
     if "fmha" in target:
-        shape = re.search(r'"intermediate_tensor_shape":\{.*?"dimensions":\[([^\]]*)\]', instruction.attributes)
+        shape = re.search(r'"intermediate_tensor_shape":\s*\{.*?"dimensions":\s*\[([^\]]*)\]', instruction.attributes)
         b, heads, queries, keys = map(int, re.findall(r"\d+", shape[1])) if shape else (0, 0, 0, 0)
         width = math.prod(sides[0]) // max(1, b * heads * queries)
         return float(
@@ -76,7 +76,9 @@ def _convolution(instruction: Instruction, lhs: tuple[int, ...], rhs: tuple[int,
             lhs[labels[1].index(label)],
             size,
             instruction.result[0].dims[labels[3].index(label)],
-            *(int(one(name, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate")),
+            int(one("stride", "1")),
+            int(one("lhs_dilate", "1")),
+            int(one("rhs_dilate", "1")),
             low,
         )
     groups = re.search(r"batch_group_count=(\d+)", instruction.attributes)

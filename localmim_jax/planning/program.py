@@ -160,7 +160,7 @@ def _names(program: Program, computation: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     wanted: dict[str, str] = {}  # the op_name of a user
-    for instruction in reversed(program.computations[computation].values()):
+    for instruction in reversed(list(program.computations[computation].values())):
         inside = [i.op_name for name in instruction.called for i in program.computations.get(name, {}).values()]
         names = (instruction.op_name, *reversed(inside), wanted.get(instruction.name, ""))
         name = next((name for name in names if scopes_of(name)), "")
@@ -243,8 +243,8 @@ def _moved_by_fusion(
             moved += operand.result
     written = list(results)
     for update in updates:
-        whole = update.result[0]
-        match = next((i for i, array in enumerate(written) if array.dims == whole.dims), None)
+        updated = update.result[0]
+        match = next((i for i, array in enumerate(written) if array.dims == updated.dims), None)
         part = body.get(update.operands[1]) if len(update.operands) > 1 else None
         if match is not None and part is not None:
             written[match] = part.result[0]
@@ -282,7 +282,7 @@ def _group(attributes: str, devices: int) -> int:
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
     if listed:
         return len(listed[1].split(","))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
     if named:
         sizes = dict(re.findall(r"'([^']*)'=(\d+)", named[1]))
         parts = re.findall(r"'([^']*)'(?::\(\d+\)(\d+))?", named[2])  # a part of an axis has a size of its own
