@@ -84,9 +84,10 @@ def whole(tree: Any, shardings: Any) -> Any:
     def gather(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_replicated:
             return leaf
-        gathered = jax.custom_vjp(lambda x: jax.lax.with_sharding_constraint(x, replicated(sharding.mesh)))
+        everywhere = NamedSharding(sharding.mesh, P())
+        gathered = jax.custom_vjp(lambda x: jax.lax.with_sharding_constraint(x, everywhere))
         gathered.defvjp(
-            lambda x: (jax.lax.with_sharding_constraint(x, replicated(sharding.mesh)), None),
+            lambda x: (jax.lax.with_sharding_constraint(x, everywhere), None),
             lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, sharding),),
         )
         return gathered(leaf)

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from localmim_jax.engine.flops import peak_flops
 from localmim_jax.errors import ConfigError
@@ -125,7 +125,7 @@ def _tpu(
     )
 
 
-_HOPPER = {"sms": 132, "shared_memory": 233472, "lanes": 128, "clock": 1.98, "link": 450, "network": 50}
+_HOPPER: dict[str, Any] = {"sms": 132, "shared_memory": 233472, "lanes": 128, "clock": 1.98, "link": 450, "network": 50}
 
 # Bandwidths and links in GB/s; `engine.flops` has the peaks. NVIDIA: product pages and architecture papers. TPU:
 # cloud.google.com/tpu/docs, a page for each version; its links are all of a chip's links together.
