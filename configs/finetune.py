@@ -25,8 +25,9 @@ def get_config(pretrained=None):
     config.optimizer.layer_decay = 0.9 if is_swin(encoder) else 0.75
     config.schedule.update({"peak_lr": 1e-3, "min_lr": 1e-6, "warmup_epochs": 10.0})
     if pretrained is not None:
+        config.model.epsilon = pretrained.model.get("epsilon")
         config.image_size = tuple(pretrained.image_size)
-        for key in ("channels", "mean", "std", "flip", "vertical_flip", "rotate90"):
+        for key in ("channels", "mean", "std", "flip", "vertical_flip", "rotate90", "high_bit_depth"):
             if key in pretrained.data:
                 config.data[key] = _plain(pretrained.data[key])
     return config

@@ -38,11 +38,16 @@ class _TensorFlowFinder(importlib.abc.MetaPathFinder):
         if fullname != "tensorflow":
             return None
         sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)  # whoever only asks for the spec does not import it
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
             def load_and_hide(module: Any) -> None:
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 load(module)
                 _hide(module, self._kinds)
 

@@ -159,8 +159,6 @@ def test_tokens_of_a_file_with_a_config(config, photos, run, expected, tmp_path)
 
 def test_what_cannot_be_done(config, photos, run, tmp_path):
     convert(str(run), str(tmp_path / "x.npz"))
-    with pytest.raises(DataError, match="give --config too"):
-        features.extract(str(tmp_path / "x.npz"), str(photos), tmp_path / "y.npz")
     with pytest.raises(ConfigError, match="layers are 1 to 2"):
         features.extract(str(run), str(photos), tmp_path / "y.npz", layer=3)
     with pytest.raises(DataError, match="does not exist"):

@@ -20,7 +20,7 @@ def test_what_belongs_to_no_run(tmp_path):
     for name, message in (
         ("", "belongs to no run: there is no config.json"),
         ("gone", "gone does not exist: give a run directory or a file"),
-        ("weights.npz", r"weights\.npz is a file that belongs to no run, so it tells no model: give --config too"),
+        ("weights.npz", r"weights\.npz is damaged, or no npz file"),
     ):
         with pytest.raises(DataError, match=message):
             knn(str(tmp_path / name), data="digits")
@@ -36,7 +36,9 @@ def test_a_wrong_number_is_named_as_its_flag(pretrained, name):  # noqa: F811
 def test_the_knn_command_scores_the_averaged_encoder(pretrained):  # noqa: F811
     """Against the same features computed here, on a memory bank and queries that divide into no batch."""
     workdir, params = pretrained
-    found = knn(str(workdir), data="digits", train_split="train[:50]", test_split="test[:45]", batch_size=16, k=5)
+    found = knn(
+        str(workdir), data="digits", train_split="train[:50]", test_split="test[:45]", batch_size=16, k=5, resize=0
+    )
     config = initialize.run_config(workdir)
     model = from_config.localmim_config(config)
     graphdef, _, _ = split(lambda rngs: LocalMIM(model, rngs=rngs))

@@ -16,7 +16,7 @@ SPLITS = {"train_split": "train[:90]", "test_split": "test[:60]"}
 
 @pytest.fixture(scope="module")
 def result(pretrained):  # noqa: F811
-    return command.probe(str(pretrained[0]), data="digits", batch_size=32, **SPLITS)
+    return command.probe(str(pretrained[0]), data="digits", batch_size=32, resize=0, **SPLITS)
 
 
 def features(run):
@@ -48,7 +48,7 @@ def test_ninety_images_score_as_scikit_learn_does(result, pretrained):  # noqa: 
 def test_a_file_of_weights_scores_the_same(result, pretrained, tmp_path):  # noqa: F811
     convert(str(pretrained[0]), str(tmp_path / "weights.npz"))
     config = load(str(pretrained[0])).config
-    again = command.probe(str(tmp_path / "weights.npz"), config, data="digits", batch_size=32, **SPLITS)
+    again = command.probe(str(tmp_path / "weights.npz"), config, data="digits", batch_size=32, resize=0, **SPLITS)
     assert again["accuracy"] == pytest.approx(result["accuracy"], abs=1.1 / 60)
 
 

@@ -16,7 +16,8 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.models.registry import VARIANTS
 from localmim_jax.recipes.load import load_config
 
-_HEAD_WIDTH = 64  # channels of an attention head in every published ViT
+_HEAD_WIDTH = 64  # channels of an attention head of published ViTs but the largest
+_HEADS = {1280: 16, 1408: 16, 1664: 16}  # of those, by width: ViT-H, ViT-g, ViT-G
 _SIDE = 224  # pixels, where neither the arrays nor their description tell
 
 Arrays = Mapping[str, np.ndarray]
@@ -86,7 +87,7 @@ def _variant(family: str, arrays: Arrays) -> str:
 def _vit_sizes(weights: Weights) -> dict[str, Any]:
     arrays = weights.arrays
     width, hidden = arrays["encoder/blocks/0/mlp/fc1/kernel"].shape
-    heads = (weights.info.num_heads or (max(1, width // _HEAD_WIDTH),))[0]
+    heads = (weights.info.num_heads or (_HEADS.get(width, max(1, width // _HEAD_WIDTH)),))[0]
     sizes = {"width": width, "depth": _count(arrays, r"encoder/blocks/(\d+)/.*"), "num_heads": heads}
     if "encoder/register_tokens" in arrays:
         sizes["num_registers"] = len(arrays["encoder/register_tokens"])

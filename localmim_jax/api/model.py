@@ -235,8 +235,7 @@ class Model:
 
     def eval_resize(self) -> int:
         """The short side in pixels to which the run resizes images when it evaluates; 0: 256 for every 224."""
-        section = self.config.eval.get("knn", self.config.eval)
-        return section.get("resize", 0)
+        return inputs.eval_resize(self.config)
 
     def batches(self, source: Source, batch_size: int, resize: int | None = None) -> Iterator[Batch]:
         """Every example of a source once, resized and cropped, in batches of a multiple of the devices.

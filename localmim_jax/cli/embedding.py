@@ -20,6 +20,14 @@ _THUMBNAIL = 96  # pixels
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#7f7f7f", "#e67e22", "#1b9e77", "#5e3c99")
 
 
+def require(method: str) -> None:
+    """Raises ConfigError where a package that the plot needs is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("plots need matplotlib: pip install 'localmim-jax[demo]'")
+    if method == "umap" and importlib.util.find_spec("umap") is None:
+        raise ConfigError("--embedding=umap needs a package: pip install umap-learn; or take --embedding=pca")
+
+
 def embed(features: np.ndarray, method: str = "auto") -> tuple[np.ndarray, str]:
     """(places float64 [n, 2], what the axes are) of features [n, d], n at least 2.
 
@@ -30,8 +38,7 @@ def embed(features: np.ndarray, method: str = "auto") -> tuple[np.ndarray, str]:
         ConfigError: UMAP is asked for and not installed.
     """
     installed = importlib.util.find_spec("umap") is not None
-    if method == "umap" and not installed:
-        raise ConfigError("--embedding=umap needs a package: pip install umap-learn; or take --embedding=pca")
+    require(method)
     if method == "umap" or (method == "auto" and installed and len(features) >= 20):
         import umap
 

@@ -70,12 +70,12 @@ class Run:
         """From where it stands to its end, in this process. Raises what `engine.loop.run` raises."""
         import jax
 
-        from localmim_jax.build import build_task
+        from localmim_jax.build import build_task, loggers_of
         from localmim_jax.engine import loop
 
         config = self.load()
         task, settings = build_task(config, self.workdir)
-        loop.run(task, settings, self.workdir, record(config))
+        loop.run(task, settings, self.workdir, record(config), loggers_of(config))
         jax.clear_caches()
 
 

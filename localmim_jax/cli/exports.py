@@ -21,7 +21,7 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.files import write_json
 from localmim_jax.models.info import ModelInfo
 from localmim_jax.params import merge, unflatten
-from localmim_jax.tasks import initialize, lookup
+from localmim_jax.tasks import initialize, inputs, lookup
 
 
 def write_transformers(source: str, directory: Path, weights: Weights) -> list[str]:
@@ -85,7 +85,7 @@ def write_onnx(source: str, path: Path, weights: Weights, part: str, config: Con
         raise ConfigError(f"{source} is a detector, which is not exported to ONNX")
     output = "tokens" if part == "encoder" else "features" if config.task == "pretrain" else "logits"
     config.model.dtype = "float32"
-    graphdef, *arrays = fill_model(config, weights)
+    graphdef, *arrays = fill_model(config, weights, whole=output == "logits")
     params, model_state = jax.tree.map(jnp.asarray, arrays)
     last = lookup.model_config(config).encoder.num_layers
 
@@ -115,7 +115,7 @@ def _pixels(source: str, image_size: int | Sequence[int], channels: int) -> Pixe
     mean, std, resize = huggingface.IMAGENET_MEAN, huggingface.IMAGENET_STD, 0
     with contextlib.suppress(DataError):  # a file, or what `convert` wrote
         config = initialize.run_config(place)
-        mean, std, resize = tuple(config.data.mean), tuple(config.data.std), config.eval.get("resize", 0)
+        mean, std, resize = tuple(config.data.mean), tuple(config.data.std), inputs.eval_resize(config)
     short = image_size if isinstance(image_size, int) else min(image_size)
     return Pixels(mean, std, resize or round(short * 256 / 224)) if len(mean) == channels == 3 else None
 

@@ -101,14 +101,15 @@ def extract(
         DataError: no images, or one that cannot be decoded.
         StorageError: the output cannot be written.
     """
-    from localmim_jax.api import config_of, load
+    from localmim_jax.api import load
     from localmim_jax.data.source import announced
 
-    config = config_of(checkpoint, config)
-    root, sources = sources_of(images, config.data.channels)
+    if plot:
+        embedding.require(method)
+    model = load(checkpoint, config, standard_merging=standard_merging)
+    root, sources = sources_of(images, model.config.data.channels)
     for _, source in sources:
         announced(source)
-    model = load(checkpoint, config, standard_merging=standard_merging)
     beside = describe(root, sources)
     seen, kept, pictures = 0, [], []
     count = sum(len(source) for _, source in sources)
@@ -132,7 +133,7 @@ def extract(
             Path(plot).expanduser(),
             np.array(kept),
             pictures,
-            {k: v[::every] for k, v in beside.items() if v.ndim},
+            {k: v if k == "class_names" else v[::every] for k, v in beside.items() if v.ndim},
             method,
         )
 

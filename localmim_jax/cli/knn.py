@@ -48,10 +48,9 @@ def knn(
         ConfigError: an impossible value, or a checkpoint that does not fill the model.
         DataError, StorageError: something cannot be read, or has no labels.
     """
-    from localmim_jax.api import config_of, load
+    from localmim_jax.api import load
     from localmim_jax.evals.knn import KNN
 
-    config = config_of(checkpoint, config)
     if not temperature > 0:
         raise ConfigError(f"--temperature={temperature}: it must be above 0")
     model = load(checkpoint, config, standard_merging=standard_merging)

@@ -45,7 +45,7 @@ def labeled_features(
     train_split: str = "train",
     test_split: str = "validation",
     val_fraction: float | None = None,
-    resize: int = 0,
+    resize: int | None = None,
     max_train: int = 0,
     batch_size: int = 256,
 ) -> tuple["LabeledSplits", Iterator[tuple[Any, dict[str, Any]]]]:
@@ -54,11 +54,13 @@ def labeled_features(
     A batch has "label" and "is_train" [b]. Changes `model.config` to this dataset.
 
     Raises:
-        ConfigError: an impossible value.
+        ConfigError: an impossible value, or a model without pooled features.
         DataError: the dataset cannot be read, or has no labels.
     """
-    from localmim_jax.tasks import inputs
+    from localmim_jax.tasks import inputs, lookup
 
+    if not lookup.model_config(model.config).has_features:
+        raise ConfigError(f"{model.origin} is of the task {model.config.task}: give what it was initialized from")
     if batch_size < 1:
         raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
     config = model.config
@@ -67,6 +69,7 @@ def labeled_features(
     if val_fraction is not None:
         with config.unlocked():
             config.data.update({"name": data, "val_fraction": val_fraction})
+    short_side = model.eval_resize() if resize is None else resize
     section = {"name": data, "train_split": train_split, "test_split": test_split}
-    splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": resize, "max_train": max_train}))
+    splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": short_side, "max_train": max_train}))
     return splits, model.apply(lambda module, images: module.features(images).astype("float32"), splits())

@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.cli import labeled
-from localmim_jax.errors import ConfigError, DataError
+from localmim_jax.errors import DataError
 from localmim_jax.recipes import common_flags
 from localmim_jax.text import columns
 
@@ -54,12 +54,9 @@ def probe(
     import numpy as np
 
     from localmim_jax.api import load
-    from localmim_jax.tasks import lookup
     from localmim_jax.tasks.logistic import fit_probe
 
     model = load(checkpoint, config, standard_merging=standard_merging)
-    if not lookup.model_config(model.config).has_features:
-        raise ConfigError(f"{checkpoint} is of the task {model.config.task}: give what it was initialized from")
     splits, features = labeled.labeled_features(model, **dataset)
     parts = [(np.asarray(feature), batch["label"], batch["is_train"]) for feature, batch in features]
     x, y, is_train = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -73,7 +73,7 @@ def visualize(
     config: ConfigDict | None = None,
     mask_seed: int = 0,
     mask_ratio: float | None = None,
-    resize: int = 0,
+    resize: int | None = None,
     standard_merging: bool | None = None,
 ) -> "list[Reconstruction]":
     """The reconstruction of every image; arguments as the flags.

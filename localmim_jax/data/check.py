@@ -1,7 +1,7 @@
 """What an evaluation will read, looked at before the first step: an evaluation leaves no image out."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,7 +20,12 @@ _TAIL = 1 << 16  # bytes at a file's end that are searched for its end mark
 _END_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}  # first bytes of JPEG and PNG: their end mark
 
 
-def check_evaluated(source: Source, look: Callable[[int], None] | None = None) -> None:
+def check_evaluated(
+    source: Source,
+    look: Callable[[int], None] | None = None,
+    members: Sequence[int] | None = None,
+    threads: int | None = None,
+) -> None:
     """Looks at the examples of a split that an evaluation reads.
 
     Headers are read, and an image whose end is missing is decoded. Of more than `ALL_UP_TO` examples a sample is taken.
@@ -29,13 +34,16 @@ def check_evaluated(source: Source, look: Callable[[int], None] | None = None) -
         source: the split.
         look: (index) -> None, raises DecodeError or DataError for an example that cannot be evaluated; by default image
             and label.
+        members: indices of the examples that are read; None for all.
+        threads: that read; None for some a core.
 
     Raises:
         DataError: some examples cannot be evaluated; says how many and names the first.
     """
     look = look or functools.partial(look_at, source)
-    count = len(source) if len(source) <= ALL_UP_TO else SAMPLED
-    indices = sorted({int(i) for i in np.linspace(0, len(source) - 1, count)})
+    members = range(len(source)) if members is None else members
+    count = len(members) if len(members) <= ALL_UP_TO else SAMPLED
+    indices = [members[i] for i in sorted({int(i) for i in np.linspace(0, len(members) - 1, count)})]
 
     def problem(index: int) -> str:
         try:
@@ -45,7 +53,7 @@ def check_evaluated(source: Source, look: Callable[[int], None] | None = None) -
             return text if name in text else f"{name}: {text}"
         return ""
 
-    with ThreadPoolExecutor(max_workers=min(16, 4 * available_cores())) as pool:
+    with ThreadPoolExecutor(max_workers=threads or min(16, 4 * available_cores())) as pool:
         problems = [text for text in pool.map(problem, indices) if text]
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -53,8 +61,8 @@ def check_evaluated(source: Source, look: Callable[[int], None] | None = None) -
             f"{source.name}: {len(problems)} of the {len(indices)} images looked at cannot be evaluated: "
             f"{'; '.join(problems[:_SHOWN])}{more}; an evaluation needs every image: repair or remove them"
         )
-    if len(indices) < len(source):
-        logging.info("%s: %d of %d images looked at, all can be evaluated", source.name, len(indices), len(source))
+    if len(indices) < len(members):
+        logging.info("%s: %d of %d images looked at, all can be evaluated", source.name, len(indices), len(members))
 
 
 def look_at(source: Source, index: int) -> None:

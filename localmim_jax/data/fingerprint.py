@@ -3,11 +3,13 @@
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_THREADS = 16  # a network's file system answers many questions at once
 STATTED = 100_000  # files, evenly spread, whose size counts; these and 1.28 million names took 3 s on one disk
 
 
@@ -24,7 +26,9 @@ def of_files(root: Path, names: Sequence[str | bytes] | np.ndarray) -> str:
     """Digest of all names and of the sizes in bytes of up to `STATTED` of these files; a missing file has size -1."""
     count = len(names)
     picked = np.unique(np.linspace(0, count - 1, min(count, STATTED)).astype(np.int64)) if count else ()
-    sizes = np.array([_size(os.path.join(os.fsencode(root), os.fsencode(names[i]))) for i in picked], np.int64)
+    paths = [os.path.join(os.fsencode(root), os.fsencode(names[i])) for i in picked]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sizes = np.fromiter(pool.map(_size, paths), np.int64, len(paths))
     return digest(_joined(names), sizes.tobytes())
 
 

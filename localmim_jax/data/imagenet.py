@@ -103,10 +103,7 @@ def sort_validation(images: Path, labels: dict[str, str], output: Path, move: bo
         source, target = images / found[name], output / labels[name] / found[name]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if move:
-                shutil.move(source, target)
-            else:
-                _link(source, target)
+            _put(source, target, move)
         except OSError as error:
             raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
     return Counter(labels.values())
@@ -116,11 +113,16 @@ def _placed(output: Path, synset: str, name: str) -> bool:
     return any((output / synset / f"{name}{suffix}").is_file() for suffix in (".JPEG", ".jpeg", ".jpg", ".JPG"))
 
 
-def _link(source: Path, target: Path) -> None:
+def _put(source: Path, target: Path, move: bool) -> None:
+    """Moves or links; across file systems copies. An image under its final name is whole."""
     try:
-        os.link(source, target)
+        (os.rename if move else os.link)(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        part = target.with_name(f".{target.name}.part")
+        shutil.copy2(source, part)
+        os.replace(part, target)
+        if move:
+            source.unlink()
 
 
 def _require_same(images: Path, names: Sequence[str], problem: str) -> None:

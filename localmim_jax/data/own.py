@@ -1,6 +1,7 @@
 """A dataset and a transform that a Python program hands over, as a source and a transform of the input pipeline."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ class OwnSource(Source):
         example: dict[str, Any] = {"image": image_of(item, self._channels)}
         if self.labeled:
             try:
-                example["label"] = int(item["label"])
+                example["label"] = operator.index(np.asarray(item["label"]).item())
             except (TypeError, KeyError, ValueError, IndexError) as error:
                 raise DataError(f"{self.name_of(index)} has no whole number as its label, as example 0 has") from error
         return example

@@ -81,6 +81,7 @@ def eval_batches(
     *,
     transform: Transform | None = None,
     groups: Sequence[Group] | None = None,
+    skip_bad: bool = False,
 ) -> Iterator[Batch]:
     """Every example of the groups exactly once over all hosts, in order, and as many batches on every host.
 
@@ -91,6 +92,7 @@ def eval_batches(
         shard: this host's part of each batch.
         transform: as in `train_batches`; the default is `EvalTransform` with its usual proportion.
         groups: any number, read one after the other; None for one of all examples.
+        skip_bad: an undecodable image becomes padding instead of an error.
 
     Yields:
         As `train_batches`, and "valid" bool [b]: False for padding, whose id is -1 and whose other values are zero.
@@ -105,7 +107,7 @@ def eval_batches(
         groups = one_group(len(source))
     plan = EvaluationPlan(groups, batch_size)
     examples = grain.MapDataset.source(plan).random_map(
-        Reader(source, groups, transform, None, levels_of(config.high_bit_depth, source)),
+        Reader(source, groups, transform, None, levels_of(config.high_bit_depth, source), skip_bad),
         seed=stream_seed(config.seed, EVALUATE),
     )
     return _batches(ShardOfSteps(examples, batch_size, 0, len(plan) // batch_size, shard), config)

@@ -1,5 +1,6 @@
 """The one reader: a place of a plan becomes a finished example, or padding."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ class Reader:
         groups: those of the plan.
         transform: see `Transform`; raises DecodeError for an example that it cannot use.
         bad: list of unreadable examples in training; None in an evaluation.
+        skip_bad: in an evaluation, an unreadable example becomes padding; otherwise it is an error.
         levels: of images with more than 8 bits a channel, handed on to the transform as the example's "levels".
     """
 
@@ -41,6 +43,7 @@ class Reader:
     transform: Transform
     bad: BadExamples | None
     levels: Levels | None = None
+    skip_bad: bool = False
     _paddings: dict[int, Batch] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, place: Place, rng: np.random.Generator) -> Batch:
@@ -54,6 +57,8 @@ class Reader:
                 return self._read(index, group, rng)
             except DecodeError as error:
                 name = self.source.name_of(index)
+                if self.bad is None and self.skip_bad:
+                    return self._padding(place.group, rng)
                 if self.bad is None:
                     raise DataError(f"{name}: {error}; evaluation needs every image: repair or remove it") from error
                 self.bad.add(index, name, str(error))
@@ -76,10 +81,16 @@ class Reader:
     def _padding(self, number: int, rng: np.random.Generator) -> Batch:
         if number not in self._paddings:
             group = self.groups[number]
-            first = self(Place(number, group.members[0]), rng)
+            first = self._first_readable(group, rng)
             zeros = {key: np.zeros_like(value) for key, value in first.items()}
             self._paddings[number] = zeros | {"id": np.int64(PADDING)}
         return self._paddings[number]
+
+    def _first_readable(self, group: Group, rng: np.random.Generator) -> Batch:
+        for index in group.members if self.skip_bad else group.members[:1]:
+            with contextlib.suppress(*((DecodeError,) if self.skip_bad else ())):
+                return self._read(index, group, rng)
+        raise DataError(f"not one of the {len(group.members)} images of {self.source.name} can be decoded")
 
 
 def _from(index: int, members: Sequence[int]) -> Iterator[int]:

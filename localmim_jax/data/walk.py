@@ -78,7 +78,11 @@ def folders_of(root: Path) -> list[str]:
     """The folders directly in `root` that a walk enters, sorted; [] where it is no folder."""
     if not root.is_dir():
         return []
-    return sorted(name for name in os.listdir(root) if not _left_out(name) and os.path.isdir(root / name))
+    try:
+        entries = os.listdir(root)
+    except OSError as error:
+        raise DataError(f"{root} cannot be listed ({error.strerror}): give it read rights") from error
+    return sorted(name for name in entries if not _left_out(name) and os.path.isdir(root / name))
 
 
 def is_file(path: Path) -> bool:

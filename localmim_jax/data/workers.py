@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -53,8 +54,9 @@ def _quiet_start() -> Iterator[None]:
     The process that removes shared memory when a run has died does so without a warning.
     """
     option = "ignore:resource_tracker:UserWarning"
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
     sys.warnoptions.append(option)
+    resource_tracker.ensure_running()  # it starts with the first queue otherwise, and lets both signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
     try:
         yield
     finally:

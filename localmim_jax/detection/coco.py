@@ -85,7 +85,8 @@ class CocoSource(DetectionSource):
         return str(self._path(index))
 
     def fingerprint(self) -> str:
-        return digest(self._digest, of_files(self._folder, [self._paths.get(image[1], "") for image in self._images]))
+        names = [self._paths.get(image[1], image[1]) for image in self._images]
+        return digest(self._digest, of_files(self._folder, names))
 
     def missing(self) -> list[str]:
         return [self.name_of(index) for index in range(len(self)) if self._images[index][1] not in self._paths]
@@ -113,7 +114,7 @@ class CocoSource(DetectionSource):
         """The file of an image whose name has the split or another folder in front, as in "val2017/1.jpg"."""
         name = name.replace("\\", "/")
         places = (root / name for root in (self._folder, self._root, self._root / "images"))
-        return next((os.path.abspath(path) for path in places if is_file(path)), "")
+        return next((os.path.relpath(path, self._folder) for path in places if is_file(path)), "")
 
     def dataset(self) -> dict[str, Any]:
         """Raises DataError where the file has changed since it was opened, for its objects are those of then."""

@@ -32,10 +32,12 @@ from localmim_jax.engine.state import StateSpec, state_hash
 from localmim_jax.engine.step import CompiledStep, compile_step
 from localmim_jax.engine.task import Task
 from localmim_jax.engine.writer import MetricsWriter
-from localmim_jax.errors import DataError, Interrupted, Preempted, StorageError, UserError, WorkerDied
+from localmim_jax.errors import ConfigError, DataError, Interrupted, Preempted, StorageError, UserError
 from localmim_jax.params import Tree
 
 _EVALUATION_FAILED = "the evaluation %s of step %d failed; the step is saved, and the same command evaluates it again"
+
+_EVALUATION_TOO_LARGE = "the evaluation %s does not fit into the device's memory: lower eval.batch_size or batch_size"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,16 +165,16 @@ class _Run:
 
     def _next(self, batches: DevicePrefetch, step: int, state: Tree) -> PlacedBatch | None:
         """The next batch, or None after the last. What is trained is saved where the data or a worker fails."""
+        while not batches.ready():
+            if self._asked_to_stop():  # the disk may be dead, and the batch may never come
+                self._leave(self.stop.requested or "SIGTERM", step, state)
         try:
-            while not batches.ready():
-                if self._asked_to_stop():  # the disk may be dead, and the batch may never come
-                    self._leave(self.stop.requested or "SIGTERM", step, state)
             return next(batches, None)
-        except (DataError, WorkerDied) as error:
+        except Exception:
             if step and jax.process_count() == 1:  # several processes save together, and the others may be well
                 self._save(step, state)
                 logging.error("no batch after step %d, which is saved", step)
-            raise error
+            raise
 
     def _on_finished(self, batch: PlacedBatch, metrics: dict[str, float]) -> None:
         self.meter.add(metrics)
@@ -234,9 +236,11 @@ class _Run:
                 start = time.perf_counter()
                 try:
                     results = evaluator(state, self._asked_to_stop)
-                except Exception:
+                except Exception as error:
                     if step:
                         logging.error(_EVALUATION_FAILED, evaluator.evaluation.name, step)
+                    if memory.explained(error, self.spec, None):
+                        raise ConfigError(_EVALUATION_TOO_LARGE % evaluator.evaluation.name) from error
                     raise
             if results is None:
                 self._leave(self.stop.requested or "SIGTERM", step, state)

@@ -62,7 +62,7 @@ class DevicePrefetch:
     def __exit__(self, *_: object) -> None:
         """Waits for the batch that is being read, but not for ever: a read from a dead disk cannot be interrupted."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        concurrent.futures.wait(self._queue, _PATIENCE)
+        concurrent.futures.wait([future for future in self._queue if not future.cancelled()], _PATIENCE)
 
     def __iter__(self) -> Iterator[PlacedBatch]:
         return self

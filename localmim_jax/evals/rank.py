@@ -18,6 +18,7 @@ import numpy as np
 
 from localmim_jax.errors import DataError
 
+_ROUNDING = 1e-13  # of the mean squared norm; a variance below it is float64's rounding
 RANKME_EPSILON = 1e-7  # RankMe's, added to each fraction
 
 
@@ -49,9 +50,11 @@ class FeatureRank:
             raise DataError("eval.rank was given no image; check data.name and data.split")
         gram, total = np.asarray(self._gram), np.asarray(self._sum)
         covariance = gram / self._count - np.outer(total, total) / self._count**2
+        values = _eigenvalues(covariance)
+        values = np.where(values < _ROUNDING * np.trace(gram) / self._count, 0.0, values)
         return {
             "rankme": rankme(gram),
-            "effective_rank": effective_rank(_eigenvalues(covariance)),
+            "effective_rank": effective_rank(values),
             "images": float(self._count),
             "width": float(len(total)),
         }

@@ -36,7 +36,11 @@ def define_image_files(values: flags.FlagValues) -> None:
 def define_resize(values: flags.FlagValues) -> None:
     """--resize of evaluation."""
     flags.DEFINE_integer(
-        "resize", 0, "short side in pixels before the crop; 0: 256 for 224", flag_values=values, lower_bound=0
+        "resize",
+        None,
+        "short side in pixels before the crop; default: as the run evaluates; 0: 256 for 224",
+        flag_values=values,
+        lower_bound=0,
     )
 
 

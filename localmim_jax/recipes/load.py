@@ -41,7 +41,8 @@ def load_config(path: str, pretrained: Callable[[], ConfigDict] | None = None) -
         if "pretrained" in inspect.signature(get_config).parameters:
             if pretrained is None:
                 raise ConfigError(
-                    f"{name} takes the model and the image size from a run: add --config.checkpoint.init_from=RUN"
+                    f"{name} takes the model and the image size from a run: add --config.checkpoint.init_from=RUN "
+                    "(in Python: load_config(name, pretrained=lambda: load(RUN).config))"
                 )
             wanted["pretrained"] = pretrained()
         config = get_config(*argument, **wanted)

@@ -53,7 +53,7 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     train = inputs.TrainInput(config, workdir, transform=train_transform(config), given=given)
     test = inputs.open_split(train.config, split=config.eval.split, given=given)
     check_labels(train.source, test, model.num_classes)
-    inputs.check_evaluated(test)
+    inputs.check_evaluated(test, train.config)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:

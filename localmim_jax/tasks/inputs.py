@@ -62,10 +62,19 @@ def same_dataset(name: str, other: str) -> bool:
     return name == other or (len(paths) == 2 and os.path.realpath(paths[0]) == os.path.realpath(paths[1]))
 
 
-def check_evaluated(source: Source) -> None:
-    """Raises DataError where an example of a split cannot be evaluated. Arrays of their final size can."""
+def eval_resize(config: ConfigDict) -> int:
+    """The short side in pixels to which a run resizes images when it evaluates; 0: 256 for every 224."""
+    return config.eval.get("knn", config.eval).get("resize", 0)
+
+
+def check_evaluated(source: Source, data: DataConfig, max_examples: int = 0) -> None:
+    """Raises DataError where an example cannot be evaluated, of those that `center_crops` reads.
+
+    Arrays of their final size can. They are read by as many threads as batches are (`data.num_threads`).
+    """
     if not source.passthrough:
-        check.check_evaluated(source)
+        (group,) = one_group(len(source), max_examples)
+        check.check_evaluated(source, members=group.members, threads=data.num_threads or None)
 
 
 def with_levels(data: DataConfig, source: Source) -> DataConfig:
@@ -173,10 +182,11 @@ class TrainInput:
     def examples(self, count: int, resize: int = 0, batch_size: int = 0) -> Iterator[Batch]:
         """`count` examples spread evenly over the source, centered instead of cropped at random.
 
-        They come in one batch, or in batches of `batch_size`, which every host has an equal part of.
+        They come in one batch, or in batches of `batch_size`, which every host has an equal part of. Undecodable ones,
+        which training replaces, are padding here.
         """
         size = batch_size or -(-count // jax.process_count()) * jax.process_count()
-        return center_crops(self.config, self.source, size, resize, max_examples=count)
+        return center_crops(self.config, self.source, size, resize, max_examples=count, skip_bad=True)
 
 
 def evaluation_batches(
@@ -185,13 +195,21 @@ def evaluation_batches(
     batch_size: int,
     transform: Transform | None = None,
     groups: Sequence[Group] | None = None,
+    skip_bad: bool = False,
 ) -> Iterator[Batch]:
     """This host's part of every example once; see `data.pipeline.eval_batches`."""
-    return pipeline.eval_batches(data, source, batch_size, shard(), transform=transform, groups=groups)
+    return pipeline.eval_batches(
+        data, source, batch_size, shard(), transform=transform, groups=groups, skip_bad=skip_bad
+    )
 
 
 def center_crops(
-    data: DataConfig, source: Source, batch_size: int, resize: int = 0, max_examples: int = 0
+    data: DataConfig,
+    source: Source,
+    batch_size: int,
+    resize: int = 0,
+    max_examples: int = 0,
+    skip_bad: bool = False,
 ) -> Iterator[Batch]:
     """This host's part of every example once, or of `max_examples` evenly spaced ones, resized and center-cropped.
 
@@ -201,9 +219,10 @@ def center_crops(
         batch_size: global.
         resize: see `EvalTransform`.
         max_examples: 0 for all.
+        skip_bad: an undecodable image becomes padding instead of an error.
     """
     transform = None if source.passthrough else EvalTransform(data.image_size, data.channels, resize)
-    return evaluation_batches(data, source, batch_size, transform, one_group(len(source), max_examples))
+    return evaluation_batches(data, source, batch_size, transform, one_group(len(source), max_examples), skip_bad)
 
 
 class LabeledSplits:
@@ -226,8 +245,8 @@ class LabeledSplits:
             if not source.labeled:
                 raise DataError(f"eval.knn: {source.name} has no labels; name a labeled source, or turn eval.knn off")
         require_same_classes(*self._sources)
-        for source in self._sources:
-            check_evaluated(source)
+        for source, limit in zip(self._sources, (knn.max_train, 0), strict=True):
+            check_evaluated(source, self._data, limit)
         if self._data.high_bit_depth in MEASURED:
             self._data = with_levels(self._data, self._sources[0])
 

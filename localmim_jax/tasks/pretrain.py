@@ -105,7 +105,9 @@ def evaluations(
     if rank is not None and rank.num_images:
         yield Evaluation(
             name="rank",
-            batches=functools.partial(train.examples, rank.num_images, rank.resize, config.batch_size),
+            batches=functools.partial(
+                train.examples, rank.num_images, rank.resize, config.batch_size // config.accum_steps
+            ),
             predict=features,
             make_metric=FeatureRank,
             every_steps=from_config.interval("eval.rank.every_epochs", rank.every_epochs, steps_per_epoch),
