@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from localmim_jax.errors import DataError
-from localmim_jax.segmentation.check import check_examples
+from localmim_jax.segmentation.check import check_evaluated, check_examples
 from localmim_jax.segmentation.sources import MaskFolder, open_masks
 from tests.test_masks import CLASSES, write
 
@@ -33,6 +33,19 @@ def test_pairs_that_do_not_fit_are_named_before_the_first_step(tmp_path):
     Image.fromarray(np.full((12, 9), 1, np.uint8)).save(path)
     with pytest.raises(DataError, match=r"3.png: the image is 9 x 15 pixels \(h x w\) and its mask 12 x 9"):
         check_examples(source)
+
+
+def test_a_mask_that_an_evaluation_would_refuse_is_named_before_training(tmp_path):
+    source = MaskFolder(str(write(tmp_path)), "training")
+    check_evaluated(source)
+    path = tmp_path / "annotations/training/3.png"
+    Image.fromarray(np.full((9, 15), 4, np.uint8)).save(path)
+    with pytest.raises(DataError, match="has the value 4, and 3 classes"):
+        check_evaluated(source)
+    colors = np.random.default_rng(0).integers(0, 256, (9, 15, 3), np.uint8)
+    Image.fromarray(colors).save(path)
+    with pytest.raises(DataError, match="its mask: "):
+        check_evaluated(source)
 
 
 def test_masks_without_a_labeled_pixel_stop_the_run(tmp_path):

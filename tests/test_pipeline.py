@@ -235,6 +235,16 @@ def test_an_evaluation_leaves_nothing_out():
         list(eval_batches(config(1, max_bad_fraction=1.0), Numbered(12, {5}), 4))
 
 
+def test_statistics_of_training_images_skip_undecodable_ones():
+    """They are padding, the first one and those of the padding of a batch included."""
+    batches = list(eval_batches(config(1), Numbered(10, {0, 5}), 4, skip_bad=True))
+    read = [batch["id"][batch["valid"]].tolist() for batch in batches]
+    assert read == [[1, 2, 3], [4, 6, 7], [8, 9]]
+    assert not any(batch["image"][~batch["valid"]].any() for batch in batches)
+    with pytest.raises(DataError, match="not one of the 2 images"):
+        list(eval_batches(config(1), Numbered(2, {0, 1}), 2, skip_bad=True))
+
+
 def test_an_evaluation_with_its_own_transform_and_in_processes():
     expected = list(eval_batches(config(1), Numbered(10), 4, transform=EvalTransform((8, 8), 1, 12)))
     assert expected[0]["image"].shape == (4, 8, 8, 1)
