@@ -87,7 +87,7 @@ def parse(
     if changes:
         if resets:
             raise ConfigError(f"--config.{resets[0]}=None: this command sets values only")
-        values[changes].value = [*values[changes].value, *overrides]
+        values[changes].value = [*(values[changes].value or []), *overrides]
     if positional:
         values[positional].value = [*(values[positional].value or []), *rest]
     elif rest:
