@@ -1,6 +1,7 @@
-"""A small ViT pre-trained on Fashion-MNIST: 60,000 photographs of clothing, 28 x 28 gray pixels.
+r"""A small ViT pre-trained on Fashion-MNIST: 60,000 photographs of clothing, 28 x 28 gray pixels.
 
-    python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion --config.data.name=idx:/data/fashion-mnist
+    python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist \
+        --config.data.name=idx:/data/fashion-mnist
 
 The folder holds the four files of the original release (github.com/zalandoresearch/fashion-mnist). On Debian and
 Ubuntu, `apt install dataset-fashion-mnist` puts them where `data.name` looks by default.

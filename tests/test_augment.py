@@ -225,7 +225,7 @@ def test_a_center_crop_that_is_not_square_is_covered(size):
 
 def test_a_resize_below_the_crop_still_covers_it():
     assert EvalTransform((32, 32), 3, 8)({"image": PHOTO}, None)["image"].shape == (32, 32, 3)
-    with pytest.raises(ConfigError, match="resize is -1: pixels"):
+    with pytest.raises(ConfigError, match="resize is -1: give"):
         EvalTransform((32, 32), 3, -1)
 
 

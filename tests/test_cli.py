@@ -171,7 +171,7 @@ def test_user_errors_end_in_one_line_and_their_status(error, status, monkeypatch
     with pytest.raises(SystemExit) as caught:
         program.run(train, "localmim train", [QUICKSTART])
     assert caught.value.code == status
-    assert capsys.readouterr().err == "localmim train: a b\n"
+    assert capsys.readouterr().err == "localmim train: a\\n b\n"
 
 
 def test_unexpected_errors_keep_their_traceback(monkeypatch):

@@ -121,7 +121,7 @@ def test_missing_files_say_what_is_there(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read .*it holds COCO's annotations of that split"):
         CocoSource(str(tmp_path / "nowhere"), "train")
     (tmp_path / "annotations" / "instances_train.json").write_text("{")
-    with pytest.raises(DataError, match="is no JSON"):
+    with pytest.raises(DataError, match="is not JSON"):
         CocoSource(str(tmp_path), "train")
     (tmp_path / "annotations" / "instances_train.json").write_text("{}")
     with pytest.raises(DataError, match="lacks images, annotations, categories"):

@@ -211,9 +211,9 @@ def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):
         ([checkpoint, "--score=2", image], ConfigError, "from 0 to 1"),
         ([checkpoint, f"--categories={other}", image], ConfigError, "tells 3 classes apart, and its categories name 1"),
         ([checkpoint, "--categories=nowhere", image], DataError, "nowhere is no file"),
-        ([checkpoint, f"--categories={image}", image], DataError, "cannot be read as JSON"),
+        ([checkpoint, f"--categories={image}", image], DataError, "is not JSON"),
         ([checkpoint, str(tmp_path)], DataError, "is a folder: name the images"),
-        ([checkpoint, str(tmp_path / "6.png")], DataError, "6.png cannot be read"),
+        ([checkpoint, str(tmp_path / "6.png")], DataError, "6.png: the file cannot be read"),
         ([checkpoint, str(other)], DataError, "other.json: "),
         ([checkpoint, "--config=configs/quickstart.py", image], ConfigError, "pretrain model, not a detector"),
     ):

@@ -99,6 +99,7 @@ def test_shapes_and_what_each_loss_reaches(run):
     assert set.union(*found) == set(trees.flatten(params))
 
 
+@pytest.mark.slow
 def test_every_parameter_gets_a_gradient():
     """With two visible units, so that attention has a choice in the last stage too."""
     config = model_config("swin_b_global_fusion", **{"model.mask_ratio": 0.5})

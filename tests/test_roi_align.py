@@ -46,6 +46,7 @@ def plain_roi_align(feature, box, scale, bins, samples):
     return out / samples**2
 
 
+@pytest.mark.slow
 def test_each_box_is_read_from_its_level_and_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     features = tuple(jnp.asarray(rng.normal(size=(1, 64 // 2**i, 48 // 2**i, 3)), jnp.float32) for i in range(4))

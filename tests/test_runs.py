@@ -27,6 +27,7 @@ def files(workdir):
     return {path: path.stat().st_mtime_ns for path in Path(workdir).rglob("*")}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_a_finished_one_is_left_as_it_is(tmp_path):
     first, second = tiny(tmp_path / "first", "num_steps=20"), tiny(tmp_path / "second")
     assert [run.progress() for run in (first, second)] == ["missing", "missing"]

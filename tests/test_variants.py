@@ -16,6 +16,7 @@ def options(*settings):
     return values
 
 
+@pytest.mark.slow
 def test_settings_are_measured_side_by_side(capsys):
     variants.main(options("as-is", "batch_size=16 model.remat=true"))
     _, header, *rows = capsys.readouterr().out.splitlines()

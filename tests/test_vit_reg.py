@@ -177,6 +177,7 @@ def test_every_task_takes_it_and_weight_decay_covers_every_parameter_once(task):
     assert optimizer.decayed["encoder/patch_embed/kernel"]
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_its_encoder_fills_a_classifier(tmp_path):
     train(recipes("pretrain"), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

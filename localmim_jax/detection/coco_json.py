@@ -50,7 +50,7 @@ def parse(content: bytes, file: Path) -> Any:
     try:
         return json.loads(content)
     except ValueError as error:
-        raise DataError(f"{file} is no JSON ({error}): download it again") from error
+        raise DataError(f"{file} is not JSON ({error}): download it again") from error
     except RecursionError as error:
         raise DataError(f"{file} is nested too deeply for annotations: give COCO's instances format") from error
 
