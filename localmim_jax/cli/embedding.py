@@ -55,10 +55,9 @@ def embed(features: np.ndarray, method: str = "auto") -> tuple[np.ndarray, str]:
 
 def draw_png(path: Path, places: np.ndarray, groups: Sequence[str], title: str) -> None:
     """A scatter plot, one color a group. Raises ConfigError without matplotlib, StorageError."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ConfigError("plots need matplotlib: pip install 'localmim-jax[demo]'") from error
+    require("pca")
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import struct
@@ -139,6 +140,26 @@ def check_empty(directory: Path) -> None:
     """Raises ConfigError where something is in the directory that is to be written, or a file has its name."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"--target={directory} is not an empty directory: give another one")
+
+
+def write_model_directory(
+    directory: Path, arrays: Mapping[str, np.ndarray], texts: Mapping[str, Mapping[str, Any]]
+) -> list[Path]:
+    """`model.safetensors` and JSON files by name, as timm and Transformers read them, in a new directory.
+
+    Raises:
+        ConfigError: the directory has something in it.
+        StorageError: it cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    check_empty(directory)
+    with whole(directory / "model.safetensors") as path:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, {"format": "pt"})
+    for name, content in texts.items():
+        with whole(directory / name) as path:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+    return [directory / name for name in ("model.safetensors", *texts)]
 
 
 @contextlib.contextmanager

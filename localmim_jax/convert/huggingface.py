@@ -3,13 +3,11 @@
 The names of the arrays are those of the files on its hub, which versions 4 and 5 both read.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from localmim_jax.convert import files, names
 from localmim_jax.convert.export import with_final_norm, with_last_norm
@@ -65,16 +63,10 @@ def write(
         ConfigError: the directory has something in it.
         StorageError: it cannot be written.
     """
-    files.check_empty(directory)
     texts = {"config.json": dict(config)}
     if pixels is not None:
         texts["preprocessor_config.json"] = _preprocessor(pixels, config["image_size"])
-    with files.whole(directory / "model.safetensors") as path:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, {"format": "pt"})
-    for name, content in texts.items():
-        with files.whole(directory / name) as path:
-            path.write_text(json.dumps(content, indent=2) + "\n")
-    return [directory / name for name in ("model.safetensors", *texts)]
+    return files.write_model_directory(directory, arrays, texts)
 
 
 def _shared_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], model: str) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Models as directories that timm reads: `timm.create_model("local-dir:DIR", pretrained=True)`, strictly."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from localmim_jax.convert import files
 from localmim_jax.convert.export import with_final_norm, with_last_norm
@@ -79,17 +77,12 @@ def write(
         ConfigError: the directory has something in it.
         StorageError: it cannot be written.
     """
-    files.check_empty(directory)
     content = {**config, "pretrained_cfg": dict(config["pretrained_cfg"])}
     if pixels is not None:
         short = min(config["pretrained_cfg"]["input_size"][1:])
         prepared = {"mean": list(pixels.mean), "std": list(pixels.std), "crop_pct": crop_pct(short, pixels.resize)}
         content["pretrained_cfg"] |= prepared
-    with files.whole(directory / "model.safetensors") as path:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, {"format": "pt"})
-    with files.whole(directory / CONFIG) as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    return [directory / "model.safetensors", directory / CONFIG]
+    return files.write_model_directory(directory, arrays, {CONFIG: content})
 
 
 def crop_pct(short: int, resize: int) -> float:
