@@ -163,7 +163,7 @@ def test_a_directory_for_transformers(pretrained, tmp_path):
     assert "Transformers' ViTModel" in lines[1]
     assert json.loads((tmp_path / "x" / "config.json").read_text())["image_size"] == 32
     pixels = json.loads((tmp_path / "x" / "preprocessor_config.json").read_text())
-    assert pixels["size"] == {"shortest_edge": 37}  # 256 for 224
+    assert pixels["size"] == {"shortest_edge": 32}  # eval.knn.resize of the run
     assert pixels["image_mean"] == list(parts.IMAGENET_MEAN)
     lines = convert(str(pretrained), str(tmp_path / "y"), names="transformers", part="encoder")
     assert lines[-1].startswith("note     no norm follows the encoder")
