@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 
 from localmim_jax.cli.compare import newest
@@ -36,13 +37,18 @@ def content_of(original, lines=False):
     return damaged(text.encode()) | other | st.binary(max_size=30)
 
 
+@pytest.fixture(autouse=True, scope="module")
 def quiet():
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """No warning for each of many damaged files; tests of other files read what absl logs."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)
 
 
 @fuzz(25, content=content_of(CONFIG))
 def test_the_config_of_a_run(folder, content):
-    quiet()
     (folder / "config.json").write_bytes(content)
     result_or_one_line(lambda: run_config(folder))
     result_or_one_line(lambda: record_run(folder, CONFIG, resuming=True))
@@ -60,7 +66,6 @@ def test_a_manifest(folder, content):
 
 @fuzz(20, content=content_of(SIGNATURE))
 def test_a_lock_that_nobody_holds(folder, content):
-    quiet()
     (folder / lock.NAME).write_bytes(content)
     os.utime(folder / lock.NAME, (0, 0))  # silent for long, whichever host has signed it
     lock.holder(folder)
@@ -70,7 +75,6 @@ def test_a_lock_that_nobody_holds(folder, content):
 
 @fuzz(25, content=content_of(REPORTS, lines=True))
 def test_the_log_of_metrics(folder, content):
-    quiet()
     (folder / "metrics.jsonl").write_bytes(content)
     found = result_or_one_line(lambda: newest(folder))
     assert found is None or all(isinstance(value, int | float) for value in found.values())
