@@ -22,9 +22,8 @@ def calls(monkeypatch):
     """What jax.distributed.initialize would have been given."""
     made = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: made.append(arguments))
-    for name in (*VARIABLES, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+    for name in (*VARIABLES, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     return made
 
 
@@ -70,6 +69,72 @@ def test_a_bad_variable_and_a_failure_to_meet_are_one_line(calls, monkeypatch):
         distributed.initialize("host:1", 2, 0)
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(ConfigError, match="JAX_NUM_PROCESSES is 'two'"):
+        distributed.initialize()
+
+
+NO_CHIPS = {"TPU_SKIP_MDS_QUERY": "1"}  # jax sets it when it is imported on a machine without a TPU
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (NO_CHIPS, ""),  # libtpu is installed, for `localmim plan`
+        ({}, "a TPU slice"),  # a TPU machine, of one host or more: its metadata tell
+        (NO_CHIPS | {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, ""),  # one host, by Kubernetes
+        (NO_CHIPS | {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, "a TPU slice"),
+        (NO_CHIPS | {"TPU_PROCESS_ADDRESSES": "a:1,b:1"}, "a TPU slice"),
+        (NO_CHIPS | {"TPU_PROCESS_ADDRESSES": "a:1", "TPU_WORKER_HOSTNAMES": "a,b"}, ""),  # as jax reads them
+        (NO_CHIPS | {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"}, "a TPU slice"),
+        (NO_CHIPS | {"TPU_PROCESS_ADDRESSES_PATH": "hosts.txt"}, "a TPU slice"),
+        (NO_CHIPS | {"SLURM_STEP_NUM_TASKS": "1", "OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": ""}, ""),
+        (NO_CHIPS | {"SLURM_STEP_NUM_TASKS": "2", "PMI_SIZE": "2"}, "SLURM"),
+        (NO_CHIPS | {"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
+        (NO_CHIPS | {"PMI_SIZE": "2"}, "MPI"),  # MPICH and Intel MPI
+    ],
+)
+def test_the_environment_tells_whether_there_are_other_processes(environ, expected):
+    for platforms in (None, "", "tpu,cpu"):
+        assert distributed.launched_by(environ, platforms, has_libtpu=True) == expected
+    without = "" if "TPU" in expected else expected
+    assert distributed.launched_by(environ, "cpu", has_libtpu=True) == without
+    assert distributed.launched_by(environ, None, has_libtpu=False) == without
+
+
+_STARTS = """
+import os
+from localmim_jax.engine import distributed
+from localmim_jax.errors import ConfigError
+distributed.initialize()
+print(distributed.jax.distributed.is_initialized())
+os.environ["PMI_SIZE"] = "2"
+try:
+    distributed.initialize()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_libtpu_without_a_tpu_is_one_process_and_an_unknown_launcher_one_line(tmp_path):
+    """In a process of its own, where jax itself looks for chips; libtpu is a package of that name."""
+    (tmp_path / "libtpu.py").write_text("def get_library_path(): return __file__")
+    others = ("JAX_", "TPU_", "SLURM_", "OMPI_", "PMI_", "KUBERNETES_")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{os.getcwd()}"
+    found = subprocess.run([sys.executable, "-c", _STARTS], env=environ, capture_output=True, text=True, timeout=120)
+    alone, refused = found.stdout.splitlines()
+    assert alone == "False"
+    assert "says that MPI started several processes" in refused
+    assert "give --coordinator_address, --num_processes and --process_id" in refused
+
+
+def test_after_other_use_of_jax_one_host_goes_on_and_several_are_refused(monkeypatch):
+    jax.devices()
+    with pytest.raises(ConfigError, match="jax was used in this process before the run began"):
+        distributed.initialize("127.0.0.1:1", 2, 0)
+    monkeypatch.setattr(distributed, "launched_by", lambda *_: "a TPU slice")
+    distributed.initialize()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ConfigError, match="jax was used in this process before the run began"):
         distributed.initialize()
 
 
