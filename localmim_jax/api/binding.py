@@ -39,7 +39,8 @@ def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tup
     graphdef, *abstract = trees.split(model.make)
     params, model_state = (trees.map_with_path(begin, tree) for tree in abstract)
     params, model_state, report = initialize.load_into(weights, params, model_state, model)
-    logging.info("parameters from %s: %s\n%s", report.origin, report.summary(), report.table())
+    plain = all(row.status in ("loaded", "ignored") for row in report.rows)  # then the table would say nothing new
+    logging.info("parameters from %s: %s%s", report.origin, report.summary(), "" if plain else f"\n{report.table()}")
     check(report)
     if whole and (missing := [row.path for row in report.rows if row.status == "initialized"]):
         raise ConfigError(f"{report.origin} has no {', '.join(missing[:4])} for this model: its classes may be others")
