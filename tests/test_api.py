@@ -57,6 +57,25 @@ def test_every_kind_of_image_gives_the_same_features(model, encoded, tmp_path):
     np.testing.assert_array_equal(encoded.patches[0, 1, 2], encoded.tokens[0, 1 + 4 + 2])
 
 
+def test_images_of_more_than_8_bits_have_the_models_levels_and_a_warning_where_they_are_dark(
+    model, monkeypatch, caplog
+):
+    gray = photographs(1)[0].max(axis=2)
+    deep = Image.fromarray(gray.astype(np.uint16) * 16)  # of a 12-bit camera
+    given = [np.repeat(gray[:, :, None], 3, axis=2), deep, deep]
+    dark = model.encode(given)
+    assert (
+        "2 of 3 sampled images of images are 16-bit, and with the range of the type as black and white" in caplog.text
+    )
+    monkeypatch.setitem(model.config.data, "high_bit_depth", "0:4080")
+    caplog.clear()
+    found = model.encode(given)
+    assert "WARNING" not in caplog.text
+    np.testing.assert_allclose(found.pooled[1:], found.pooled[[0, 0]], atol=1e-5)
+    assert np.abs(dark.pooled[1] - found.pooled[1]).max() > 0.1
+    assert model.reconstruct(deep)[0].image.mean() > 90
+
+
 def test_the_features_command_writes_the_same(model, small_run, encoded, tmp_path):
     for i, image in enumerate(photographs(3)):
         (tmp_path / f"{i}.png").write_bytes(png(image))

@@ -1,15 +1,19 @@
 """`data.high_bit_depth` on folders of real photographs."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from localmim_jax.data.bit_depth import levels_of, measure
 from localmim_jax.data.config import DataConfig
 from localmim_jax.data.folder import FolderSource
+from localmim_jax.data.given import GivenImages
 from localmim_jax.data.levels import Levels
+from localmim_jax.data.own import OwnSource
 from localmim_jax.data.pipeline import eval_batches, train_batches
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.tasks import inputs
@@ -124,6 +128,74 @@ def test_a_run_records_the_values_that_its_rule_gave(camera):
     del config.data.high_bit_depth  # a run of an earlier version
     assert inputs.TrainInput(config).config.high_bit_depth == ""
     assert inputs.levels(config) is None
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory):
+    """Photographs in two classes, of a 12-bit camera as the run's, and with all 16 bits as another's."""
+    roots = {}
+    for bits in (12, 16):
+        roots[bits] = tmp_path_factory.mktemp(f"bits{bits}")
+        values = photograph(bits)
+        for split, kind, rows in (("train", "a", 0), ("train", "b", 4), ("val", "a", 6), ("val", "b", 9)):
+            place = roots[bits] / split / kind
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "p.png").write_bytes(png(values[rows : rows + 30]))
+    return roots
+
+
+def labeled_splits(root, rule=None):
+    config = get_config()
+    config.data.update({"name": "folder:elsewhere", "high_bit_depth": "0:4095", "num_threads": 1})  # of the run
+    section = {"name": f"folder:{root}", "train_split": "train", "test_split": "val", "resize": 0, "max_train": 0}
+    splits = inputs.LabeledSplits(config, ConfigDict(section | {"high_bit_depth": rule}))
+    return np.concatenate([batch["image"][batch["valid"]] for batch in splits()])
+
+
+def test_another_dataset_has_the_levels_of_the_run_with_a_warning_or_its_own(labeled, caplog):
+    camera = labeled_splits(labeled[12])
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    cut = labeled_splits(labeled[16])
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warned) == 2  # both splits, by name
+    assert f"folder:{labeled[16]}[train] are 16-bit, and with 0:4095 as black and white" in warned[0]
+    assert f"folder:{labeled[16]}[val]" in warned[1]
+    assert "set eval.knn.high_bit_depth=max, percentile" in warned[0]
+    caplog.clear()
+    own = labeled_splits(labeled[16], "max")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert cut.mean() > 200
+    np.testing.assert_allclose(own.astype(int), camera.astype(int), atol=1)  # the same picture
+
+
+def pictures():
+    """12-bit photographs as a Python program has them: gray in Pillow's modes, and colors from an open file."""
+    values = photograph()
+    gray = values.max(axis=2)
+    return [
+        np.repeat((gray >> 4).astype(np.uint8)[:, :, None], 3, axis=2),
+        Image.fromarray(gray),
+        Image.fromarray(gray.astype(np.int32)),
+        Image.open(io.BytesIO(tiff(gray))),
+        Image.open(io.BytesIO(png(np.repeat(gray[:, :, None], 3, axis=2)))),
+    ]
+
+
+def test_images_of_python_follow_the_rule():
+    assert [image.mode for image in pictures()[1:]] == ["I;16", "I", "I;16", "RGB"]
+    data = DataConfig("python:list", (24, 32), 5, high_bit_depth="max", num_threads=1, flip=False, crop_scale=(1, 1))
+    data = dataclasses.replace(data, crop_ratio=(1.5, 1.5))
+    source = OwnSource(pictures(), "dataset[train]", 3)
+    assert measure("max", source).rule == "0:4095"
+    assert "4 of 5 sampled images of dataset[train] are 16-bit" in measure("", source).warnings[0]
+    for of_python in (source, GivenImages(pictures(), 3)):
+        for batches in (lambda: train_batches(data, of_python, 0, 1), lambda: eval_batches(data, of_python, 5)):
+            images = next(iter(batches()))["image"].astype(int)
+            assert abs(images - images[:1]).max() <= 3  # bicubic overshoots
+            assert images.mean() > 90
+    dark = next(iter(eval_batches(dataclasses.replace(data, high_bit_depth=""), source, 5)))["image"]
+    assert dark[0].mean() > 90
+    assert dark[1:].mean() < 10
 
 
 def test_an_unknown_rule_is_refused():

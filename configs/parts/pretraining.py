@@ -22,6 +22,7 @@ def pretrain(encoder: ConfigDict) -> ConfigDict:
     knn.every_epochs = 0.0  # 0: only before the first and after the last step
     knn.resize = 0  # short side in pixels before the center crop to image_size; 0: 8/7 of it, as 256 for 224
     knn.max_train = 0  # examples of train_split in the memory bank; 0: all
+    knn.high_bit_depth = placeholder(str)  # as data.high_bit_depth, for this dataset; None: the run's
     config.eval = ConfigDict({"knn": knn})
     # RankMe and effective rank of the encoder's features on training images, without labels; num_images=0: never.
     config.eval.rank = ConfigDict({"num_images": 2048, "every_epochs": 10.0, "resize": 0})

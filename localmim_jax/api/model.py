@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from localmim_jax import params as trees
 from localmim_jax.api.results import Detections, Features, Reconstruction, Segmentation
 from localmim_jax.data.augment import EvalTransform
+from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import DecodeError, decode, to_array
 from localmim_jax.data.given import GivenImages
-from localmim_jax.data.levels import Levels
+from localmim_jax.data.levels import Levels, parse
 from localmim_jax.data.source import Source
 from localmim_jax.engine import mesh as meshes
 from localmim_jax.engine.settings import MeshSettings
@@ -42,7 +43,8 @@ class Model:
     Images are an array [n, h, w, c] or [h, w, c] (uint8, or floating in 0..1), a PIL image, a path or encoded bytes,
     or a sequence of these whose sizes may differ. Their preprocessing is that of the run's evaluation: the short side
     is resized (bicubic) to `resize` pixels, the center of the model's image size is cropped, and pixels are normalized
-    by `config.data.mean` and `config.data.std`.
+    by `config.data.mean` and `config.data.std`. Of more than 8 bits a channel, `config.data.high_bit_depth` tells which
+    values are black and white; a warning says where they do not suit the images.
 
     Attributes:
         config: the config of the model. `load` and `create_model` make their own copy.
@@ -165,7 +167,8 @@ class Model:
         source = self.source(images)
         short_side = self.eval_resize() if resize is None else resize
         transform = EvalTransform(model.encoder.image_size, self.config.data.channels, short_side)
-        pixels = [_cropped(source, index, transform, inputs.levels(self.config)) for index in range(len(source))]
+        levels = parse(self._data(source).high_bit_depth)
+        pixels = [_cropped(source, index, transform, levels) for index in range(len(source))]
         key = ("reconstruct", mask_ratio)
         if key not in self._programs:
             self._programs[key] = self._reconstruction_of(model)
@@ -205,12 +208,16 @@ class Model:
                 f"{self.origin} neither segments nor detects ({self.info.kind}): use encode(), or logits() of a "
                 "classifier"
             )
-        source = self.source(images)
-        pixels = (_whole(source, index, inputs.levels(self.config)) for index in range(len(source)))
-        names = self.class_names
+        names, found = self.class_names, self.predictor(self.pixels(images))
         if self.info.kind == "segmenter":
-            return [Segmentation(labels, names) for _, labels in self.predictor(pixels)]
-        return [Detections(**found, class_names=names) for _, found in self.predictor(pixels)]
+            return [Segmentation(labels, names) for _, labels in found]
+        return [Detections(**each, class_names=names) for _, each in found]
+
+    def pixels(self, images: Any) -> Iterator[np.ndarray]:
+        """uint8 [h, w, 3] of each image at its own size. Raises DataError: there is none, or it cannot be read."""
+        source = self.source(images)
+        levels = parse(self._data(source).high_bit_depth)
+        return (_whole(source, index, levels) for index in range(len(source)))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -231,7 +238,7 @@ class Model:
 
     def source(self, images: Any) -> Source:
         """The images as a source that the methods below read. Raises DataError: there is none."""
-        return GivenImages(images, self.config.data.channels, inputs.levels(self.config))
+        return GivenImages(images, self.config.data.channels)
 
     def eval_resize(self) -> int:
         """The short side in pixels to which the run resizes images when it evaluates; 0: 256 for every 224."""
@@ -244,10 +251,12 @@ class Model:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
-        # Threads read the images of this process; other processes could not be handed them.
-        data = dataclasses.replace(inputs.data_config(self.config), num_workers=0)
         size = self.whole_batch(min(batch_size, len(source)))
-        return inputs.center_crops(data, source, size, self.eval_resize() if resize is None else resize)
+        return inputs.center_crops(self._data(source), source, size, self.eval_resize() if resize is None else resize)
+
+    def _data(self, source: Source) -> DataConfig:
+        # Threads read the images of this process; other processes could not be handed them.
+        return inputs.with_levels(dataclasses.replace(inputs.data_config(self.config), num_workers=0), source)
 
     def whole_batch(self, batch_size: int) -> int:
         """`batch_size`, rounded up to a multiple of the devices."""

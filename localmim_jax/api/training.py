@@ -68,12 +68,12 @@ def train(
 def augmentation(config: ConfigDict | str) -> Callable[[np.random.Generator, Mapping[str, Any]], dict[str, Any]]:
     """The random crop, flip and RandAugment of a config as a function (numpy generator, example) -> example."""
     own = own_copy(config)
-    channels = own.data.channels
+    channels, levels = own.data.channels, inputs.levels(own)
     recipe = finetune.train_transform(own) if "augment" in own else None
     apply = recipe or TrainTransform.of(inputs.data_config(own))
 
     def augment(rng: np.random.Generator, example: Mapping[str, Any]) -> dict[str, Any]:
-        return {**example, **apply({**example, "image": image_of(example["image"], channels)}, rng)}
+        return {**example, **apply({**example, "image": image_of(example["image"], channels), "levels": levels}, rng)}
 
     return augment
 

@@ -39,11 +39,9 @@ def main(options: flags.FlagValues) -> None:
         raise ConfigError(f"--score={options.score}: it must be from 0 to 1")
     from localmim_jax.api import config_of, load
     from localmim_jax.cli.images import free_names, read, save
-    from localmim_jax.data.decode import to_array
     from localmim_jax.detection.predict import Results
     from localmim_jax.detection.render import LEGIBLE, draw
     from localmim_jax.files import write_json
-    from localmim_jax.tasks import inputs
 
     for image in options.images:  # an unreadable image is reported before anything is computed
         read(image)
@@ -52,9 +50,10 @@ def main(options: flags.FlagValues) -> None:
     config = config_of(options.checkpoint, options.config)
     if config.task != "detect":
         raise ConfigError(f"{options.checkpoint} is a {config.task} model, not a detector: give a detection run")
-    predictor = load(options.checkpoint, config, categories=options.categories).predictor
+    model = load(options.checkpoint, config, categories=options.categories)
+    predictor = model.predictor
     results = Results(predictor.categories)
-    predictions = predictor(to_array(read(image, inputs.levels(config))) for image in options.images)
+    predictions = predictor(model.pixels(options.images))
     for path, name, (pixels, found) in zip(paths, options.images, predictions, strict=True):
         size = pixels.shape[0], pixels.shape[1]
         results.add(name, size, found)

@@ -51,6 +51,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("layer", 0, "of the tokens, counted from 1; 0: the last", flag_values=values)
     flags.DEFINE_string("plot", "", "also draw the features: NAME.png and NAME.html", flag_values=values)
     flags.DEFINE_enum("embedding", "auto", embedding.METHODS, "of the plot: pca, umap or auto", flag_values=values)
+    common_flags.define_high_bit_depth(values)
     common_flags.define_batch_size(values, 64)
     common_flags.define_standard_merging(values)
 
@@ -79,6 +80,7 @@ def main(options: flags.FlagValues) -> None:
         standard_merging=options.standard_merging,
         plot=options.plot,
         method=options.embedding,
+        high_bit_depth=options.high_bit_depth,
     )
 
 
@@ -93,6 +95,7 @@ def extract(
     standard_merging: bool | None = None,
     plot: str = "",
     method: str = "auto",
+    high_bit_depth: str | None = None,
 ) -> None:
     """Reads, computes and writes; see the flags and the top of this file.
 
@@ -107,6 +110,9 @@ def extract(
     if plot:
         embedding.require(method)
     model = load(checkpoint, config, standard_merging=standard_merging)
+    if high_bit_depth is not None:
+        with model.config.unlocked():
+            model.config.data.high_bit_depth = high_bit_depth
     root, sources = sources_of(images, model.config.data.channels)
     for _, source in sources:
         announced(source)

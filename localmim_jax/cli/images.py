@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from localmim_jax.data.decode import DecodeError, ImageLike, decode, read_file
-from localmim_jax.data.levels import Levels
 from localmim_jax.errors import DataError, StorageError
 
 
@@ -37,11 +36,11 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: {error}") from error
 
 
-def read(image: str, levels: Levels | None = None) -> ImageLike:
-    """An image file, upright, RGB; `levels` as in `data.decode.decode`. Raises DataError with its name."""
+def read(image: str) -> ImageLike:
+    """An image file, upright, RGB. Raises DataError with its name."""
     path = Path(image).expanduser()
     try:
-        return decode(read_bytes(path), 3, levels)
+        return decode(read_bytes(path), 3)
     except DecodeError as error:
         raise DataError(f"{path}: {error}") from error
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from localmim_jax.api import Model
     from localmim_jax.tasks.inputs import LabeledSplits
 
-NAMES = ("data", "data_dir", "train_split", "test_split", "val_fraction", "resize", "max_train", "batch_size")
+NAMES = ("data", "data_dir", "train_split", "test_split", "val_fraction", "resize", "high_bit_depth", "max_train")
+NAMES += ("batch_size",)
 
 
 def define_flags(values: flags.FlagValues, train: str) -> None:
@@ -31,6 +32,7 @@ def define_flags(values: flags.FlagValues, train: str) -> None:
         flag_values=values,
     )
     common_flags.define_resize(values)
+    common_flags.define_high_bit_depth(values)
     flags.DEFINE_integer(
         "max_train", 0, "evenly spaced examples of the training split; 0: all", flag_values=values, lower_bound=0
     )
@@ -46,6 +48,7 @@ def labeled_features(
     test_split: str = "validation",
     val_fraction: float | None = None,
     resize: int | None = None,
+    high_bit_depth: str | None = None,
     max_train: int = 0,
     batch_size: int = 256,
 ) -> tuple["LabeledSplits", Iterator[tuple[Any, dict[str, Any]]]]:
@@ -70,6 +73,7 @@ def labeled_features(
         with config.unlocked():
             config.data.update({"name": data, "val_fraction": val_fraction})
     short_side = model.eval_resize() if resize is None else resize
-    section = {"name": data, "train_split": train_split, "test_split": test_split}
-    splits = inputs.LabeledSplits(config, ConfigDict(section | {"resize": short_side, "max_train": max_train}))
+    section = {"name": data, "train_split": train_split, "test_split": test_split, "high_bit_depth": high_bit_depth}
+    section |= {"resize": short_side, "max_train": max_train}
+    splits = inputs.LabeledSplits(config, ConfigDict(section), key="--high_bit_depth")
     return splits, model.apply(lambda module, images: module.features(images).astype("float32"), splits())

@@ -15,7 +15,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from localmim_jax.cli.images import free_names, read, save
-from localmim_jax.data.decode import to_array
 from localmim_jax.errors import ConfigError
 from localmim_jax.recipes import common_flags
 
@@ -39,7 +38,6 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.segmentation import miou, overlay
     from localmim_jax.segmentation.numbering import Numbering
     from localmim_jax.segmentation.task import mask_values
-    from localmim_jax.tasks import inputs
 
     config = run_config(options)
     for image in options.images:  # an unreadable image is reported before anything is computed
@@ -49,7 +47,7 @@ def main(options: flags.FlagValues) -> None:
     names = model.class_names
     numbering = Numbering(len(names), config.data.zero_ignored, mask_values(config))
     values = numbering.stored(np.arange(len(names), dtype=np.uint8))
-    predictions = model.predictor(to_array(read(image, inputs.levels(config))) for image in options.images)
+    predictions = model.predictor(model.pixels(options.images))
     for path, (image, labels) in zip(paths, predictions, strict=True):
         miou.write_mask(path.with_name(f"{path.stem}_classes.png"), values[labels], values)
         save(overlay.with_legend(image, labels, names, max(_MIN_SIDE, *labels.shape)), path)

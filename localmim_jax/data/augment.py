@@ -13,7 +13,7 @@ from PIL import Image
 
 from localmim_jax.data.color import NO_JITTER, Strengths, jitter, to_gray
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.decode import Encoded, ImageLike, decode, size_of, to_array
+from localmim_jax.data.decode import Encoded, ImageLike, StoredImage, decode, size_of, to_array
 from localmim_jax.data.levels import Levels
 from localmim_jax.errors import ConfigError
 
@@ -56,10 +56,10 @@ class TrainTransform:
         image = self.crop(example["image"], rng, example.get("levels"))
         return {"image": to_array(image), **label_of(example)}
 
-    def crop(self, data: bytes | np.ndarray, rng: np.random.Generator, levels: Levels | None = None) -> ImageLike:
+    def crop(self, data: StoredImage, rng: np.random.Generator, levels: Levels | None = None) -> ImageLike:
         """A random crop of an encoded image or array, resized to `image_size`, flipped and changed at random."""
         image: ImageLike
-        if self.fast_decode and not isinstance(data, np.ndarray):
+        if self.fast_decode and isinstance(data, bytes):
             image = self._fast_crop(Encoded(data), rng, levels)
         else:
             image = decode(data, self.channels, levels)

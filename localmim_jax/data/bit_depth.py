@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from localmim_jax.data.decode import guarded, opened
-from localmim_jax.data.levels import MEASURED, Levels, Values, is_deep, parse, read_values, to_uint8
+from localmim_jax.data.decode import StoredImage, guarded, opened
+from localmim_jax.data.levels import MEASURED, Levels, Values, is_deep, parse, read_values, single_values, to_uint8
 from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
 
@@ -34,8 +34,13 @@ class Measured:
     warnings: tuple[str, ...] = ()
 
 
-def measure(rule: str, source: Source) -> Measured:
+def measure(rule: str, source: Source, key: str = "data.high_bit_depth") -> Measured:
     """The levels of a dataset by a rule of `data.levels`, from up to 64 evenly spaced images: the same each time.
+
+    Args:
+        rule: how.
+        source: the dataset.
+        key: what a user sets to have another rule, for notes and warnings.
 
     Raises:
         ConfigError: it is no rule.
@@ -51,16 +56,16 @@ def measure(rule: str, source: Source) -> Measured:
     if rule in MEASURED:
         if len(kinds) > 1:
             raise DataError(
-                f"{source.name} has {' and '.join(kinds)} images, and data.high_bit_depth={rule} takes two values for "
+                f"{source.name} has {' and '.join(kinds)} images, and {key}={rule} takes two values for "
                 "all: leave it empty, or convert them to one type"
             )
         levels = _measured(rule, pooled)
     shown = f"{len(found)} of {len(sample)} sampled images of {source.name} are {' and '.join(kinds)}"
     used = str(levels) if levels else "the range of the type"
-    note = f"{shown}; data.high_bit_depth: {used} becomes 0 to 255"
+    note = f"{shown}; {key}: {used} becomes 0 to 255"
     problem = _problem(found, levels)
-    warning = f"{shown}, and {problem}: set data.high_bit_depth=max, percentile, or BLACK:WHITE" if problem else ""
-    return Measured(str(levels) if levels else "", (note,), (warning,) if warning else ())
+    warning = f"{shown}, and with {used} as black and white {problem}: set {key}=max, percentile, or BLACK:WHITE"
+    return Measured(str(levels) if levels else "", (note,), (warning,) if problem else ())
 
 
 def levels_of(rule: str, source: Source) -> Levels | None:
@@ -69,24 +74,26 @@ def levels_of(rule: str, source: Source) -> Levels | None:
 
 
 def _sample(source: Source) -> Iterator[Values | None]:
-    """Of each readable encoded image some values [n], None where it has 8 bits a channel."""
+    """Of each readable image some values [n], None where it has 8 bits a channel."""
     if source.passthrough:
         return
     for index in sorted({int(i) for i in np.linspace(0, len(source) - 1, min(_SAMPLED, len(source)))}):
         try:
-            data = source[index]["image"]
-            if not isinstance(data, bytes):
+            image = source[index]["image"]
+            if isinstance(image, np.ndarray) and not source.mixed:
                 return
-            yield None if data.startswith(_JPEG) else _values(data)
+            yield _values(image)
         except DataError:  # whoever reads the batches decides what becomes of it
             continue
 
 
-def _values(data: bytes) -> Values | None:
-    image = opened(data)
+def _values(data: StoredImage) -> Values | None:
+    if isinstance(data, np.ndarray) or (isinstance(data, bytes) and data.startswith(_JPEG)):
+        return None
+    image = opened(data) if isinstance(data, bytes) else data
     if not is_deep(image):
         return None
-    whole = guarded(lambda: read_values(image, data))
+    whole = guarded(lambda: read_values(image, data) if isinstance(data, bytes) else single_values(image))
     finite = whole.values[np.isfinite(whole.values)]
     return dataclasses.replace(whole, values=finite[:: max(1, finite.size // _PIXELS)].astype(np.float64))
 

@@ -2,6 +2,9 @@
 
 A decoded image, `ImageLike`, is a `PIL.Image.Image` where Pillow has a mode for it, because Pillow crops and resizes it
 without copies, and a uint8 array [h, w, c] otherwise. `to_array` converts either to an array.
+
+A source gives an image as a `StoredImage`: encoded, a uint8 array, or an image of one channel of 16 or 32 bits that a
+Python program has opened, whose values `data.high_bit_depth` has yet to make 8 bits.
 """
 
 import io
@@ -18,6 +21,7 @@ from localmim_jax.data.slow_reads import watched
 from localmim_jax.errors import DataError
 
 ImageLike: TypeAlias = Image.Image | np.ndarray
+StoredImage: TypeAlias = bytes | np.ndarray | Image.Image
 
 # No format that can start another program. Of a GIF, a TIFF and an MPO the first frame or page is read.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -75,10 +79,8 @@ class Encoded:
         # Only JPEG has its EXIF data for certain before its pixels.
         if self._image.format not in ("JPEG", "MPO"):
             guarded(self._image.load)
-        width, height = self._image.size  # newer versions of Pillow turn a TIFF themselves
-        self._turn = _UPRIGHT.get(_orientation(self._image))
-        sideways = self._turn in (_UPRIGHT[5], _UPRIGHT[6], _UPRIGHT[7], _UPRIGHT[8])
-        self.height, self.width = (width, height) if sideways else (height, width)
+        self._turn = _UPRIGHT.get(_orientation(self._image))  # newer versions of Pillow turn a TIFF themselves
+        self.height, self.width = _upright_size(self._image)
 
     def pixels(self, channels: int, reduction: int = 1, levels: Levels | None = None) -> Image.Image:
         """The upright image in `channels` (1 gray, 3 RGB, 4 RGBA); may be called once.
@@ -119,8 +121,8 @@ def opened(data: bytes) -> Image.Image:
     return image
 
 
-def decode(image: bytes | np.ndarray, channels: int, levels: Levels | None = None) -> ImageLike:
-    """An encoded image, or a uint8 array [h, w, c] or [h, w], as an upright image with `channels` channels.
+def decode(image: StoredImage, channels: int, levels: Levels | None = None) -> ImageLike:
+    """An encoded image, a uint8 array [h, w, c] or [h, w], or one of Pillow's, upright with `channels` channels.
 
     Gray, CMYK and palette images are converted, and so are images of more than 8 bits a channel, by `levels` (None: the
     range of their type). Alpha is composited on white unless 4 channels are wanted.
@@ -130,6 +132,8 @@ def decode(image: bytes | np.ndarray, channels: int, levels: Levels | None = Non
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, channels)
+    if isinstance(image, Image.Image):
+        return convert(image, channels, levels)
     return Encoded(image).pixels(channels, levels=levels)
 
 
@@ -179,14 +183,16 @@ def what_it_is(mode: int) -> str:
     return next((name for test, name in _KINDS if test(mode)), "no regular file")
 
 
-def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
-    """(height, width) in pixels of an encoded image, of which only the header is read, or of an array.
+def image_size(image: StoredImage) -> tuple[int, int]:
+    """(height, width) in pixels, upright, of an encoded image, of which only the header is read, or of another.
 
     Raises:
         DecodeError: the header cannot be read.
     """
     if isinstance(image, np.ndarray):
         return image.shape[:2]
+    if isinstance(image, Image.Image):
+        return _upright_size(image)
     encoded = Encoded(image)
     return encoded.height, encoded.width
 
@@ -231,6 +237,13 @@ def _convert(image: Image.Image, channels: int, levels: Levels | None = None) ->
         page = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(page, image)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) after the EXIF orientation."""
+    width, height = image.size
+    sideways = _orientation(image) in (5, 6, 7, 8)
+    return (width, height) if sideways else (height, width)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from localmim_jax.data.decode import DecodeError, convert, read_file, to_array
-from localmim_jax.data.levels import Levels
+from localmim_jax.data.decode import DecodeError, StoredImage, convert, read_file, to_array
+from localmim_jax.data.levels import is_deep, is_single
 from localmim_jax.data.source import Source
 from localmim_jax.errors import DataError
 
@@ -22,17 +22,17 @@ class GivenImages(Source):
     Args:
         images: see `as_images`.
         channels: of the images that are read.
-        levels: of PIL images with more than 8 bits a channel; None for the range of their type.
 
     Raises:
         DataError: there is none.
     """
 
     name = "images"
+    mixed = True
 
-    def __init__(self, images: Any, channels: int, levels: Levels | None = None):
+    def __init__(self, images: Any, channels: int):
         self._images = as_images(images, channels)
-        self._channels, self._levels = channels, levels
+        self._channels = channels
         if not len(self._images):
             raise DataError("no image given: an empty list has no features")
 
@@ -40,7 +40,7 @@ class GivenImages(Source):
         return len(self._images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": image_of(self._images[index], self._channels, self._levels)}
+        return {"image": image_of(self._images[index], self._channels)}
 
     def key_of(self, index: int) -> str:
         image = self._images[index]
@@ -81,14 +81,13 @@ def as_images(images: Any, channels: int) -> Sequence[Any]:
     raise DataError(f"a {type(images).__name__} is given; images are arrays, PIL images or paths")
 
 
-def image_of(image: Any, channels: int, levels: Levels | None = None) -> bytes | np.ndarray:
-    """One image as a source gives it: encoded bytes, or a uint8 array [h, w, channels].
+def image_of(image: Any, channels: int) -> StoredImage:
+    """One image as a source gives it: encoded, a uint8 array [h, w, channels], or one of Pillow's with a deep channel.
 
     Args:
         image: encoded bytes; the path of a file; a PIL image; an array [h, w, c] or [h, w], uint8 or floating in 0..1,
             which is rounded to 8 bits as a file would be; or a mapping with one of these as "image".
         channels: gray, RGB and RGBA are converted to each other.
-        levels: of a PIL image with more than 8 bits a channel; None for the range of its type.
 
     Raises:
         DecodeError: it is none of these; the text is the reason only.
@@ -105,12 +104,26 @@ def image_of(image: Any, channels: int, levels: Levels | None = None) -> bytes |
             raise DecodeError(f"it is a folder: name the images in it, for example {path}/*.jpg")
         return read_file(path)
     if isinstance(image, Image.Image):
-        return to_array(convert(image, channels, levels))
+        return _of_pillow(image, channels)
     try:
         array = np.asarray(image)
     except Exception as error:  # whatever the object's own conversion raises
         raise DecodeError(f"a {type(image).__name__} cannot be made an array ({error})") from error
     return _in_channels(_in_bytes(array), channels)
+
+
+def _of_pillow(image: Image.Image, channels: int) -> StoredImage:
+    """Values of more than 8 bits stay as they are: whoever reads the source makes them 8, by `data.high_bit_depth`."""
+    if is_single(image):
+        return image
+    file = getattr(image, "fp", None)
+    if file is not None and is_deep(image):  # 16-bit colors, of which Pillow gives 8 bits; not loaded yet
+        try:
+            file.seek(0)
+            return file.read()
+        except (OSError, ValueError) as error:
+            raise DecodeError(f"the file of the PIL image cannot be read again ({error})") from error
+    return to_array(convert(image, channels))
 
 
 def _in_bytes(array: np.ndarray) -> np.ndarray:

@@ -9,8 +9,10 @@ black when the whole range is shown. `data.high_bit_depth` says what to do:
     "percentile"   the values that 0.1 % and 99.9 % of their pixels do not exceed: a few outliers do not count
     "BLACK:WHITE"  these two values, as in "0:4095"
 
-A run replaces the second and the third by the values found, so that its config has them for evaluations and commands.
-Values outside are cut off, between them 0 to 255 is linear.
+A run replaces the second and the third by the values found, so that its config has them for evaluations and commands:
+a model sees every image as it saw those of training. A dataset that the run's values do not suit is named in a warning,
+and `eval.knn.high_bit_depth` and the commands' --high_bit_depth give it values of its own. Images of Python follow the
+same rule, in Pillow's modes of 16 and 32 bits too. Values outside are cut off, between them 0 to 255 is linear.
 """
 
 import dataclasses

@@ -35,6 +35,8 @@ class OwnSource(Source):
         DataError: it is empty, or no such object.
     """
 
+    mixed = True
+
     def __init__(self, dataset: Any, name: str, channels: int, num_classes: int = 0):
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(f"dataset is a {type(dataset).__name__}; an object with len() and [i] is needed")

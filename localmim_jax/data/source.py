@@ -25,6 +25,7 @@ class Source(abc.ABC):
         class_names: names of the labels, () where there are none.
         num_classes: 0 without labels.
         passthrough: images are arrays of their final size and are not cropped (the fake source).
+        mixed: arrays and other images may be in one dataset.
         notes: what a user should know before training on it, such as files that are not read; a line each.
     """
 
@@ -32,6 +33,7 @@ class Source(abc.ABC):
     class_names: tuple[str, ...] = ()
     num_classes: int = 0
     passthrough: bool = False
+    mixed: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -43,7 +45,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{"image": encoded bytes or uint8 array [h, w, c], and where labeled "label": int}.
+        """{"image": a `decode.StoredImage`, and where labeled "label": int}.
 
         Raises:
             DecodeError: this one example cannot be read.

@@ -102,7 +102,7 @@ def evaluation(
         name=config.eval.split,
         batches=functools.partial(
             inputs.evaluation_batches,
-            inputs.data_config(config),
+            inputs.with_levels(inputs.data_config(config), test),
             test,
             config.batch_size,
             eval_transform(config),

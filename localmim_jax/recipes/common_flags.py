@@ -44,6 +44,16 @@ def define_resize(values: flags.FlagValues) -> None:
     )
 
 
+def define_high_bit_depth(values: flags.FlagValues) -> None:
+    """--high_bit_depth, for images of another kind than those of training."""
+    flags.DEFINE_string(
+        "high_bit_depth",
+        None,
+        "of images of more than 8 bits: max, percentile or BLACK:WHITE; default: the run's",
+        flag_values=values,
+    )
+
+
 def define_runs(values: flags.FlagValues) -> None:
     """--runs."""
     flags.DEFINE_list("runs", [], "run directories, separated by commas", flag_values=values)

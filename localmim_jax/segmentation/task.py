@@ -91,7 +91,7 @@ def evaluation(
     workdir: str,
 ) -> Evaluation:
     """Mean IoU on a split, at the original size of each image."""
-    data = inputs.data_config(config)
+    data = inputs.with_levels(inputs.data_config(config), test)
     groups = functools.cache(lambda: make_groups(test, transform))  # reads every image's header, once
     writes = bool(workdir) and jax.process_index() == 0
     scores = score_function(config, settings)

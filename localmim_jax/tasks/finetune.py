@@ -54,6 +54,7 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     test = inputs.open_split(train.config, split=config.eval.split, given=given)
     check_labels(train.source, test, model.num_classes)
     inputs.check_evaluated(test, train.config)
+    evaluated = inputs.with_levels(train.config, test)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train.source))
 
     def loss(model: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict, Tree]:
@@ -64,7 +65,7 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
 
     evaluation = Evaluation(
         name=config.eval.split.split("[")[0],
-        batches=functools.partial(inputs.center_crops, train.config, test, config.batch_size, config.eval.resize),
+        batches=functools.partial(inputs.center_crops, evaluated, test, config.batch_size, config.eval.resize),
         predict=lambda model, batch: ranks_and_losses(model(normalize(batch["image"])), batch["label"]),
         make_metric=functools.partial(Accuracy, model.num_classes),
         every_steps=from_config.interval("eval.every_epochs", config.eval.every_epochs, steps_per_epoch),

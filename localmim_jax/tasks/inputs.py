@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from localmim_jax.data import bit_depth, check, pipeline
 from localmim_jax.data.augment import EvalTransform
 from localmim_jax.data.config import DataConfig
-from localmim_jax.data.levels import MEASURED, Levels, parse
+from localmim_jax.data.levels import Levels, parse
 from localmim_jax.data.own import Given
 from localmim_jax.data.plan import Group, one_group
 from localmim_jax.data.read import Transform
@@ -77,13 +77,16 @@ def check_evaluated(source: Source, data: DataConfig, max_examples: int = 0) -> 
         check.check_evaluated(source, members=group.members, threads=data.num_threads or None)
 
 
-def with_levels(data: DataConfig, source: Source) -> DataConfig:
+def with_levels(data: DataConfig, source: Source, key: str = "data.high_bit_depth") -> DataConfig:
     """The settings with the values that `data.high_bit_depth` gives on a source; the log has them, and warnings.
+
+    A run's own values are kept on another dataset, which a model has to see as it saw its training images. Where they
+    make its images dark or cut their values off, the warning names the dataset and the key that changes them.
 
     Raises:
         DataError: the source's images differ in type.
     """
-    measured = bit_depth.measure(data.high_bit_depth, source)
+    measured = bit_depth.measure(data.high_bit_depth, source, key)
     for note in measured.notes:
         logging.info("%s", note)
     for warning in measured.warnings:
@@ -230,15 +233,21 @@ class LabeledSplits:
 
     Args:
         config: image size, batch size and storage.
-        knn: a section with name, train_split, test_split, resize and max_train.
+        knn: a section with name, train_split, test_split, resize and max_train; and high_bit_depth, a rule for this
+            dataset that is measured on its training split, where it is not the run's.
+        key: of that rule, for messages.
         given: a Python program's dataset, which the section may name.
 
     Raises:
         DataError: a split is missing, has no labels, or the two do not have the same classes.
     """
 
-    def __init__(self, config: ConfigDict, knn: ConfigDict, given: Given | None = None):
+    def __init__(
+        self, config: ConfigDict, knn: ConfigDict, given: Given | None = None, key: str = "eval.knn.high_bit_depth"
+    ):
         self._data = data_config(config)
+        if knn.get("high_bit_depth") is not None:
+            self._data = dataclasses.replace(self._data, high_bit_depth=knn.high_bit_depth)
         self._knn = knn
         self._sources = [open_split(self._data, knn.name, knn[key], given) for key in ("train_split", "test_split")]
         for source in self._sources:
@@ -247,8 +256,8 @@ class LabeledSplits:
         require_same_classes(*self._sources)
         for source, limit in zip(self._sources, (knn.max_train, 0), strict=True):
             check_evaluated(source, self._data, limit)
-        if self._data.high_bit_depth in MEASURED:
-            self._data = with_levels(self._data, self._sources[0])
+        for source in self._sources:
+            self._data = with_levels(self._data, source, key)
 
     @property
     def class_names(self) -> tuple[str, ...]:
