@@ -86,6 +86,21 @@ def test_a_smaller_copy_of_a_folder(folder, tmp_path, capfd, encoding, form):
     assert next(train_batches(config, open_source("tfds:small", "train", data_dir)))["image"].shape == (4, 32, 48, 3)
 
 
+def test_splits_of_any_name_are_found_by_the_names_of_the_recipes(folder, tmp_path):
+    (folder / "train").rename(folder / "Train")
+    (folder / "val").rename(folder / "valid")
+    data_dir = str(tmp_path / "tfds")
+    prepare.copy(f"folder:{folder}", data_dir, "mine", Converter(), max_bad_fraction=0.1)
+    assert list(tfds.builder("mine", data_dir=data_dir).info.splits) == ["train", "val"]
+    for split, count in (("train", 9), ("val", 10), ("validation", 10), ("train[:4]", 4), ("validation[3:]", 7)):
+        assert len(open_source("tfds:mine", split, data_dir)) == count
+    with pytest.raises(DataError, match=r"tfds:mine has no split 'test'; it has train, val"):
+        open_source("tfds:mine", "test", data_dir)
+    (folder / "Train").rename(folder / "dev")
+    with pytest.raises(DataError, match=r"\[valid\] and .*\[dev\] would both be split 'val': choose with --splits"):
+        prepare.copy(f"folder:{folder}", data_dir, "twice", Converter())
+
+
 def test_too_many_bad_images_leave_no_copy(folder, tmp_path):
     data_dir = str(tmp_path / "tfds")
     with pytest.raises(

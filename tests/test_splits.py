@@ -1,6 +1,6 @@
 import pytest
 
-from localmim_jax.data.splits import divided, find_split, splits_in
+from localmim_jax.data.splits import divided, find_split, splits_in, usual_name
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,11 @@ def test_the_folder_of_a_split(folders, split, expected):
 )
 def test_splits_are_told_from_classes(folders, expected):
     assert divided(folders) is expected
+
+
+def test_the_names_of_prepared_splits():
+    names = ["Train", "training", "valid", "Validation", "dev", "TEST", "fold1", "train[:9]"]
+    assert list(map(usual_name, names)) == ["train", "train", "val", "val", "val", "test", "fold1", "train[:9]"]
 
 
 def test_splits_in_their_usual_order():

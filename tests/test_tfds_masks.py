@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 def test_a_copy_of_a_folder_reads_as_the_folder_does(folder, tmp_path, capsys):
     copy(f"masks:{folder}", str(tmp_path), "small_ade", Converter())
-    assert "small_ade[training]: 4 images with masks" in capsys.readouterr().out
+    assert "small_ade[train]: 4 images with masks" in capsys.readouterr().out
     for split, count in (("training", 4), ("validation", 2)):
         source = MaskFolder(str(folder), split)
         copied = open_masks("tfds:small_ade", split, str(tmp_path))

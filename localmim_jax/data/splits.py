@@ -1,4 +1,7 @@
-"""The names that people give to splits: "val" in a config also finds `valid/`, `Validation/` and `dev/`."""
+"""The names that people give to splits: "val" in a config also finds `valid/`, `Validation/` and `dev/`.
+
+Datasets that are prepared from folders have the first name of each kind: train, val, test.
+"""
 
 from collections.abc import Sequence
 
@@ -15,6 +18,11 @@ def split_names(split: str) -> tuple[str, ...]:
     known = split.lower()
     others = next((names for names in _NAMES if known in names), ())
     return (known, *(name for name in others if name != known))
+
+
+def usual_name(split: str) -> str:
+    """The first of the names that mean this split; the split itself where none of `_NAMES` does."""
+    return next((names[0] for names in _NAMES if split.lower() in names), split)
 
 
 def means(split: str, *usual: str) -> bool:

@@ -16,6 +16,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from localmim_jax.data.decode import DecodeError
 from localmim_jax.data.fingerprint import digest
 from localmim_jax.data.source import Source
+from localmim_jax.data.splits import find_split
 from localmim_jax.data.storage import default_dir, locked
 from localmim_jax.errors import DataError
 
@@ -31,7 +32,7 @@ class TfdsSource(Source):
     Args:
         builder: of a dataset that is prepared as array_record.
         name: as in the config.
-        split: as TFDS understands it, slices such as "train[:10%]" included.
+        split: as TFDS understands it, slices such as "train[:10%]" included; by any of its names, see `splits`.
 
     Attributes:
         encoded: whether images are stored as files rather than as arrays.
@@ -41,6 +42,9 @@ class TfdsSource(Source):
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, name: str, split: str):
+        whole, bracket, part = split.partition("[")
+        if len(chosen := find_split(list(builder.info.splits), whole)) == 1:
+            split = f"{chosen[0]}{bracket}{part}"
         self.name = f"{name}[{split}]"
         features = builder.info.features
         fields = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}

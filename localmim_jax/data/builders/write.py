@@ -16,7 +16,7 @@ from localmim_jax.data.builders.copy import Copy
 from localmim_jax.data.builders.reencode import Converter
 from localmim_jax.data.config import available_cores
 from localmim_jax.data.decode import DecodeError
-from localmim_jax.data.splits import divided, splits_in
+from localmim_jax.data.splits import divided, splits_in, usual_name
 from localmim_jax.data.walk import folders_of
 from localmim_jax.errors import ConfigError, DataError
 
@@ -29,7 +29,7 @@ class Split:
 
     Attributes:
         name: of the source and the split, for messages.
-        split: its name in the copy.
+        split: its name in the copy, for a folder one of `splits.usual_name`.
         count: of its examples.
         class_names: of labels or masks; () for none.
         examples: gives functions, each of which reads one example: they may be called in any thread.
@@ -76,6 +76,10 @@ def write_copy(
     for reader in readers:
         if reader.class_names != readers[0].class_names:
             raise DataError(f"{reader.name} and {readers[0].name} do not have the same classes")
+        if first := next((other for other in readers if other.split == reader.split and other is not reader), None):
+            raise DataError(
+                f"{first.name} and {reader.name} would both be split {reader.split!r}: choose with --splits"
+            )
 
     examples = {}
     for reader in readers:
@@ -117,7 +121,7 @@ def random_access_split(source: Any, split: str, read: Callable[[int], Example],
     def examples() -> Iterator[Callable[[], Example]]:
         return (functools.partial(read_or_tell, index) for index in range(len(source)))
 
-    return Split(source.name, split, len(source), source.class_names, examples, masks)
+    return Split(source.name, usual_name(split), len(source), source.class_names, examples, masks)
 
 
 def _open(name: str, split: str, data_dir: str) -> Split:
