@@ -97,7 +97,7 @@ def test_splits_of_any_name_are_found_by_the_names_of_the_recipes(folder, tmp_pa
     with pytest.raises(DataError, match=r"tfds:mine has no split 'test'; it has train, val"):
         open_source("tfds:mine", "test", data_dir)
     (folder / "Train").rename(folder / "dev")
-    with pytest.raises(DataError, match=r"\[valid\] and .*\[dev\] would both be split 'val': choose with --splits"):
+    with pytest.raises(DataError, match=r"\[valid\] and .*\[dev\] would all be split 'val': choose with --splits"):
         prepare.copy(f"folder:{folder}", data_dir, "twice", Converter())
 
 

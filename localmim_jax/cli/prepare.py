@@ -9,7 +9,8 @@
 The first writes array_record files, which can be read at random. With --save_as, the examples of any source become a
 TFDS dataset of that name in data_dir, to be used as data.name=tfds:<save_as>; --short_side makes larger images smaller
 (bicubic), and --encoding=raw stores pixels, several times as large as JPEGs but nearly free to decode.
-Masks go with their images, as they are.
+Masks go with their images, as they are. The splits of a folder become train, val and test, whatever their names there
+(Train, valid, dev, ...); data.split=training or validation finds them too.
 """
 
 from collections.abc import Sequence

@@ -76,10 +76,8 @@ def write_copy(
     for reader in readers:
         if reader.class_names != readers[0].class_names:
             raise DataError(f"{reader.name} and {readers[0].name} do not have the same classes")
-        if first := next((other for other in readers if other.split == reader.split and other is not reader), None):
-            raise DataError(
-                f"{first.name} and {reader.name} would both be split {reader.split!r}: choose with --splits"
-            )
+        if len(same := [other.name for other in readers if other.split == reader.split]) > 1:
+            raise DataError(f"{' and '.join(same)} would all be split {reader.split!r}: choose with --splits")
 
     examples = {}
     for reader in readers:
