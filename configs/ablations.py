@@ -1,10 +1,10 @@
-"""The axes along which the method was designed, each with a sweep: ViT-B, 100 epochs of ImageNet-1K.
+"""Ablations of the method, one sweep per design choice: ViT-B, 100 epochs of ImageNet-1K.
 
     python main.py --config=configs/ablations.py:mask_ratio=0.6 --workdir=runs/ablations/mask_ratio=0.6
     localmim tables ablations
 
-The second lists all runs with their fine-tuning. Published: nothing here, since only the supplement is at hand, not the
-main text with its ablations; the values below are ours. Everything else is as in vit_b_100ep.py.
+The second command lists all runs with their fine-tuning. Published: nothing in the supplement; the ablations are in the
+main text, which we do not have. The values below are ours. Everything else is as in vit_b_100ep.py.
 """
 
 from localmim_jax.configs import vit_b_100ep

@@ -1,9 +1,9 @@
-"""A hundred steps of ViT-B/16 pre-training on generated images: the speed of the step without disks or decoding.
+"""A hundred steps of ViT-B/16 pre-training on generated images, to measure the speed of the training step.
 
     python main.py --config=configs/fake_data_benchmark.py --workdir=runs/fake_data_benchmark
 
-Published: nothing to compare accuracy with; read images/s and the share of time spent waiting for data off the log.
-Try --config.batch_size=32, 48, 64, 128, 256 to find a device's best (the supplement's section B does so).
+Published: nothing. No images are read or decoded. The log shows images/s and the fraction of time spent waiting for
+data. Try --config.batch_size=32, 48, 64, 128 and 256 to find the fastest (as in section B of the supplement).
 """
 
 from localmim_jax.configs.parts import pretrain, vit

@@ -1,13 +1,12 @@
-r"""Fine-tuning of any run on labeled images of your own, from hundreds to some tens of thousands.
+r"""Fine-tuning of any run on your own labeled images, from hundreds to tens of thousands.
 
     python main.py --config=configs/finetune.py --workdir=runs/finetune --config.checkpoint.init_from=runs/pretrain \
         --config.data.name=folder:/data/flowers --config.model.num_classes=17
 
-Published: nothing. The kind and size of the model, the image size, the normalization and the flips are those of the run
-that checkpoint.init_from names. Weights that belong to no run need a recipe of their model, such as
-vit_b_100ep_finetune.py.
-Rates, epochs and what they gave with 90 and 2000 photographs: docs/finetuning.md. Only the last blocks:
---config.model.trained_blocks=4
+Published: nothing. The model, the image size, the normalization and the flips are taken from the run in
+checkpoint.init_from. For a file of weights without a run, use the recipe of its model, such as
+vit_b_100ep_finetune.py. docs/finetuning.md has learning rates and epochs for 90 and 2000 photographs. To train only the
+last four blocks: --config.model.trained_blocks=4
 """
 
 from localmim_jax.configs.parts import finetune, swin, vit

@@ -3,8 +3,8 @@
     make quickstart
     python main.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Published: nothing. What to look for: the k-NN accuracy of the encoder on the digits' test split (knn/accuracy), 0.59
-untrained and about 0.9 at the end. (The raw pixels, knn/raw_pixel_accuracy, are strong on this easy dataset: 0.95.)
+Published: nothing. Expect: the k-NN accuracy of the encoder on the test digits (knn/accuracy) rises from 0.59,
+untrained, to about 0.9. (On this easy dataset, raw pixels, knn/raw_pixel_accuracy, are a strong baseline: 0.95.)
 The images are 8 x 8 pixels, enlarged to 32 x 32, so the model sees a 4 x 4 grid of patches and reconstructs HOG with
 cells of 2, 4, 8 and 16 pixels.
 """

@@ -2,10 +2,10 @@
 
     python main.py --config=configs/quickstart_detect.py --workdir=runs/quickstart_detect
 
-Published: nothing. What to look for: box and mask AP50 on held-out images (val/box/AP50, val/mask/AP50). From a real
+Published: nothing. Expect: box and mask AP50 on held-out images (val/box/AP50, val/mask/AP50). From a real
 run: 0.44 and 0.41 after 5 epochs, 0.61 and 0.56 after 10, 0.75 and 0.72 after 15, 0.77 and 0.73 at the end.
-The dataset is made on first use from photographs inside installed packages, in COCO's format, with exact masks: 1200
-images of 96 x 128 pixels to train on and 150 on other photographs to evaluate; five classes that differ in outline.
+The dataset is generated on first use from photographs in installed packages, in COCO's format, with exact masks: 1200
+training images of 96 x 128 pixels and 150 evaluation images from other photographs; five classes of different outline.
 """
 
 from localmim_jax.configs.parts import detect, swin

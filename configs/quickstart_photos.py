@@ -1,9 +1,9 @@
-"""A small ViT pre-trained on tiles of photographs that installed packages carry: minutes on two CPU cores.
+"""A small ViT pre-trained on tiles of photographs from installed packages: minutes on two CPU cores.
 
     python main.py --config=configs/quickstart_photos.py --workdir=runs/quickstart_photos
 
-Published: nothing. What to look for: the loss of every scale falls, and the picture of reconstructions (of photographs
-that are not trained on: localmim visualize) shows edges that continue into the masked patches.
+Published: nothing. Expect: the loss of each scale falls, and the drawn reconstructions show edges that continue into
+the masked patches. (For photographs outside the training set, use localmim visualize.)
 Images of 64 px are cut into 8 x 8 patches of 8 px, and HOG has cells of 2, 4, 8 and 16 px.
 """
 

@@ -1,8 +1,8 @@
-"""The same photographs with a small Swin: minutes on two CPU cores.
+"""A small Swin pre-trained on the photographs of quickstart_photos.py: minutes on two CPU cores.
 
     python main.py --config=configs/quickstart_photos_swin.py --workdir=runs/quickstart_photos_swin
 
-Published: nothing. What to look for: as in quickstart_photos.py.
+Published: nothing. Expect: as in quickstart_photos.py.
 2 px patches, three stages of 32, 16 and 8 tokens a side, mask units of 8 px, HOG with cells of 4, 8 and 8 px.
 """
 

@@ -3,11 +3,11 @@ r"""UperNet with the small ViT of quickstart_photos.py on parts of photographs: 
     python main.py --config=configs/quickstart_segment.py --workdir=runs/quickstart_segment \
         --config.checkpoint.init_from=runs/quickstart_photos
 
-Published: nothing. What to look for: a higher validation/mIoU than from scratch, which is the same command without
-init_from (and another workdir): docs/segmentation.md has both curves.
-The dataset is made on first use from photographs inside installed packages, in ADE20K's layout: 480 images of 72 to 136
-pixels to train on and 80 of other photographs to evaluate; seven classes of tone and texture, whose masks are computed
-from the photographs.
+Published: nothing. Expect: a higher validation/mIoU than from scratch, which is the same command without init_from (and
+with another workdir). docs/segmentation.md has both curves.
+The dataset is generated on first use from photographs in installed packages, in ADE20K's layout: 480 training images of
+72 to 136 pixels and 80 evaluation images from other photographs; seven classes of tone and texture, whose masks are
+computed from the photographs.
 """
 
 from localmim_jax.configs.parts import segment

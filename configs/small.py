@@ -1,10 +1,10 @@
-"""Every method of Tables 1 and 2 and every axis of ablations.py, in minutes on two CPU cores: small models, digits.
+"""Every method of Tables 1 and 2 and every ablation with small models on digits, in minutes on two CPU cores.
 
     python main.py --config=configs/small.py:vit_global_multi --workdir=runs/small/vit_global_multi
     localmim tables table1 --scale=small --run
 
-Published: nothing. It proves that every path works, from pre-training through fine-tuning to the tables and figures;
-it says nothing about which method is better.
+Published: nothing. These runs test the whole path, from pre-training through fine-tuning to the tables and figures.
+They say nothing about which method is better.
 """
 
 from localmim_jax.configs.parts import reconstruct, reconstruction

@@ -4,8 +4,8 @@ r"""Fine-tuning of Swin-B (HOG targets) on ImageNet-1K after 100 epochs of pre-t
         --config.checkpoint.init_from=runs/swin_b_hog_100ep
 
 Published: 83.8 % top-1.
-Settings are the supplement's (Table 4); rates are the release's choice among its sets.
-The published number is the supplement's (Table 1b, "local" and "multi-scale").
+Settings follow the supplement (Table 4); where it gives several rates, we use the release's.
+The published number is from the supplement (Table 1b, "local" and "multi-scale").
 """
 
 from localmim_jax.configs.parts import finetune, swin

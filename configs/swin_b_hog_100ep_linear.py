@@ -5,7 +5,7 @@ r"""Linear probe of Swin-B (HOG targets) on ImageNet-1K after 100 epochs of pre-
 
 Published: nothing for LocalMIM. The protocol is MAE's: LARS, base rate 0.1 (times batch / 256), no weight decay, 90
 epochs, crops and flips only, a batch norm without scale and bias before the head. The feature is the mean of the
-normalized tokens of the last stage; the encoder stays as it is.
+normalized tokens of the last stage. The encoder is frozen.
 """
 
 from localmim_jax.configs.parts import linear_probe, swin

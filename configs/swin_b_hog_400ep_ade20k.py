@@ -3,8 +3,8 @@ r"""UperNet on ADE20K with Swin-B (HOG targets) after 400 epochs of pre-training
     python main.py --config=configs/swin_b_hog_400ep_ade20k.py --workdir=runs/swin_b_hog_400ep_ade20k \
         --config.checkpoint.init_from=runs/swin_b_hog_400ep --config.data.name=masks:/path/to/ADEChallengeData2016
 
-Published: nothing in the supplement, and the main text's numbers are not at hand; mIoU is what to compare with.
-Settings are the supplement's ("Semantic segmentation on ADE20K", Swin's recipe).
+Published: no number in the supplement. Compare mIoU with the main text of the paper, which we do not have.
+Settings follow the supplement ("Semantic segmentation on ADE20K", the recipe for Swin).
 """
 
 from localmim_jax.configs.parts import segment, swin

@@ -3,10 +3,11 @@ r"""Mask R-CNN on COCO with Swin-B (HOG targets) after 400 epochs of pre-trainin
     python main.py --config=configs/swin_b_hog_400ep_coco.py --workdir=runs/swin_b_hog_400ep_coco \
         --config.checkpoint.init_from=runs/swin_b_hog_400ep --config.data.name=coco:/path/to/coco
 
-Published: nothing in the supplement, and the main text's numbers are not at hand; box and mask AP of Swin-B are what to
-compare with.
-Settings are the supplement's ("Object detection and segmentation on COCO", Swin's 3x schedule); the drop path of 0.3 is
-ours, since none is published. Two images take less than 32 GB (docs/detection.md), so 16 need eight such devices, or
+Published: no number in the supplement. Compare box and mask AP of Swin-B with the main text of the paper, which we do
+not have.
+Settings follow the supplement ("Object detection and segmentation on COCO", Swin's 3x schedule). The drop path of 0.3
+is ours, since none is published. Two images fit in 32 GB (docs/detection.md), so 16 need eight such devices, or one
+device with
     --config.accum_steps=8
 """
 

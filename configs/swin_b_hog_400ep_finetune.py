@@ -4,9 +4,9 @@ r"""Fine-tuning of Swin-B (HOG targets) on ImageNet-1K after 400 epochs of pre-t
         --config.checkpoint.init_from=runs/swin_b_hog_400ep
 
 Published: 84.1 % top-1.
-Settings are the supplement's (Table 4); rates are the release's choice among its sets.
+Settings follow the supplement (Table 4); where it gives several rates, we use the release's.
 The release differs in:
-    a batch of 2048 instead of 1024      --config.batch_size=2048
+    a batch size of 2048 instead of 1024      --config.batch_size=2048
 """
 
 from localmim_jax.configs.parts import finetune, swin

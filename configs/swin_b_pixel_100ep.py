@@ -3,9 +3,9 @@
     python main.py --config=configs/swin_b_pixel_100ep.py --workdir=runs/swin_b_pixel_100ep
 
 Published: nothing for pixels after 100 epochs.
-Batch, rates and warm-up are the supplement's (Table 3, section C). The authors' release differs in:
+Batch size, learning rate and warm-up follow the supplement (Table 3, section C). The authors' release differs in:
     one mask per device instead of 8 per batch    --config.model.num_masks=DEVICES
-and in two defects that are not repeated here (docs/differences.md).
+and in two defects, which are fixed here (docs/differences.md).
 """
 
 from localmim_jax.configs.parts import pretrain, swin

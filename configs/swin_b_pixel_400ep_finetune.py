@@ -4,7 +4,7 @@ r"""Fine-tuning of Swin-B (pixel targets) on ImageNet-1K after 400 epochs of pre
         --config.checkpoint.init_from=runs/swin_b_pixel_400ep
 
 Published: 84.0 % top-1.
-Settings are the supplement's (Table 4); rates are the release's choice among its sets.
+Settings follow the supplement (Table 4); where it gives several rates, we use the release's.
 """
 
 from localmim_jax.configs.parts import finetune, swin

@@ -4,9 +4,9 @@ r"""Fine-tuning of Swin-L (HOG targets, window 14) on ImageNet-1K after 800 epoc
         --config.checkpoint.init_from=runs/swin_l_hog_800ep
 
 Published: 85.6 % top-1.
-Settings are the supplement's (Table 4) but for the peak rate: the supplement names none for Swin-L, and its set does
-not hold the release's 2e-3, which is taken here. The release differs in:
-    a batch of 2048 instead of 4096      --config.batch_size=2048
+Settings follow the supplement (Table 4) except for the peak learning rate: the supplement gives none for Swin-L. We
+use the release's 2e-3, which is not among the supplement's rates. The release differs in:
+    a batch size of 2048 instead of 4096      --config.batch_size=2048
 """
 
 from localmim_jax.configs.parts import finetune, swin

@@ -3,7 +3,8 @@ r"""Fine-tuning of Swin-T (HOG targets) on ImageNet-1K after 100 epochs of pre-t
     python main.py --config=configs/swin_t_hog_100ep_finetune.py --workdir=runs/swin_t_hog_100ep_finetune \
         --config.checkpoint.init_from=runs/swin_t_hog_100ep
 
-Published: nothing. Neither the paper nor the release has a Swin-T, so batch, rates and drop path are Swin-B's.
+Published: nothing. Neither the paper nor the release has a Swin-T, so batch size, rates and drop path are
+those of Swin-B.
 """
 
 from localmim_jax.configs.parts import finetune, swin

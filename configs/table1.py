@@ -3,17 +3,17 @@
     python main.py --config=configs/table1.py:vit_b_global_multi --workdir=runs/table1/vit_b_global_multi
     localmim tables table1
 
-The second lists all eight runs with their fine-tuning. Published: ImageNet-1K top-1 after fine-tuning, in %,
+The second command lists all eight runs with their fine-tuning. Published: ImageNet-1K top-1 after fine-tuning, in %,
 
     vit_b_global_single   83.0      swin_b_global_single  83.3
     vit_b_global_multi    82.8      swin_b_global_multi   82.9
     vit_b_local_single    83.0      swin_b_local_single   83.6
     vit_b_local_multi     83.3      swin_b_local_multi    83.8
 
-Everything but the reconstruction is as in vit_b_100ep.py and swin_b_hog_100ep.py, whose method is local_multi.
+Everything except the reconstruction is as in vit_b_100ep.py and swin_b_hog_100ep.py, whose method is local_multi.
 Fine-tune with vit_b_100ep_finetune.py and swin_b_hog_100ep_finetune.py. The checkpoint of the middle epoch, 50, is kept
-for Figure 1, and the k-NN accuracy of every tenth, with a tenth of the training set as its memory, is logged for the
-figure of convergence (--config.eval.knn.enabled=false does without).
+for Figure 1. For the convergence figure, k-NN accuracy is logged every ten epochs, with a tenth of the training set as
+memory bank (--config.eval.knn.enabled=false turns it off).
 """
 
 from localmim_jax.configs.parts import reconstruct

@@ -3,13 +3,13 @@
     python main.py --config=configs/table2.py:vit_b_global_fusion --workdir=runs/table2/vit_b_global_fusion
     localmim tables table2
 
-The second lists all six runs with their fine-tuning. Published: ImageNet-1K top-1 after fine-tuning, in %,
+The second command lists all six runs with their fine-tuning. Published: ImageNet-1K top-1 after fine-tuning, in %,
 
     vit_b_global_single   83.0      swin_b_global_single  83.3
     vit_b_global_fusion   83.0      swin_b_global_fusion  83.5
     vit_b_local_multi     83.3      swin_b_local_multi    83.8
 
-All but the two with fusion are runs of Table 1 too. The paper does not describe its fusion; ours is in
+All runs except the two with fusion also belong to Table 1. The paper does not describe its fusion; ours is in
 localmim_jax/method/fusion.py.
 """
 

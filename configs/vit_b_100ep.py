@@ -3,10 +3,10 @@
     python main.py --config=configs/vit_b_100ep.py --workdir=runs/vit_b_100ep
 
 Published: 83.3 % ImageNet-1K top-1 after fine-tuning (supplement, Table 1a, "local" and "multi-scale").
-Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The authors' release differs in:
+Batch size, learning rate, warm-up and bins follow the supplement (Table 3, section C). The authors' release differs in:
     9 orientation bins instead of 18      --config.model.target.bins=9
-    a lowest learning rate of 1e-6        --config.schedule.min_lr=1e-6
-The batch of 2048 is global. Where it does not fit: --config.accum_steps=8, or --config.model.remat=true.
+    a minimum learning rate of 1e-6       --config.schedule.min_lr=1e-6
+The batch size of 2048 is global. If it does not fit in memory: --config.accum_steps=8, or --config.model.remat=true.
 """
 
 from localmim_jax.configs.parts import pretrain, vit

@@ -4,10 +4,11 @@ r"""Fine-tuning of ViT-B/16 on ImageNet-1K after 100 epochs of pre-training.
         --config.checkpoint.init_from=runs/vit_b_100ep
 
 Published: 83.3 % top-1 (supplement, Table 1a, "local" and "multi-scale").
-Settings are the supplement's (Table 4); rates are the release's choice among its sets. The rate is absolute: it is not
-scaled by the batch. For a folder with train/ and val/: --config.data.name=folder:/path
-The last blocks only: --config.model.trained_blocks=4
-A moving average of the parameters: --config.optimizer.ema_decay=0.9999
+Settings follow the supplement (Table 4); where it gives several rates, we use the release's. The learning rate is
+absolute: it is not scaled with the batch size. Options:
+    a folder with train/ and val/            --config.data.name=folder:/path
+    train only the last four blocks          --config.model.trained_blocks=4
+    a moving average of the parameters       --config.optimizer.ema_decay=0.9999
 """
 
 from localmim_jax.configs.parts import finetune, vit

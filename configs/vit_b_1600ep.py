@@ -3,9 +3,9 @@
     python main.py --config=configs/vit_b_1600ep.py --workdir=runs/vit_b_1600ep
 
 Published: 84.0 % ImageNet-1K top-1 after fine-tuning, at 0.7 GPU hours per epoch on one V100.
-Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The authors' release differs in:
+Batch size, learning rate, warm-up and bins follow the supplement (Table 3, section C). The authors' release differs in:
     9 orientation bins instead of 18      --config.model.target.bins=9
-    a lowest learning rate of 1e-6        --config.schedule.min_lr=1e-6
+    a minimum learning rate of 1e-6       --config.schedule.min_lr=1e-6
 """
 
 from localmim_jax.configs.parts import pretrain, vit

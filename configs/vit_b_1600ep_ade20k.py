@@ -3,9 +3,9 @@ r"""UperNet on ADE20K with ViT-B/16 after 1600 epochs of pre-training.
     python main.py --config=configs/vit_b_1600ep_ade20k.py --workdir=runs/vit_b_1600ep_ade20k \
         --config.checkpoint.init_from=runs/vit_b_1600ep --config.data.name=masks:/path/to/ADEChallengeData2016
 
-Published: nothing in the supplement, and the main text's numbers are not at hand; mIoU is what to compare with.
-Settings are the supplement's ("Semantic segmentation on ADE20K"). Relative position bias and layer scale are the
-release's; a plain ViT is
+Published: no number in the supplement. Compare mIoU with the main text of the paper, which we do not have.
+Settings follow the supplement ("Semantic segmentation on ADE20K"). Relative position bias and layer scale follow the
+release. For a plain ViT:
     --config.model.relative_and_scale=false
 """
 

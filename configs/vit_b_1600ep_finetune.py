@@ -4,7 +4,7 @@ r"""Fine-tuning of ViT-B/16 on ImageNet-1K after 1600 epochs of pre-training.
         --config.checkpoint.init_from=runs/vit_b_1600ep
 
 Published: 84.0 % top-1.
-Settings are the supplement's (Table 4); rates are the release's choice among its sets.
+Settings follow the supplement (Table 4); where it gives several rates, we use the release's.
 """
 
 from localmim_jax.configs.parts import finetune, vit

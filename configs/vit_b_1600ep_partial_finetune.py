@@ -3,8 +3,8 @@ r"""Fine-tuning of only the last four blocks of ViT-B/16 on ImageNet-1K after 16
     python main.py --config=configs/vit_b_1600ep_partial_finetune.py --workdir=runs/vit_b_1600ep_partial_finetune \
         --config.checkpoint.init_from=runs/vit_b_1600ep
 
-Published: nothing. Everything but the blocks trained is as in vit_b_1600ep_finetune.py.
-Another number of blocks: --config.model.trained_blocks=1; 0 trains the norm and the head alone.
+Published: nothing. Everything except the trained blocks is as in vit_b_1600ep_finetune.py. To train another number of
+blocks: --config.model.trained_blocks=1; 0 trains only the norm and the head.
 """
 
 from localmim_jax.configs import vit_b_1600ep_finetune

@@ -3,9 +3,9 @@
     python main.py --config=configs/vit_l_800ep.py --workdir=runs/vit_l_800ep
 
 Published: 85.8 % ImageNet-1K top-1 after fine-tuning, at 1.0 GPU hours per epoch on one V100.
-Batch, rates, warm-up and bins are the supplement's (Table 3, section C). The authors' release differs in:
+Batch size, learning rate, warm-up and bins follow the supplement (Table 3, section C). The authors' release differs in:
     base learning rate 1.5e-4 instead of 2e-4     --config.schedule.base_lr=1.5e-4
-    a lowest learning rate of 1e-6                --config.schedule.min_lr=1e-6
+    a minimum learning rate of 1e-6               --config.schedule.min_lr=1e-6
     a random frozen bias on the HOG gradients     --config.model.target.hog_bias=VALUES.npz (from its checkpoint)
 """
 

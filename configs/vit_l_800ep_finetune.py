@@ -4,8 +4,8 @@ r"""Fine-tuning of ViT-L/16 on ImageNet-1K after 800 epochs of pre-training.
         --config.checkpoint.init_from=runs/vit_l_800ep
 
 Published: 85.8 % top-1.
-Settings are the supplement's (Table 4); rates are the release's choice among its sets. The release differs in:
-    a batch of 1024 instead of 4096      --config.batch_size=1024
+Settings follow the supplement (Table 4); where it gives several rates, we use the release's. The release differs in:
+    a batch size of 1024 instead of 4096      --config.batch_size=1024
 """
 
 from localmim_jax.configs.parts import finetune, vit

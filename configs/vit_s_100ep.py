@@ -2,7 +2,7 @@
 
     python main.py --config=configs/vit_s_100ep.py --workdir=runs/vit_s_100ep
 
-Published: nothing. Neither the paper nor the release has a ViT-S, so batch and rates are ViT-B's.
+Published: nothing. Neither the paper nor the release has a ViT-S, so batch size and learning rate are those of ViT-B.
 """
 
 from localmim_jax.configs.parts import pretrain, vit

@@ -3,7 +3,8 @@ r"""Fine-tuning of ViT-S/16 on ImageNet-1K after 100 epochs of pre-training: the
     python main.py --config=configs/vit_s_100ep_finetune.py --workdir=runs/vit_s_100ep_finetune \
         --config.checkpoint.init_from=runs/vit_s_100ep
 
-Published: nothing. Neither the paper nor the release has a ViT-S, so batch, rates and drop path are ViT-B's.
+Published: nothing. Neither the paper nor the release has a ViT-S, so batch size, rates and drop path are those
+of ViT-B.
 """
 
 from localmim_jax.configs.parts import finetune, vit
