@@ -2,10 +2,11 @@
 
     localmim analysis attention --runs=runs/global,runs/local --labels=Global,Local --output=figure2
 
-For whole images, without the class token and padding, rows renormalized: the Kullback-Leibler divergence between the
-attention distributions of different query patches (mean over ordered pairs of two queries of one window, then heads and
-images), in nats; the normalized mutual information of query and key, in 0..1; and the mean distance over which a query
-attends, in pixels. A Swin's are taken within windows, a window that the edge of the image cuts as several.
+Attention maps are computed on whole images. The class token and padding are removed, and rows are renormalized. Plotted
+are the Kullback-Leibler divergence between the attention distributions of different query patches, in nats (mean over
+ordered pairs of queries in one window, then over heads and images), the normalized mutual information of query and key,
+in 0..1, and the mean distance over which a query attends, in pixels. For a Swin, all three are computed within windows;
+a shifted window that the image border divides counts as several windows.
 """
 
 from pathlib import Path
@@ -102,8 +103,8 @@ def measure(config: ConfigDict, checkpoint: Path, images: int, split: str = "") 
 
 def define_flags(values: flags.FlagValues) -> None:
     shared.define_flags(values, at="last", output="attention")
-    flags.DEFINE_integer("images", 256, "evenly spaced examples of the split", flag_values=values)
-    flags.DEFINE_string("split", "", "of the run's dataset; empty: its training split", flag_values=values)
+    flags.DEFINE_integer("images", 256, "number of images, evenly spaced in the split", flag_values=values)
+    flags.DEFINE_string("split", "", "split of the run's dataset; empty: the training split", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

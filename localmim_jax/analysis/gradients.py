@@ -3,9 +3,9 @@
     localmim analysis gradients --runs=runs/global,runs/fusion,runs/local --labels=Global,Fusion,Local \\
         --output=figure1
 
-For each block of the encoder: the L2 norm of the gradient of all its parameters together, for one batch of the run's
-own task, averaged over batches; by default at the middle of the schedule. A Swin's patch merging counts to the last
-block of its stage, as in layer-wise learning-rate decay.
+For each block of the encoder, this is the L2 norm of the gradient of all its parameters, for one batch of the run's own
+task, averaged over batches. The default checkpoint is the middle of the schedule. A Swin's patch merging belongs to the
+last block of its stage, as in layer-wise learning-rate decay.
 """
 
 import itertools
@@ -71,7 +71,7 @@ def measure(config: ConfigDict, checkpoint: Path, batches: int) -> Values:
 
 def define_flags(values: flags.FlagValues) -> None:
     shared.define_flags(values, at="middle", output="gradients")
-    flags.DEFINE_integer("batches", 50, "training batches", flag_values=values)
+    flags.DEFINE_integer("batches", 50, "number of training batches", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

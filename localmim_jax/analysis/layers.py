@@ -2,10 +2,9 @@
 
     localmim analysis layers --runs=runs/global,runs/local --labels=Global,Local --output=layers
 
-The feature of a layer is the mean of its patch tokens, each normalized (layer norm without scale and bias), of whole
-images. Layers are a ViT's blocks and a Swin's stages. k-NN reads the labeled splits that the runs name in
-`eval.knn`; CKA compares every layer of the first two runs on the same images, and is written beside the plot as
-OUTPUT_cka.
+The feature of a layer is the mean of its normalized patch tokens (layer norm without scale and bias), for whole
+images. Layers are the blocks of a ViT or the stages of a Swin. k-NN reads the labeled splits in the runs' `eval.knn`.
+CKA compares all layers of the first two runs on the same images and is written to OUTPUT_cka.
 """
 
 from collections.abc import Callable
@@ -107,11 +106,15 @@ def compare(
 
 def define_flags(values: flags.FlagValues) -> None:
     shared.define_flags(values, at="last", output="layers")
-    flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("k", 20, "number of neighbors", flag_values=values, lower_bound=1)
     flags.DEFINE_integer(
-        "max_train", 0, "examples of k-NN's memory bank; 0: the run's", flag_values=values, lower_bound=0
+        "max_train",
+        0,
+        "number of examples in the memory bank of k-NN; 0: as in the run",
+        flag_values=values,
+        lower_bound=0,
     )
-    flags.DEFINE_integer("images", 512, "for CKA", flag_values=values)
+    flags.DEFINE_integer("images", 512, "number of images for CKA", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

@@ -23,11 +23,13 @@ Series = dict[str, list[Values]]  # of every run, by the name under which it is 
 def define_flags(values: flags.FlagValues, at: str, output: str) -> None:
     """The flags of an analysis of several runs."""
     common_flags.define_runs(values)
-    flags.DEFINE_list("labels", [], "of the runs, in order; runs with one label are averaged", flag_values=values)
-    flags.DEFINE_string("at", at, "which checkpoint: last, middle (of the schedule) or a step", flag_values=values)
-    flags.DEFINE_string("output", output, "where to write, without .png, .pdf, .csv", flag_values=values)
+    flags.DEFINE_list(
+        "labels", [], "labels of the runs, in order; runs with the same label are averaged", flag_values=values
+    )
+    flags.DEFINE_string("at", at, "checkpoint to read: last, middle (of the schedule) or a step", flag_values=values)
+    flags.DEFINE_string("output", output, "path to write to, without .png, .pdf, .csv", flag_values=values)
     common_flags.define_batch_size(values, 0)
-    common_flags.define_data_dir(values, "the run's")
+    common_flags.define_data_dir(values, "as in the run")
 
 
 def collect(options: flags.FlagValues, compute: Callable[[ConfigDict, Path], Values]) -> Series:

@@ -2,9 +2,9 @@
 
     localmim bench attention [--batch=256] [--rounds=10]
 
-Shapes are those of the models; forward and backward, bfloat16. The difference is of outputs and gradients against the
-same in float32, relative to their norm: both ways should show the rounding of bfloat16, about 0.003 to 0.006. Needs an
-NVIDIA GPU.
+Forward and backward pass in bfloat16, with the shapes of our models. The difference is that of outputs and gradients
+from float32, relative to their norm. Both should show only the rounding of bfloat16, about 0.003 to 0.006. This needs
+an NVIDIA GPU.
 """
 
 import jax
@@ -25,8 +25,10 @@ SHAPES = (
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("batch", 256, "sequences; a quarter with a bias", flag_values=values, lower_bound=4)
-    flags.DEFINE_integer("rounds", 10, "timed rounds, after one that is not", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer(
+        "batch", 256, "number of sequences; a quarter of it where there is a bias", flag_values=values, lower_bound=4
+    )
+    flags.DEFINE_integer("rounds", 10, "timed rounds, after one warm-up round", flag_values=values, lower_bound=1)
 
 
 def main(options: flags.FlagValues) -> None:

@@ -3,11 +3,11 @@
     localmim bench gpu_hours --config=configs/vit_b_1600ep.py [--batch_sizes=32,48,64,128,256]
         [--examples=1281167] [--steps=20] [--rounds=3]
 
-The supplement reports hours of one Tesla V100. For every batch size the recipe's real training step is compiled and
-timed on one device with generated images, which lie on the device already; the fastest counts. Printed are device hours
-for an epoch of `examples` images and for the recipe's whole length. Not included: reading and augmenting images,
-compilation, evaluation, checkpoints, and communication, since one device works alone; the supplement times whole epochs
-of the PyTorch release, reading included.
+The supplement reports hours of one Tesla V100. For each batch size, the recipe's real training step is compiled and
+timed on one device, with generated images that are already on it; the fastest batch size is used. The command prints
+device hours for one epoch of --examples images and for the whole recipe. Not included are reading and augmenting
+images, compilation, evaluation, checkpoints, and communication between devices. The supplement times whole epochs of
+the PyTorch release, reading included.
 """
 
 import gc
@@ -27,10 +27,10 @@ BATCH_SIZES = ("32", "48", "64", "128", "256")  # the supplement's
 
 def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_recipe(values)
-    flags.DEFINE_list("batch_sizes", list(BATCH_SIZES), "images a step on the device", flag_values=values)
-    flags.DEFINE_integer("examples", IMAGENET_EXAMPLES, "images an epoch", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("steps", 20, "timed steps a round", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("rounds", 3, "rounds; the median counts", flag_values=values, lower_bound=1)
+    flags.DEFINE_list("batch_sizes", list(BATCH_SIZES), "batch sizes to time", flag_values=values)
+    flags.DEFINE_integer("examples", IMAGENET_EXAMPLES, "images per epoch", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("steps", 20, "timed steps per round", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("rounds", 3, "number of rounds; the median is used", flag_values=values, lower_bound=1)
 
 
 def hours(images_per_second: float, examples: int, epochs: float = 1.0) -> float:

@@ -2,8 +2,8 @@
 
     localmim bench hog [--batch=16] [--size=224] [--bins=18]
 
-One scale at a time, the straightforward way convolves, bins and scatters its votes into cells once a scale. Both are
-compiled; the times are medians of alternating runs in one process, so that their ratio holds on a noisy machine.
+The straightforward method convolves, bins and scatters votes into cells once per scale. Both methods are compiled.
+Times are medians of alternating runs in one process, so their ratio is reliable on a noisy machine.
 """
 
 import statistics
@@ -46,10 +46,10 @@ def seconds(function: Callable[[jax.Array], object], images: jax.Array) -> float
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("batch", 16, "images", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("batch", 16, "number of images", flag_values=values, lower_bound=1)
     flags.DEFINE_integer("size", 224, "side in pixels, a multiple of 32", flag_values=values, lower_bound=32)
-    flags.DEFINE_integer("bins", 18, "orientations", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("runs", 9, "timed runs of either way", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("bins", 18, "orientation bins", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("runs", 9, "timed runs of each method", flag_values=values, lower_bound=1)
 
 
 def main(options: flags.FlagValues) -> None:

@@ -2,11 +2,11 @@
 
     localmim bench input_speed
 
-Makes its own JPEGs of about 500 x 375 pixels (--width), ImageNet's usual size, from the photographs inside installed
-packages, and reads each into a random 224 x 224 crop: by a loop that ends with normalized float32 pixels, by one that
-ends with uint8, and by the real pipeline on all cores, exact, with data.fast_decode, and from prepared copies. The ways
-take turns, and each one's best turn counts, so that a noisy machine disturbs their ratios little; CPU time is printed
-too, since it is what a crowded machine still measures well.
+The command makes JPEGs of about 500 x 375 pixels (--width), the usual size in ImageNet, from photographs in installed
+packages, and reads random 224 x 224 crops of them. It compares a plain loop that returns normalized float32 pixels, one
+that returns uint8, and the real pipeline on all cores: exact, with data.fast_decode, and from prepared copies. The
+methods take turns, and the best turn of each counts, so noise has little effect on their ratios. CPU time is printed
+too, because it is reliable even on a busy machine.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ _MEAN, _STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float3
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("width", 500, "of the JPEGs in pixels, about", flag_values=values, lower_bound=1)
-    flags.DEFINE_integer("files", 300, "JPEGs to make", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("width", 500, "approximate width of the JPEGs in pixels", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("files", 300, "number of JPEGs to make", flag_values=values, lower_bound=1)
     flags.DEFINE_integer(
         "images", 640, f"images per turn; whole batches of {BATCH} are read", flag_values=values, lower_bound=BATCH
     )
-    flags.DEFINE_integer("turns", 5, "of every way", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("turns", 5, "turns of each method", flag_values=values, lower_bound=1)
 
 
 def main(options: flags.FlagValues) -> None:

@@ -3,10 +3,10 @@
     localmim bench sparse_swin --config=configs/swin_b_hog_100ep.py --config.batch_size=16 [--rounds=7]
         [--only=stages,encoder,masks] [--config.a.b=v]
 
-Compared are each stage's attention, packed and plain, and the step, sparse and dense. Every comparison alternates its
-candidates in one process and gives ratios of medians, which a noisy machine leaves standing. Steps are the engine's
-own: forward, backward, AdamW. "encoder" steps have no head; their loss is the mean square of the last stage. Memory is
-XLA's own account of the compiled program.
+Three things are compared: the attention of each stage, packed and plain; the training step with the sparse and the
+dense encoder; and the cost of more masks. Each comparison alternates its candidates in one process and prints ratios
+of medians, which are reliable on a noisy machine. Steps are the real ones: forward, backward, AdamW. "encoder" steps
+have no head; their loss is the mean square of the last stage. Memory is reported by XLA for the compiled program.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ PARTS = ("stages", "encoder", "masks")
 
 def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_recipe(values, "a Swin's recipe")
-    flags.DEFINE_integer("rounds", 7, "timed rounds, after one that is not", flag_values=values, lower_bound=1)
-    flags.DEFINE_list("only", list(PARTS), f"which comparisons, of {', '.join(PARTS)}", flag_values=values)
+    flags.DEFINE_integer("rounds", 7, "timed rounds, after one warm-up round", flag_values=values, lower_bound=1)
+    flags.DEFINE_list("only", list(PARTS), f"comparisons to run: {', '.join(PARTS)}", flag_values=values)
 
 
 def compare(title: str, candidates: Mapping[str, Candidate], rounds: int, images: int, work: float = 0.0) -> None:

@@ -2,11 +2,11 @@
 
     localmim bench step_time --config=configs/fake_data_benchmark.py [--steps=20] [--parts]
 
-Printed are compile time, step time, images/s, FLOP/s and memory. The step is the one that trains: forward, backward,
-optimizer, all metrics. Batches lie on the device already, so that nothing but the step is timed; `localmim bench
-input_speed` times the input pipeline. A detector's step is timed for landscape and for portrait batches.
-`--parts` also times what a pre-training step is made of, each part compiled on its own (their sum is not the step,
-which is fused as a whole).
+The command prints compile time, step time, images/s, FLOP/s and memory. It times the real training step: forward,
+backward, optimizer and all metrics. Batches are already on the device, so only the step is timed; `localmim bench
+input_speed` times the input pipeline. The step of a detector is timed for landscape and for portrait batches. --parts
+also times the parts of a pre-training step. Each part is compiled separately, so the parts do not add up to the step,
+which is fused as a whole.
 """
 
 import itertools
@@ -36,7 +36,7 @@ from localmim_jax.tasks.from_config import localmim_config
 
 def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_recipe(values)
-    flags.DEFINE_integer("steps", 20, "timed steps, after two that are not", flag_values=values, lower_bound=1)
+    flags.DEFINE_integer("steps", 20, "timed steps, after two warm-up steps", flag_values=values, lower_bound=1)
     flags.DEFINE_bool("parts", False, "also time the parts of a pre-training step", flag_values=values)
 
 

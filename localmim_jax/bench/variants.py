@@ -3,10 +3,10 @@
     localmim bench variants --config=configs/fake_data_benchmark.py --config.batch_size=256 \\
         [--steps=10] as-is model.attention=cudnn "model.remat=true batch_size=512"
 
-The settings are timed side by side on this device. Each argument is one or several key=value, separated by spaces, that
-change the config; `as-is` is the config itself. One line a setting: images/s, the rate against the first line's, model
-FLOP/s and their share of what a large matrix product reaches on this device, memory. A setting that does not fit in
-memory says so and the others go on.
+The settings are timed on this device, one after the other. Each argument is one or more key=value, separated by spaces,
+that change the config; `as-is` is the config itself. There is one line per setting: images/s, speed relative to the
+first line, model FLOP/s and their fraction of the rate of a large matrix product on this device, and memory. A setting
+that does not fit in memory is reported, and the others continue.
 """
 
 import copy
@@ -27,8 +27,8 @@ POSITIONAL = "settings"
 
 def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_recipe(values)
-    flags.DEFINE_integer("steps", 10, "timed steps, after two that are not", flag_values=values, lower_bound=1)
-    flags.DEFINE_list("settings", [], "settings; may also be given without the flag's name", flag_values=values)
+    flags.DEFINE_integer("steps", 10, "timed steps, after two warm-up steps", flag_values=values, lower_bound=1)
+    flags.DEFINE_list("settings", [], "settings; may be given without the flag", flag_values=values)
 
 
 COLUMNS = {"images/s": 9, "ratio": 6, "ms/step": 8, "TFLOP/s": 8, "share": 6, "GiB": 6, "compile s": 9}

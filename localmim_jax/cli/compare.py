@@ -2,7 +2,7 @@
 
     localmim compare --runs=runs/quickstart_finetune,runs/quickstart_scratch
 
-A value is the last that the run has recorded in its metrics.jsonl; "-" stands where it has none.
+Each value is the last one in the run's metrics.jsonl; "-" means that there is none.
 """
 
 import math

@@ -9,11 +9,11 @@
     localmim convert --source=runs/vit_b --target=vit_b.onnx
 
 The source is a run directory, one of its checkpoints, a directory of Hugging Face Transformers or timm (config.json and
-weights), or a file in safetensors, npz or PyTorch format. The names of its arrays tell which project wrote it. The
-target's suffix tells its format. A target without one of these suffixes becomes a directory: with a checkpoint for
-checkpoint.init_from; with --names=transformers, what their from_pretrained reads; with --names=timm, what
-timm.create_model("local-dir:...") reads. An ONNX file computes what the model does without a mask: a classifier's
-logits, or else the pooled feature; with --part=encoder the tokens of the last layer. Untrusted files are read as data,
+weights), or a file in safetensors, npz or PyTorch format. Its project is recognized by the names of its arrays. The
+suffix of the target selects its format. A target without one of these suffixes is written as a directory: a checkpoint
+for checkpoint.init_from; with --names=transformers, a model for from_pretrained; with --names=timm, a model for
+timm.create_model("local-dir:..."). An ONNX file computes the model on unmasked images: the logits of a classifier,
+otherwise the pooled feature, or with --part=encoder the tokens of the last layer. Untrusted files are read as data and
 never executed; their sha256 is printed.
 """
 
@@ -44,12 +44,15 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "config", "", "recipe of the model, for ONNX from a source that belongs to no run of ours", flag_values=values
+        "config", "", "recipe of the model, for an ONNX export of a source without a run", flag_values=values
     )
-    flags.DEFINE_string("part", "all", "all, or encoder: what transfers", flag_values=values)
+    flags.DEFINE_string("part", "all", "all, or encoder for the encoder alone", flag_values=values)
     common_flags.define_standard_merging(values)
     flags.DEFINE_string(
-        "head_order", "", "pool_norm or norm_pool: of a Swin classifier whose names do not tell", flag_values=values
+        "head_order",
+        "",
+        "pool_norm or norm_pool, for a Swin classifier whose names do not show the order",
+        flag_values=values,
     )
 
 

@@ -5,10 +5,10 @@
     localmim detect --checkpoint=weights.npz --config=configs/swin_b_hog_400ep_coco.py \\
         --categories=coco/annotations/instances_val2017.json photo.jpg
 
-Drawings show detections with a score of at least --score, on images enlarged to 640 pixels where they are smaller.
-`detections.json` holds every detection of the model (config.model.score_threshold and above) in COCO's format: "images"
-numbered from 1, "categories", and "annotations" with box, run-length mask and score. Its "annotations" alone are COCO's
-results format. Images are resized as in the evaluation of the config.
+Drawings show detections with a score of at least --score; images smaller than 640 pixels are enlarged.
+`detections.json` contains every detection of the model (config.model.score_threshold and above) in COCO's format:
+"images" numbered from 1, "categories", and "annotations" with box, run-length mask and score. Its "annotations" alone
+are COCO's results format. Images are resized as in the evaluation of the config.
 """
 
 from pathlib import Path
@@ -28,7 +28,10 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", "detections", "directory to write to: NAME.png for NAME.jpg", flag_values=values)
     flags.DEFINE_float("score", 0.5, "minimum score of a detection that is drawn", flag_values=values)
     flags.DEFINE_string(
-        "categories", "", "COCO JSON that names the classes; default: what the run trained on", flag_values=values
+        "categories",
+        "",
+        "COCO JSON with the class names; default: those of the run's training data",
+        flag_values=values,
     )
 
 

@@ -4,9 +4,9 @@
     localmim evaluate --checkpoint=released.pth --config=configs/vit_b_1600ep_finetune.py \\
         --config.data.name=folder:/data/imagenet
 
-All evaluations of the config are run. The checkpoint is a run directory (its newest good checkpoint), one of its
-checkpoints, or a file of this project, the release, MAE or timm. Without --config, the run's own is taken. Where the
-run kept a moving average of the parameters, that is evaluated.
+All evaluations of the config are run. The checkpoint is a run directory (its newest good checkpoint is read), one of
+its checkpoints, or a file of this project, the release, MAE or timm. Without --config, the run's own config is used.
+If the run kept a moving average of the parameters, the average is evaluated.
 """
 
 from typing import Any

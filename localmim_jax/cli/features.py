@@ -5,20 +5,21 @@
     localmim features --checkpoint=vit_b.pth --config=configs/vit_b_100ep.py --images=photos \\
         --output=tokens.npz --kind=tokens --layer=10
 
-The images are a folder, flat or nested, or one file; of a folder with train/, val/ or test/, all of them are read. They
-are not masked. The file holds `paths` (relative to `root`), `splits` where the folder is divided, `labels` and
-`class_names` where every image lies in a class folder, and
+--images is a folder, flat or nested, or one file. If the folder has train/, val/ or test/, all splits are read. Images
+are not masked. The npz file contains `paths` (relative to `root`), `splits` if the folder has splits, `labels` and
+`class_names` if every image is in a class folder, and
 
     features   float32 [images, width]: the normalized and pooled feature of the last layer, what k-NN and the
                classification head read
     tokens     float32 [images, tokens, width] with --kind=tokens: the output of a layer, not normalized; a ViT's class
                token comes first, then the patches row by row
 
-A CSV has columns path, split, class and one a feature. --plot=NAME also writes NAME.png and NAME.html, a page that
-needs no other file and shows the image under the pointer: UMAP where umap-learn is installed, else PCA.
+A CSV file has the columns path, split, class and one per feature. --plot=NAME also writes a 2-D embedding of the
+features, by UMAP if umap-learn is installed, otherwise by PCA: NAME.png, and NAME.html, a self-contained page that
+shows the image under the pointer.
 
-Images are resized (bicubic) as the run's evaluation resizes them (256 pixels for every 224 of the model's image size,
-unless its config says otherwise), cropped at the center, and normalized by the config's mean and deviation.
+Images are resized (bicubic) as in the run's evaluation (to 256 pixels for every 224 of the model's image size, unless
+its config says otherwise), center-cropped, and normalized with the config's mean and standard deviation.
 """
 
 import csv
@@ -48,9 +49,11 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("images", None, "folder of images, flat or nested, or an image file", flag_values=values)
     flags.DEFINE_string("output", None, "npz or csv file to write", flag_values=values)
     flags.DEFINE_string("kind", "features", "features (pooled) or tokens", flag_values=values)
-    flags.DEFINE_integer("layer", 0, "of the tokens, counted from 1; 0: the last", flag_values=values)
-    flags.DEFINE_string("plot", "", "also draw the features: NAME.png and NAME.html", flag_values=values)
-    flags.DEFINE_enum("embedding", "auto", embedding.METHODS, "of the plot: pca, umap or auto", flag_values=values)
+    flags.DEFINE_integer("layer", 0, "layer of the tokens, counted from 1; 0: the last", flag_values=values)
+    flags.DEFINE_string("plot", "", "also plot the features, as NAME.png and NAME.html", flag_values=values)
+    flags.DEFINE_enum(
+        "embedding", "auto", embedding.METHODS, "method of the plot: pca, umap or auto", flag_values=values
+    )
     common_flags.define_high_bit_depth(values)
     common_flags.define_batch_size(values, 64)
     common_flags.define_standard_merging(values)

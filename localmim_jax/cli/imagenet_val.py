@@ -1,13 +1,13 @@
-"""Sort the raw validation images of ImageNet into one folder a class.
+"""Sort the raw validation images of ImageNet into one folder per class.
 
     localmim imagenet_val --images=/data/val_raw --labels=LOC_val_solution.csv --output=/data/imagenet/val
     localmim imagenet_val --images=/data/val_raw --labels=ILSVRC2012_validation_ground_truth.txt \\
         --meta=meta.mat --output=/data/imagenet/val
 
-The images are the 50,000 files ILSVRC2012_val_00000001.JPEG and so on, as the tar file has them. The labels are a file
-that you have: Kaggle's LOC_val_solution.csv, the development kit's ground truth with its meta.mat, or a text file with
-one synset (n01751748) a line, in the order of the images. Images are linked, which takes no space, or moved with
---move. Nothing is written unless every image has a label and every label an image.
+The images are the 50,000 files ILSVRC2012_val_00000001.JPEG and so on of the tar file. The label file is one of:
+Kaggle's LOC_val_solution.csv; the development kit's ground truth with its meta.mat; a text file with one synset
+(n01751748) per line, in the order of the images. Images are hard-linked, which takes no space, or moved with --move.
+Nothing is written unless every image has a label and every label an image.
 """
 
 from pathlib import Path
@@ -22,10 +22,12 @@ _IMAGES, _CLASSES = 50_000, 1000
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("images", None, "folder of the raw images", flag_values=values)
-    flags.DEFINE_string("labels", None, "file of the labels", flag_values=values)
-    flags.DEFINE_string("meta", "", "the development kit's meta.mat, or lines 'number synset'", flag_values=values)
-    flags.DEFINE_string("output", None, "folder of the class folders", flag_values=values)
-    flags.DEFINE_bool("move", False, "move the images instead of linking them", flag_values=values)
+    flags.DEFINE_string("labels", None, "label file", flag_values=values)
+    flags.DEFINE_string(
+        "meta", "", "the development kit's meta.mat, or a text file with lines 'number synset'", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "folder to write the class folders to", flag_values=values)
+    flags.DEFINE_bool("move", False, "move images instead of linking them", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

@@ -3,9 +3,10 @@
     localmim knn --checkpoint=runs/vit_b --data=tfds:imagenet2012
     localmim knn --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=folder:/data/imagenet
 
-The checkpoint is a run directory (its newest good checkpoint), one of its checkpoints, or a file of this project, the
-release, MAE or timm. Without --config, the run's own is taken. The feature is the mean of the last layer's normalized
-patch tokens of a whole, unmasked image; of a checkpoint without a norm for them, the norm is the plain one.
+The checkpoint is a run directory (its newest good checkpoint is read), one of its checkpoints, or a file of this
+project, the release, MAE or timm. Without --config, the run's own config is used. The feature is the mean of the
+normalized patch tokens of the last layer, for the whole, unmasked image. If the checkpoint has no norm for them, a
+layer norm without scale and bias is used.
 """
 
 from typing import Any
@@ -21,8 +22,8 @@ from localmim_jax.recipes import common_flags
 def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_checkpoint(values)
     labeled.define_flags(values, "the memory bank")
-    flags.DEFINE_integer("k", 20, "neighbors", flag_values=values, lower_bound=1)
-    flags.DEFINE_float("temperature", 0.07, "of the votes' weights", flag_values=values)
+    flags.DEFINE_integer("k", 20, "number of neighbors", flag_values=values, lower_bound=1)
+    flags.DEFINE_float("temperature", 0.07, "temperature of the vote weights", flag_values=values)
     common_flags.define_standard_merging(values)
 
 

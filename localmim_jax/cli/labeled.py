@@ -20,13 +20,13 @@ NAMES += ("batch_size",)
 def define_flags(values: flags.FlagValues, train: str) -> None:
     """Adds the flags `NAMES`; `train` says what the images of the training split are for."""
     flags.DEFINE_string("data", None, "labeled dataset, as data.name in a config", flag_values=values)
-    common_flags.define_data_dir(values, "the config's")
+    common_flags.define_data_dir(values, "as in the config")
     flags.DEFINE_string("train_split", "train", train, flag_values=values)
     flags.DEFINE_string("test_split", "validation", "the images to classify", flag_values=values)
     flags.DEFINE_float(
         "val_fraction",
         None,
-        "of a folder without a validation part: see data.val_fraction; default: the run's",
+        "fraction to hold out of a folder without a validation split, see data.val_fraction; default: as in the run",
         0,
         1,
         flag_values=values,
@@ -34,7 +34,7 @@ def define_flags(values: flags.FlagValues, train: str) -> None:
     common_flags.define_resize(values)
     common_flags.define_high_bit_depth(values)
     flags.DEFINE_integer(
-        "max_train", 0, "evenly spaced examples of the training split; 0: all", flag_values=values, lower_bound=0
+        "max_train", 0, "number of training examples, evenly spaced; 0: all", flag_values=values, lower_bound=0
     )
     common_flags.define_batch_size(values, 256)
 

@@ -4,9 +4,9 @@
     localmim plan --config=configs/vit_b_100ep.py --hardware=v5e-16 --compare="model.remat=true" --compare=mesh.fsdp=16
 
 The real training step is compiled for GPUs (h200, h100, a100, l4, v100; several as in h100x8) or TPU slices
-(tpu-v4-8, v5e-16, v5p-8, v6e-8, ...), which takes minutes for a large model. The compilers come with `pip install
-"localmim-jax[plan-gpu]"` and `[plan-tpu]`. docs/planning.md says what every number means. A step that does not fit is
-also compiled with remat, with fsdp and with accumulation, and the largest batch that fits is searched.
+(tpu-v4-8, v5e-16, v5p-8, v6e-8, ...), which takes minutes for a large model. `pip install "localmim-jax[plan-gpu]"`
+and `[plan-tpu]` install the compilers. docs/planning.md explains every number. If the step does not fit, it is also
+compiled with remat, fsdp and gradient accumulation, and the largest batch that fits is searched for.
 """
 
 import copy
@@ -28,14 +28,18 @@ def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_recipe(values)
     flags.DEFINE_string("hardware", None, "devices, such as h100x8 or v5e-16", flag_values=values)
     flags.DEFINE_multi_string(
-        "compare", [], "key=value, or several with spaces: another setting to plan beside this", flag_values=values
+        "compare", [], "key=value, or several separated by spaces: another setting to compare with", flag_values=values
     )
     flags.DEFINE_float(
-        "price_per_hour", None, "of one device; prints the cost of the run", flag_values=values, lower_bound=0.0
+        "price_per_hour", None, "price of one device; prints the cost of the run", flag_values=values, lower_bound=0.0
     )
-    flags.DEFINE_bool("largest_batch", False, "search the largest batch though the step fits", flag_values=values)
+    flags.DEFINE_bool("largest_batch", False, "search for the largest batch even if the step fits", flag_values=values)
     flags.DEFINE_integer(
-        "compilations", 6, "of other settings, at most, to find what fits", flag_values=values, lower_bound=0
+        "compilations",
+        6,
+        "maximum number of other settings to compile in search of one that fits",
+        flag_values=values,
+        lower_bound=0,
     )
     flags.DEFINE_string("output", None, "JSON file to write", flag_values=values)
 

@@ -6,10 +6,10 @@
     localmim prepare --name=tfds:imagenet2012 --save_as=imagenet_256_raw --short_side=256 --encoding=raw
     localmim prepare --name=masks:/data/ADEChallengeData2016 --save_as=ade20k
 
-The first writes array_record files, which can be read at random. With --save_as, the examples of any source become a
-TFDS dataset of that name in data_dir, to be used as data.name=tfds:<save_as>; --short_side makes larger images smaller
-(bicubic), and --encoding=raw stores pixels, several times as large as JPEGs but nearly free to decode.
-Masks go with their images, as they are. The splits of a folder become train, val and test, whatever their names there
+The first command writes array_record files, which allow random access. --save_as copies any source to a TFDS dataset of
+that name in data_dir; use it as data.name=tfds:<save_as>. --short_side shrinks larger images (bicubic). --encoding=raw
+stores pixels, which take several times the space of JPEGs but almost no time to decode. Masks are copied with their
+images, unchanged. The splits of a folder are named train, val and test in the copy, whatever their names in the folder
 (Train, valid, dev, ...); data.split=training or validation finds them too.
 """
 
@@ -30,14 +30,21 @@ if TYPE_CHECKING:
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("name", None, "what to prepare, as data.name in a config", flag_values=values)
     common_flags.define_data_dir(values, "TFDS's own default")
-    flags.DEFINE_string("manual_dir", "", "where files that TFDS cannot download lie", flag_values=values)
+    flags.DEFINE_string("manual_dir", "", "folder of the files that TFDS cannot download", flag_values=values)
     flags.DEFINE_string("save_as", "", "name of a new dataset, in snake_case", flag_values=values)
     flags.DEFINE_list("splits", [], "splits to copy; empty: all", flag_values=values)
-    flags.DEFINE_integer("short_side", 0, "shrink images to this many pixels; 0: leave their size", flag_values=values)
+    flags.DEFINE_integer(
+        "short_side", 0, "shrink images to this short side in pixels; 0: keep their size", flag_values=values
+    )
     flags.DEFINE_string("encoding", "", "keep, jpeg or raw; empty: jpeg with --short_side", flag_values=values)
-    flags.DEFINE_integer("quality", 95, "of JPEG, 1 to 100", flag_values=values)
-    flags.DEFINE_integer("channels", 3, "1 gray, 3 RGB", flag_values=values)
-    flags.DEFINE_float("max_bad_fraction", 0.01, "share of undecodable images that is left out", flag_values=values)
+    flags.DEFINE_integer("quality", 95, "JPEG quality, 1 to 100", flag_values=values)
+    flags.DEFINE_integer("channels", 3, "1 for gray, 3 for RGB", flag_values=values)
+    flags.DEFINE_float(
+        "max_bad_fraction",
+        0.01,
+        "maximum fraction of images that cannot be decoded and are left out",
+        flag_values=values,
+    )
 
 
 def main(options: flags.FlagValues) -> None:

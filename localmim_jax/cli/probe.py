@@ -3,11 +3,12 @@
     localmim probe --checkpoint=runs/vit_b --data=folder:/data/flowers
     localmim probe --checkpoint=released.pth --config=configs/vit_b_1600ep.py --data=tfds:imagenet2012
 
-The checkpoint is a run directory, one of its checkpoints, or a file of weights. The feature is the one of k-NN: the
-mean of the last layer's normalized patch tokens of a whole, unmasked image. Features are standardized on the training
-split, the strength of the regularization is chosen on a fifth of it, and the classifier is then fitted to all of it by
-L-BFGS on the device. It works from a few images a class to all of ImageNet, as far as the features fit into the
-device's memory. The published linear probes, by LARS with crops and flips, are the recipes configs/*_linear.py.
+The checkpoint is a run directory, one of its checkpoints, or a file of weights. The feature is that of k-NN: the mean
+of the normalized patch tokens of the last layer, for the whole, unmasked image. Features are standardized with the
+statistics of the training split. A fifth of the training split is held out to choose the regularization strength;
+then the classifier is fitted to the whole split by L-BFGS on the device. This works from a few images per class up to
+all of ImageNet, as long as the features fit in the device's memory. The recipes configs/*_linear.py are the published
+protocol: LARS with crops and flips.
 """
 
 from typing import Any

@@ -3,9 +3,9 @@
     localmim segment --checkpoint=runs/vit_b_1600ep_ade20k photo.jpg holiday/*.jpg
     localmim segment --checkpoint=runs/vit_b_1600ep_ade20k --ratios=0.75,1,1.25 --flip photo.jpg
 
-NAME_classes.png is as large as the image and has the values of the training masks, with a palette. NAME.png shows the
-image in the colors of its classes, with a legend. Images are resized and scored as in the evaluation; --ratios and
---flip average over several scales and over the mirror image.
+NAME_classes.png has the size of the image and the values of the training masks, with a palette. NAME.png shows the
+image in the colors of its classes, with a legend. Images are resized and scored as in the evaluation. --ratios
+averages over several scales, and --flip over the image and its mirror image.
 """
 
 from pathlib import Path
@@ -27,8 +27,10 @@ def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_checkpoint(values)
     common_flags.define_image_files(values)
     flags.DEFINE_string("output", "segmented", "directory to write to", flag_values=values)
-    flags.DEFINE_list("ratios", [], "scales to average over, as in 0.75,1,1.25; default: the run's", flag_values=values)
-    flags.DEFINE_bool("flip", None, "average with the mirror image; default: as the run", flag_values=values)
+    flags.DEFINE_list(
+        "ratios", [], "scales to average over, as in 0.75,1,1.25; default: as in the run", flag_values=values
+    )
+    flags.DEFINE_bool("flip", None, "average with the mirror image; default: as in the run", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

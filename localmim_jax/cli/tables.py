@@ -1,16 +1,16 @@
 """Reproduce the paper's tables and figures: their runs, states and results.
 
-    localmim tables table1                           # lists runs, commands, states; prints the table
-    localmim tables table2 --scale=small --run       # makes what is missing first
+    localmim tables table1                           # lists runs, commands and states; prints the table
+    localmim tables table2 --scale=small --run       # first trains the missing runs
     localmim tables table1 table2 figure1 figure2 --scale=small --run
 
-Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (per-layer k-NN, mean
-attention distance), convergence; none: all of them but the ablations. Runs are shared between them. With --run what is
-missing is run in this process, one after the other; stop it at any time, and the same command goes on where it was.
-Given twice at the same time, it shares the runs out. Long runs are better made by their listed commands, on the
-machines that suit them. --data=NAME and --config.a.b=value change every run whose recipe has the key, as in
---data=folder:/data/imagenet --config.accum_steps=4; results are then those of the changed recipes, so give
-another --root. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
+Names: table1, table2, ablations, figure1 (gradient norms), figure2 (attention), layers (k-NN and mean attention
+distance of each layer), convergence. Without a name, all except the ablations. Tables and figures share runs. --run
+trains the missing runs in this process, one after the other. You can stop it at any time; the same command resumes.
+Two processes with the same command share the runs. For long runs, use the listed commands on suitable machines.
+--data=NAME and --config.a.b=value apply to every run whose recipe has the key, for example
+--data=folder:/data/imagenet --config.accum_steps=4. Results are then those of the changed recipes, so use another
+--root. Tables are written as Markdown and CSV, figures as PNG, PDF and CSV, into ROOT/SCALE/results.
 """
 
 import csv
@@ -40,12 +40,14 @@ OVERRIDES = "changes"
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("scale", "full", published.SCALES, "full (ImageNet) or small (digits, CPU)", flag_values=values)
-    flags.DEFINE_integer("seeds", 0, "of every run; 0: 1 at full scale, 2 at small", flag_values=values, lower_bound=0)
-    flags.DEFINE_bool("run", False, "make the missing runs", flag_values=values)
+    flags.DEFINE_integer(
+        "seeds", 0, "seeds per run; 0: one at full scale, two at small scale", flag_values=values, lower_bound=0
+    )
+    flags.DEFINE_bool("run", False, "train the missing runs", flag_values=values)
     flags.DEFINE_string("root", "runs/reproduction", "directory of all runs", flag_values=values)
     flags.DEFINE_string("data", "", "data.name of every run; empty: the recipes'", flag_values=values)
-    flags.DEFINE_list("changes", [], "key=value of every run; --config.key=value adds to it", flag_values=values)
-    flags.DEFINE_list("names", [], "tables and figures; they may also follow the command directly", flag_values=values)
+    flags.DEFINE_list("changes", [], "key=value for every run; --config.key=value adds to it", flag_values=values)
+    flags.DEFINE_list("names", [], "tables and figures; may be given without the flag", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

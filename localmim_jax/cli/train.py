@@ -20,10 +20,12 @@ from localmim_jax.errors import ConfigError
 def define_flags(values: flags.FlagValues) -> None:
     plan.define_flags(values)
     flags.DEFINE_string("workdir", None, "directory of the run: checkpoints, logs, pictures", flag_values=values)
-    flags.DEFINE_bool("dry_run", False, "print what would run (parameters, FLOPs, memory) and stop", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run", False, "print what would run (config, parameters, FLOPs, memory) and exit", flag_values=values
+    )
     flags.DEFINE_string("coordinator_address", None, "host:port of process 0, for several hosts", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "how many processes take part", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "which of them this is, from 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "number of processes", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "index of this process, from 0", flag_values=values)
 
 
 def main(options: flags.FlagValues) -> None:

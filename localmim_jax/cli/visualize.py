@@ -5,11 +5,11 @@
     localmim visualize --checkpoint=runs/vit_b --mask_seed=7 --mask_ratio=0.5 --output=drawn photo.jpg
     localmim visualize --checkpoint=runs/vit_b --sheet=overview.png --layer=4 *.jpg
 
-One picture is drawn for each image. Its first column shows the image, whole and as the encoder sees it. Each tapped
-layer has one more column, its target above its prediction. HOG is drawn as strokes along the edges, bright where they
-are strong, an edge white where the colors agree on it. Normalized pixels are drawn as they are, and once more with each
-patch's mean and deviation put back, which come from the target. Images are resized and cropped at the center as for
-evaluation. With --sheet, one picture shows all images at the scale of one layer.
+One picture is drawn for each image. The first column shows the image, whole and masked. Each tapped layer has one
+more column, its target above its prediction. HOG is drawn as strokes along the edges: a bright stroke is a strong
+edge, and a white one an edge in all color channels. Normalized pixels are drawn as they are, and once more with the
+mean and standard deviation of each target patch restored. Images are resized and center-cropped as in the evaluation.
+--sheet draws all images in one picture, at the scale of one layer.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,11 @@ def define_flags(values: flags.FlagValues) -> None:
     common_flags.define_checkpoint(values)
     common_flags.define_image_files(values)
     flags.DEFINE_string("output", "pictures", "directory to write to: NAME.png for NAME.jpg", flag_values=values)
-    flags.DEFINE_integer("mask_seed", 0, "another number masks other patches", flag_values=values)
-    flags.DEFINE_float("mask_ratio", None, "masked share of the image; default: the config's", flag_values=values)
-    flags.DEFINE_string("sheet", None, "PNG file for one picture of all images at one scale", flag_values=values)
+    flags.DEFINE_integer("mask_seed", 0, "seed of the mask", flag_values=values)
+    flags.DEFINE_float(
+        "mask_ratio", None, "masked fraction of the image; default: as in the config", flag_values=values
+    )
+    flags.DEFINE_string("sheet", None, "PNG file to write: all images at one scale", flag_values=values)
     flags.DEFINE_integer("layer", 0, "tapped layer of --sheet; 0: the second tap", flag_values=values)
     common_flags.define_resize(values)
     common_flags.define_standard_merging(values)

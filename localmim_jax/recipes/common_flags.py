@@ -11,7 +11,7 @@ def define_recipe(values: flags.FlagValues, recipe: str = "recipe, a Python file
 
 
 def define_checkpoint(
-    values: flags.FlagValues, config: str = "recipe of the model; default: that of the checkpoint's run"
+    values: flags.FlagValues, config: str = "recipe of the model; default: the config of the checkpoint's run"
 ) -> None:
     """--checkpoint, and --config for a checkpoint that belongs to no run."""
     flags.DEFINE_string("checkpoint", None, "run directory, one of its checkpoints, or a file", flag_values=values)
@@ -23,14 +23,16 @@ def define_standard_merging(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "standard_merging",
         None,
-        "standard order of patch merging in a Swin pre-training file; default: told by its decoders",
+        "a Swin pre-training file has the standard order of patch merging; default: inferred from its decoders",
         flag_values=values,
     )
 
 
 def define_image_files(values: flags.FlagValues) -> None:
     """--images, which takes the arguments without a flag too."""
-    flags.DEFINE_multi_string("images", [], "image file; may be repeated, or named without a flag", flag_values=values)
+    flags.DEFINE_multi_string(
+        "images", [], "image file; may be repeated, or given without the flag", flag_values=values
+    )
 
 
 def define_resize(values: flags.FlagValues) -> None:
@@ -38,7 +40,7 @@ def define_resize(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "resize",
         None,
-        "short side in pixels before the crop; default: as the run evaluates; 0: 256 for 224",
+        "short side in pixels before the center crop; default: as in the run's evaluation; 0: 256 for every 224",
         flag_values=values,
         lower_bound=0,
     )
@@ -49,7 +51,7 @@ def define_high_bit_depth(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "high_bit_depth",
         None,
-        "of images of more than 8 bits: max, percentile or BLACK:WHITE; default: the run's",
+        "levels of images with more than 8 bits: max, percentile or BLACK:WHITE; default: as in the run",
         flag_values=values,
     )
 
@@ -66,7 +68,7 @@ def define_data_dir(values: flags.FlagValues, default: str) -> None:
 
 def define_batch_size(values: flags.FlagValues, default: int) -> None:
     """--batch_size of inference; a default of 0 stands for the run's own."""
-    meaning = "images at a time" + ("" if default else "; 0: the run's")
+    meaning = "images per batch" + ("" if default else "; 0: as in the run")
     flags.DEFINE_integer("batch_size", default, meaning, flag_values=values, lower_bound=min(default, 1))
 
 
