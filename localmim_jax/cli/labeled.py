@@ -26,7 +26,7 @@ def define_flags(values: flags.FlagValues, train: str) -> None:
     flags.DEFINE_float(
         "val_fraction",
         None,
-        "fraction to hold out of a folder without a validation split, see data.val_fraction; default: as in the run",
+        "fraction to hold out of a folder without a validation split; default: as in the run",
         0,
         1,
         flag_values=values,

@@ -23,7 +23,7 @@ def define_standard_merging(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "standard_merging",
         None,
-        "a Swin pre-training file has the standard order of patch merging; default: inferred from its decoders",
+        "standard order of patch merging in a Swin pre-training file; default: inferred from decoders",
         flag_values=values,
     )
 
@@ -40,7 +40,7 @@ def define_resize(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "resize",
         None,
-        "short side in pixels before the center crop; default: as in the run's evaluation; 0: 256 for every 224",
+        "short side in pixels before the center crop; default: as in evaluation; 0: 256 for every 224",
         flag_values=values,
         lower_bound=0,
     )
