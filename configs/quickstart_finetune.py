@@ -7,7 +7,7 @@ Published: nothing. Expect: a much higher top-1 on the test split than from scra
 init_from (and with another workdir). With seed 0, we measured 0.906 and 0.697.
 """
 
-from localmim_jax.configs.parts import finetune
+from localmim_jax.configs.parts import finetune, labeled
 
 from localmim_jax.configs import quickstart
 
@@ -19,7 +19,7 @@ def get_config():
     config.batch_size = 50
     config.num_epochs = 100.0
 
-    config.data = pretraining.data
+    config.data = labeled(pretraining.data)
     config.data.split = "train[:100]"
     config.augment.update({"randaugment": "", "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0})
 

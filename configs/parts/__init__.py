@@ -6,7 +6,7 @@
 `placeholder(type)` is a value that is None until somebody sets it; the comment beside it says what None means.
 """
 
-from localmim_jax.configs.parts.classification import classifier, finetune, linear_probe
+from localmim_jax.configs.parts.classification import classifier, finetune, labeled, linear_probe
 from localmim_jax.configs.parts.common import IMAGENET_MEAN, IMAGENET_STD, run
 from localmim_jax.configs.parts.detection import detect
 from localmim_jax.configs.parts.encoders import swin, vit
@@ -19,6 +19,7 @@ __all__ = [
     "classifier",
     "detect",
     "finetune",
+    "labeled",
     "linear_probe",
     "pretrain",
     "reconstruct",

@@ -26,7 +26,7 @@ def linear_probe(encoder: ConfigDict) -> ConfigDict:
 
 def _classification(task: str, encoder: ConfigDict, batch_size: int, num_epochs: float) -> ConfigDict:
     config = run(task, image_size=(224, 224), batch_size=batch_size, num_epochs=num_epochs)
-    config.data = imagenet()
+    config.data = labeled(imagenet())
     config.data.crop_scale = (0.08, 1.0)
     config.augment = _augmentation()
     config.model = classifier(encoder)
@@ -34,6 +34,12 @@ def _classification(task: str, encoder: ConfigDict, batch_size: int, num_epochs:
     config.eval = ConfigDict({"split": "validation", "every_epochs": 1.0})
     config.eval.resize = 0  # short side in pixels before the center crop; 0: 256 for 224, and in proportion
     return config
+
+
+def labeled(data: ConfigDict) -> ConfigDict:
+    """The source with the key of few labels. Adds to `data` and returns it."""
+    data.label_fraction = 1.0  # of each class of data.split, chosen by the names of the examples; the rest is not read
+    return data
 
 
 def classifier(encoder: ConfigDict) -> ConfigDict:

@@ -30,7 +30,7 @@ def lines(
         The files written.
     """
     table: list[Sequence[Any]] = [("value", "name", "run", x_label, "number")]
-    figure, axes = _figure(len(labels))
+    figure, axes = new_figure(len(labels))
     for axis, (value, label) in zip(axes, labels.items(), strict=True):
         for number, (name, parts) in enumerate(series.items()):
             y = np.array([part[value] for part in parts])
@@ -52,7 +52,7 @@ def lines(
 
 def grid(path: Path, values: np.ndarray, names: Sequence[str], label: str, title: str = "") -> list[str]:
     """A matrix of numbers in 0..1, layers of one run by layers of another. Returns the files written."""
-    figure, (axis,) = _figure(1)
+    figure, (axis,) = new_figure(1)
     picture = axis.imshow(values, origin="lower", vmin=0, vmax=1, cmap="magma")
     rows, columns = values.shape
     axis.set(xlabel=f"layer of {names[1]}", ylabel=f"layer of {names[0]}")
@@ -64,7 +64,8 @@ def grid(path: Path, values: np.ndarray, names: Sequence[str], label: str, title
     return _save(path, figure, title, "", table)
 
 
-def _figure(panels: int) -> tuple[Any, Any]:
+def new_figure(panels: int) -> tuple[Any, Any]:
+    """(figure, its panels in a row). Raises ConfigError: matplotlib is missing."""
     try:
         import matplotlib
     except ImportError as error:

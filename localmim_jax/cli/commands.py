@@ -18,7 +18,7 @@ COMMANDS = {
         name: f"localmim_jax.cli.{name}"
         for name in (
             *("train", "plan", "prepare", "evaluate", "knn", "probe", "compare", "visualize", "segment", "detect"),
-            *("features", "convert", "tables", "imagenet_val"),
+            *("features", "convert", "tables", "study", "imagenet_val"),
         )
     },
     **{f"analysis {name}": f"localmim_jax.analysis.{name}" for name in ("gradients", "attention", "layers")},

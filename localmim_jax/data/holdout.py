@@ -21,7 +21,7 @@ def held_out(names: Sequence[str], labels: np.ndarray, fraction: float) -> np.nd
         fraction: above 0 and below 1, expected of each class; a class of n examples deviates by about
             sqrt(n * fraction * (1 - fraction)).
     """
-    values = np.array([_uniform(name) for name in names])
+    values = np.array([uniform(name) for name in names])
     chosen = values < fraction
     order = np.lexsort((values, labels))
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
@@ -33,6 +33,7 @@ def held_out(names: Sequence[str], labels: np.ndarray, fraction: float) -> np.nd
     return chosen
 
 
-def _uniform(name: str) -> float:
+def uniform(name: str) -> float:
+    """A number in 0..1 that only the name decides, spread evenly over names."""
     digest = hashlib.blake2b(composed(name).encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -55,6 +55,17 @@ class Source(abc.ABC):
     def key_of(self, index: int) -> str:
         """The example's name within the dataset."""
 
+    def labels(self) -> np.ndarray:
+        """The label of every example, int64 [n]. Here every example is read, which takes long for a large dataset.
+
+        Raises:
+            DataError: there are no labels.
+            DecodeError: an example cannot be read.
+        """
+        if not self.labeled:
+            raise DataError(f"{self.name} has no labels; they are needed to take a part of each class")
+        return np.array([self[index]["label"] for index in range(len(self))], np.int64)
+
     def name_of(self, index: int) -> str:
         """The example's name in messages: a file's path, or the dataset and the key."""
         return f"{self.name}/{self.key_of(index)}"

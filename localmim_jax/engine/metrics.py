@@ -41,6 +41,7 @@ class Meter:
         self._steps: list[Mapping[str, float]] = []
         self._device_hours = device_hours
         self._born = self._since = time.perf_counter()
+        self._cpu = time.process_time()
         self._waited = 0.0
         self._speed: float | None = None
 
@@ -52,7 +53,7 @@ class Meter:
             waited: seconds that were spent waiting for data before.
         """
         self._flops = flops_per_step
-        self._since, self._waited = time.perf_counter(), waited
+        self._since, self._waited, self._cpu = time.perf_counter(), waited, time.process_time()
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Adds the metrics of one step, see `engine.step`."""
@@ -61,9 +62,10 @@ class Meter:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The time inside does not count as training time."""
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         yield
         self._since += time.perf_counter() - start
+        self._cpu += time.process_time() - cpu
 
     def report(self, step: int, waited: float) -> dict[str, float]:
         """Scalars of the steps since the last report. All of them are finished on the devices.
@@ -75,7 +77,8 @@ class Meter:
         Returns:
             The steps' own metrics averaged over those that were not skipped, and
             "progress/epoch"; "speed/steps_per_second"; "speed/images_per_second" (global); "speed/data_wait"
-            (fraction of the time, 0..1); "speed/teraflops" (of the model, per second, on all devices) and
+            (fraction of the time, 0..1); "speed/cpu_seconds_per_step" (of this process, over its cores, which is what a
+            run on a shared CPU costs); "speed/teraflops" (of the model, per second, on all devices) and
             "speed/peak_fraction" (0..1) where the device's peak is known; "memory/device_gib" and
             "memory/device_peak_gib" where the backend provides them; "memory/host_peak_gib"; "time/device_hours" (of
             the whole run, summed over devices); "time/left_seconds".
@@ -93,6 +96,7 @@ class Meter:
             "speed/steps_per_second": speed,
             "speed/images_per_second": speed * self._size.batch_size,
             "speed/data_wait": min((waited - self._waited) / seconds, 1.0),
+            "speed/cpu_seconds_per_step": (time.process_time() - self._cpu) / max(len(self._steps), 1),
             "speed/teraflops": flops / 1e12,
             "time/device_hours": hours,
             "time/left_seconds": (self._size.num_steps - step) / self._speed if self._speed else 0.0,
@@ -102,7 +106,7 @@ class Meter:
             scalars["speed/peak_fraction"] = flops / (peak * self._size.num_devices)
         scalars |= memory()
         self._steps = []
-        self._since, self._waited = now, waited
+        self._since, self._waited, self._cpu = now, waited, time.process_time()
         return scalars
 
     def line(self, step: int, scalars: Mapping[str, float]) -> str:

@@ -9,6 +9,8 @@ min(images, width). They differ in the matrix:
   linear-probe accuracy among runs of one method; they measure it on 25,600 images.
 - `effective_rank` takes the covariance matrix of the features, so that their mean does not count and strong directions
   count more.
+
+Beside them stands the uniformity of the features, see `evals.uniformity`.
 """
 
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from localmim_jax.errors import DataError
+from localmim_jax.evals.uniformity import Uniformity
 
 _ROUNDING = 1e-13  # of the mean squared norm; a variance below it is float64's rounding
 RANKME_EPSILON = 1e-7  # RankMe's, added to each fraction
@@ -26,22 +29,25 @@ class FeatureRank:
     """Metric (see `engine.task`): RankMe and the effective rank of the covariance of "feature" [b, d].
 
     It keeps two sums in float64 rather than the features, [d] and [d, d], so any number of images fits. The order of
-    the batches changes results by rounding alone.
+    the batches changes results by rounding alone. Uniformity is of the first few thousand images.
     """
 
     def __init__(self) -> None:
         self._count = 0
         self._sum: np.ndarray | float = 0.0
         self._gram: np.ndarray | float = 0.0
+        self._uniformity = Uniformity()
 
     def update(self, outputs: Mapping[str, Any], batch: Mapping[str, np.ndarray]) -> None:
         feature = np.asarray(outputs["feature"], np.float64)
         self._count += len(feature)
         self._sum = self._sum + feature.sum(axis=0)
         self._gram = self._gram + feature.T @ feature
+        self._uniformity.update(outputs, batch)
 
     def compute(self) -> dict[str, float]:
-        """{"rankme", "effective_rank", "images", "width"}; the ranks are NaN where a feature is not finite.
+        """{"rankme", "effective_rank", "uniformity", "images", "width"}; the first three are NaN where a feature is
+        not finite.
 
         Raises:
             DataError: no image was given.
@@ -55,6 +61,7 @@ class FeatureRank:
         return {
             "rankme": rankme(gram),
             "effective_rank": effective_rank(values),
+            **self._uniformity.compute(),
             "images": float(self._count),
             "width": float(len(total)),
         }

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from localmim_jax.data.augment import TrainTransform
 from localmim_jax.data.decode import DecodeError
+from localmim_jax.data.labeled_part import LabeledPart
 from localmim_jax.data.own import Given
 from localmim_jax.data.randaugment import RandAugmentTransform
 from localmim_jax.data.read import Transform
@@ -50,7 +51,8 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
     mixing = from_config.fill(MixConfig, augment)
     erasing = ErasingConfig(probability=augment.erasing)
     normalize = inputs.normalizer(config)
-    train = inputs.TrainInput(config, workdir, transform=train_transform(config), given=given)
+    transform = train_transform(config)
+    train = inputs.TrainInput(config, workdir, labeled_part(config, given), transform=transform, given=given)
     test = inputs.open_split(train.config, split=config.eval.split, given=given)
     check_labels(train.source, test, model.num_classes)
     inputs.check_evaluated(test, train.config)
@@ -86,6 +88,14 @@ def build(config: ConfigDict, workdir: str, given: Given | None = None) -> Task:
         data=train.record,
         evaluations=(evaluation,),
     )
+
+
+def labeled_part(config: ConfigDict, given: Given | None = None) -> Source | None:
+    """What data.label_fraction leaves of the training split; None for all of it, as in runs of older versions."""
+    fraction = config.data.get("label_fraction", 1.0)
+    if fraction == 1:
+        return None
+    return LabeledPart(inputs.open_split(inputs.data_config(config), given=given), fraction)
 
 
 def train_transform(config: ConfigDict) -> Transform | None:
