@@ -179,5 +179,5 @@ def test_what_a_model_cannot_do_is_said_in_one_line(model, tmp_path):
     with pytest.raises(DataError, match="gone does not exist"):
         localmim_jax.load(tmp_path / "gone")
     files.write(tmp_path / "x.npz", {"encoder/x": np.zeros(2)}, '{"family": "vit", "kind": "detector"}')
-    with pytest.raises(ConfigError, match="is a detector that belongs to no run"):
+    with pytest.raises(ConfigError, match="is a detector that does not belong to a run"):
         localmim_jax.load(tmp_path / "x.npz")

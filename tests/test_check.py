@@ -53,7 +53,7 @@ def folder(root, last: bytes = JPEG, count: int = 6):
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_validation_image_is_named(tmp_path, kind):
-    with pytest.raises(DataError, match=r"1 of the 6 images looked at cannot be evaluated: .*val/b/5\.jpg: ") as error:
+    with pytest.raises(DataError, match=r"1 of the 6 checked images cannot be evaluated: .*val/b/5\.jpg: ") as error:
         check_evaluated(folder(tmp_path, BAD[kind]))
     assert "\n" not in str(error.value)
 
@@ -69,7 +69,7 @@ def test_a_label_out_of_range_is_named():
 
 
 def test_many_are_counted_and_a_few_named():
-    with pytest.raises(DataError, match=r"7 of the 20 images looked at .*numbered/0\.jpg: .*; and 4 more; an eval"):
+    with pytest.raises(DataError, match=r"7 of the 20 checked images .*numbered/0\.jpg: .*; and 4 more; an eval"):
         check_evaluated(Numbered(20, bad=range(7)))
 
 

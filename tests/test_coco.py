@@ -171,7 +171,7 @@ def test_other_classes_are_refused_and_absent_ones_are_not(tmp_path):
     )
     renamed = [{"id": 7, "name": "other"}]
     other = CocoSource(str(write(tmp_path / "c", {"categories": renamed, "annotations": []})), "val")
-    with pytest.raises(DataError, match=r"does not have so: 7 \(other\)"):
+    with pytest.raises(DataError, match=r"categories that differ from those of .*: 7 \(other\)"):
         require_known_classes(train, other)
 
 

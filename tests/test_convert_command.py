@@ -146,7 +146,7 @@ def test_a_probes_batch_norm_becomes_part_of_its_head(tmp_path):
         ({"names": "transformers"}, ConfigError, "writes a directory; give a name without a suffix"),
         ({"target": "b.zip", "source": "missing.npz"}, ConfigError, "unknown suffix"),  # the target is looked at first
         ({"source": "missing.npz"}, DataError, "no such file"),
-        ({"source": "."}, DataError, "belongs to no run"),
+        ({"source": "."}, DataError, "does not belong to a run"),
         ({"source": "nowhere"}, DataError, "nowhere: no such file or run directory"),
         ({"source": "https://example.org/x.pth"}, ConfigError, "fetch the file"),
     ],
@@ -184,7 +184,7 @@ def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_pa
     assert any("its names do not tell" in line for line in convert(source, str(tmp_path / "w.npz")))
     assert not any(line.startswith("note") for line in convert(source, str(tmp_path / "v.npz"), part="encoder"))
     lines = convert(str(tmp_path / "x.npz"), str(tmp_path / "z.npz"), head_order="pool_norm")
-    assert "note     --head_order=pool_norm, although the source tells norm_pool: the logits are other ones" in lines
+    assert "note     --head_order=pool_norm, although the source has norm_pool: the logits will differ" in lines
     assert initialize.read(str(tmp_path / "z.npz")).info.head_order == "pool_norm"
     assert initialize.read(str(tmp_path / "x.npz")).info.head_order == "norm_pool"
     with pytest.raises(ConfigError, match="has no classification head"):
@@ -193,7 +193,7 @@ def test_the_order_of_a_head_whose_names_do_not_tell(goldens, pretrained, tmp_pa
 
 def test_flags_that_change_nothing_are_said(goldens, pretrained, tmp_path):
     lines = convert(str(pretrained), str(tmp_path / "x.npz"), standard_merging=True, config=parts.vit("vit_b"))
-    assert sum(line.startswith("note") and "changes nothing" in line for line in lines) == 2
+    assert sum(line.startswith("note") and "has no effect" in line for line in lines) == 2
     lines = convert(str(goldens / "swin_hog15.npz"), str(tmp_path / "y.npz"), standard_merging=True)
     assert not any(line.startswith("note") for line in lines)
 

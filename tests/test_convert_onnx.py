@@ -86,7 +86,7 @@ def test_onnxruntime_gives_the_same(photo, tmp_path, name, part, output):
     ("target", "arguments", "message"),
     [
         ("x.onnx", {"names": "timm"}, "an ONNX file has no names of parameters"),
-        ("x.onnx", {"source": "x.npz"}, "tells no model: give --config too|which .onnx files need"),
+        ("x.onnx", {"source": "x.npz"}, "its model is unknown: give --config too|which .onnx files need"),
     ],
 )
 def test_what_is_refused(tmp_path, monkeypatch, target, arguments, message):

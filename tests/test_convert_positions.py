@@ -155,7 +155,7 @@ def test_nothing_to_reset_is_said(goldens):
     weights = recognize(source(goldens, "swin_classifier"), {}, "swin")
     from localmim_jax.convert.load import transfer
 
-    with pytest.raises(ConfigError, match="has no table of positions"):
+    with pytest.raises(ConfigError, match="has no positions to reset"):
         transfer(weights, {"encoder": {}}, weights.info, reset_positions=True)
 
 

@@ -76,7 +76,7 @@ def test_a_config_with_a_value_of_another_kind(tmp_path, path, value):
         node = node[key]
     node[path[-1]] = value
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match=r"config\.json is damaged .*: the model cannot be told") as error:
+    with pytest.raises(DataError, match=r"config\.json is damaged .*: the model is unknown") as error:
         initialize.run_config(tmp_path)
     one_line(error)
 

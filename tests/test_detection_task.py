@@ -209,7 +209,7 @@ def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):
         ([image], ConfigError, "no --checkpoint given"),
         ([checkpoint], ConfigError, "no image given"),
         ([checkpoint, "--score=2", image], ConfigError, "from 0 to 1"),
-        ([checkpoint, f"--categories={other}", image], ConfigError, "tells 3 classes apart, and its categories name 1"),
+        ([checkpoint, f"--categories={other}", image], ConfigError, "has 3 classes, but its categories name 1"),
         ([checkpoint, "--categories=nowhere", image], DataError, "nowhere is no file"),
         ([checkpoint, f"--categories={image}", image], DataError, "is not JSON"),
         ([checkpoint, str(tmp_path)], DataError, "is a folder: name the images"),

@@ -35,7 +35,10 @@ def test_the_recipe_for_any_run_takes_its_model_from_it(tmp_path):
     elsewhere.mkdir(parents=True)
     (elsewhere / "weights.npz").write_bytes(b"")
     for start, words in (
-        (elsewhere / "weights.npz", r"weights\.npz is a file that belongs to no run.* take a recipe of their model"),
+        (
+            elsewhere / "weights.npz",
+            r"weights\.npz is a file that does not belong to a run.* use a recipe of their model",
+        ),
         (elsewhere / "gone", r"checkpoint\.init_from: .*gone does not exist; this recipe takes the model from a run"),
     ):
         with pytest.raises(DataError, match=words):

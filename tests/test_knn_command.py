@@ -18,7 +18,7 @@ from tests.test_finetune import pretrained, recipe  # noqa: F401
 def test_what_belongs_to_no_run(tmp_path):
     (tmp_path / "weights.npz").write_bytes(b"")
     for name, message in (
-        ("", "belongs to no run: there is no config.json"),
+        ("", "does not belong to a run: there is no config.json"),
         ("gone", "gone does not exist: give a run directory or a file"),
         ("weights.npz", r"weights\.npz is damaged, or no npz file"),
     ):

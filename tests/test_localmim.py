@@ -148,7 +148,7 @@ def test_the_compiled_loss_reads_by_names():
         ({"mask_ratio": 1.0}, "choose a ratio"),
         ({"mask_ratio": 0.0}, "choose a ratio"),
         ({"kind": "edges"}, "choose 'hog' or 'pixels'"),
-        ({"hog_bias": ((0.1, 0.2),)}, "one pair a scale"),
+        ({"hog_bias": ((0.1, 0.2),)}, "one pair per scale"),
         ({"decoder_width": 18}, "multiple of 4"),
     ],
 )

@@ -77,7 +77,7 @@ def test_classes_that_never_occur_are_named(tmp_path, caplog):
     root = fill(tmp_path, (0, 1), (1, 3), (0,))
     with caplog.at_level(std_logging.INFO, logger="absl"):
         check_examples(MaskFolder(root, "training"))
-    assert "the 3 masks looked at lack 1 of 3 classes: sky" in caplog.text
+    assert "the 3 checked masks lack 1 of 3 classes: sky" in caplog.text
     assert "1 have no labeled pixel" in caplog.text
     assert "WARNING" in caplog.text, "every mask was looked at"
     caplog.clear()

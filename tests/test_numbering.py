@@ -35,8 +35,8 @@ def test_every_value_has_its_label_or_is_refused_and_goes_back(numbering, pairs)
 @pytest.mark.parametrize(
     ("count", "zero_ignored", "values", "message"),
     [
-        (255, True, None, "255 classes are listed, and masks tell 254 apart"),
-        (256, False, None, "masks tell 255 apart"),
+        (255, True, None, "255 classes are listed, but masks can have at most 254"),
+        (256, False, None, "masks can have at most 255"),
         (2, True, (0, 1, 2), "has 3 values, and 2 classes are listed"),
         (2, True, (1, 1), "different whole numbers"),
         (2, True, (0, 256), "from 0 to 255"),

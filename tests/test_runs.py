@@ -63,7 +63,7 @@ def test_a_run_that_somebody_else_makes_is_left_alone(tmp_path, caplog):
         assert run.state() is State.RUNNING
         tables.make([run], tmp_path)
     assert run.state() is State.MISSING
-    assert "is running elsewhere: left alone" in caplog.text
+    assert "is running elsewhere: skipped" in caplog.text
     assert metrics(tmp_path) == []
 
 
@@ -75,7 +75,7 @@ def test_what_starts_from_a_run_that_is_not_done_waits(tmp_path, caplog):
     with RunLock(first):
         tables.make([tiny(first), second], tmp_path)
     assert second.state() is State.MISSING
-    assert f"second starts from {first}, which is not done: left alone" in caplog.text
+    assert f"second starts from {first}, which is not done: skipped" in caplog.text
 
 
 def test_a_run_that_somebody_else_starts_after_the_look_is_left_alone(tmp_path, caplog, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_run_that_somebody_else_starts_after_the_look_is_left_alone(tmp_path, 
         tables.make([run], tmp_path)
     finally:
         lock.__exit__()
-    assert f"left alone: {run.workdir} is in use by process {os.getpid()}" in caplog.text
+    assert f"skipped: {run.workdir} is in use by process {os.getpid()}" in caplog.text
     assert metrics(tmp_path / "run") == []
 
 

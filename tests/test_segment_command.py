@@ -66,7 +66,7 @@ def test_what_cannot_be_done(run, photos, tmp_path):  # noqa: F811
         (ConfigError, "--ratios=-1: factors above 0 are needed", [f"--checkpoint={run}", "--ratios=-1", *photos]),
         (DataError, r"bad\.png: not an image", [f"--checkpoint={run}", *photos, str(bad)]),
         (DataError, "is a folder", [f"--checkpoint={run}", str(tmp_path)]),
-        (DataError, "belongs to no run", [f"--checkpoint={tmp_path}", *photos]),
+        (DataError, "does not belong to a run", [f"--checkpoint={tmp_path}", *photos]),
         (DataError, "gone does not exist: give a run directory", [f"--checkpoint={tmp_path / 'gone'}", *photos]),
         (DataError, "give --config too", [f"--checkpoint={bad}", *photos]),
         (

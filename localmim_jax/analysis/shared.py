@@ -42,7 +42,7 @@ def collect(options: flags.FlagValues, compute: Callable[[ConfigDict, Path], Val
     common_flags.require(options, runs="runs/first,runs/second")
     labels = options.labels or [Path(run).name for run in options.runs]
     if len(labels) != len(options.runs):
-        raise ConfigError(f"--labels has {len(labels)} names for {len(options.runs)} runs: one each")
+        raise ConfigError(f"--labels has {len(labels)} names for {len(options.runs)} runs: give one per run")
     folder = Path(options.output).expanduser().parent
     if folder.is_file():  # told before anything is computed
         raise StorageError(f"--output={options.output}: {folder} is a file; give another one")

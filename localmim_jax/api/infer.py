@@ -46,8 +46,8 @@ def config_for(weights: Weights) -> tuple[ConfigDict, Weights]:
     info, arrays = weights.info, weights.arrays
     if info.kind not in ("pretrain", "classifier", "encoder"):
         raise ConfigError(
-            f"{weights.origin} is a {info.kind} that belongs to no run, so its config is not known: give config=, a "
-            "recipe's name or a config"
+            f"{weights.origin} is a {info.kind} that does not belong to a run, so its config is unknown: give config=, "
+            "a recipe's name or a config"
         )
     config = recipe_of(info.family, _variant(info.family, arrays), classifier=info.kind != "pretrain")
     config.model.dtype = "float32"
@@ -136,7 +136,7 @@ def _set_decoders(config: ConfigDict, weights: Weights) -> None:
     info, arrays, model = weights.info, weights.arrays, config.model
     if info.taps is None or info.log2_scale is None or info.target is None:
         raise ConfigError(
-            f"{weights.origin} does not tell its tapped layers: give config=, or export its encoder alone with "
+            f"{weights.origin} does not give its tapped layers: give config=, or export its encoder alone with "
             "localmim convert --part=encoder"
         )
     widths = tuple(len(arrays[f"decoders/{i}/mask_token"]) for i in range(len(info.taps)))

@@ -158,7 +158,7 @@ class Model:
             DataError: there is no image, or one cannot be read.
         """
         if self.info.kind != "pretrain":
-            raise ConfigError(f"{self.origin} holds no decoders ({self.info.kind}), so it reconstructs nothing")
+            raise ConfigError(f"{self.origin} holds no decoders ({self.info.kind}), so it cannot reconstruct images")
         if not 0 <= mask_seed < _MAX_SEED:
             raise ConfigError(f"mask_seed={mask_seed}: it must be from 0 to {_MAX_SEED - 1}")
         model: Any = lookup.model_config(self.config)

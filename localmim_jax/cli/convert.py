@@ -140,11 +140,13 @@ def _notes(
     if "head_order" in weights.assumed:
         notes += [] if head_order or part == "encoder" else [weights.assumed["head_order"]]
     elif head_order and known is not None and head_order != known:
-        notes.append(f"--head_order={head_order}, although the source tells {known}: the logits are other ones")
+        notes.append(f"--head_order={head_order}, although the source has {known}: the logits will differ")
     if standard_merging is not None and not weights.merging_flag:
-        notes.append("--standard_merging changes nothing: the source tells its order of patch merging, or has none")
+        notes.append(
+            "--standard_merging has no effect: the source shows its order of patch merging, or has no patch merging"
+        )
     if config is not None and form != "onnx":
-        notes.append("--config changes nothing: it is for ONNX files alone")
+        notes.append("--config has no effect: it is only for ONNX files")
     return [f"note     {note}" for note in notes]
 
 

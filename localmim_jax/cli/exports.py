@@ -36,7 +36,7 @@ def write_transformers(source: str, directory: Path, weights: Weights) -> list[s
     written = huggingface.write(directory, arrays, config, pixels)
     notes = ["no norm follows the encoder: its layernorm is written with scale 1 and bias 0"] if plain_norm else []
     if pixels is None:
-        notes.append(f"no preprocessor is written for images of {config['num_channels']} channels")
+        notes.append(f"no preprocessor is written: it needs 3 channels, and the model has {config['num_channels']}")
     return _folder_lines(directory, f"Transformers' {config['architectures'][0]}", arrays, written, notes)
 
 
@@ -50,7 +50,7 @@ def write_timm(source: str, directory: Path, weights: Weights) -> list[str]:
     pixels = _pixels(source, size, channels)
     written = timm_folder.write(directory, arrays, config, pixels)
     if pixels is None:
-        notes.append(f"no mean and deviation are written for images of {channels} channels")
+        notes.append(f"no mean and standard deviation are written: they need 3 channels, and the model has {channels}")
     return _folder_lines(directory, f"timm's {config['architecture']}", arrays, written, notes)
 
 
@@ -79,7 +79,7 @@ def write_onnx(source: str, path: Path, weights: Weights, part: str, config: Con
     if config is None:
         place = Path(source).expanduser().absolute()
         if not place.is_dir() or (place / initialize.CONVERTED).is_file():
-            raise ConfigError(f"--source={source} belongs to no run of ours, so it tells no model: give --config too")
+            raise ConfigError(f"--source={source} does not belong to a run, so its model is unknown: give --config too")
         config = initialize.run_config(place)
     if config.task == "detect":
         raise ConfigError(f"{source} is a detector, which is not exported to ONNX")

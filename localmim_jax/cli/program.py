@@ -115,7 +115,7 @@ def _pretrained(overrides: Sequence[str]) -> Callable[[], ConfigDict] | None:
         except DataError as error:
             raise DataError(
                 f"checkpoint.init_from: {str(error).partition(': give')[0]}; this recipe takes the model from a run; "
-                "for weights that belong to no run take a recipe of their model, such as vit_b_100ep_finetune"
+                "for weights without a run, use a recipe of their model, such as vit_b_100ep_finetune"
             ) from error
 
     return read
@@ -188,7 +188,7 @@ def _exit(message: str, status: int) -> NoReturn:
     print(message, file=sys.stderr)
     prefetch = sys.modules.get("localmim_jax.engine.prefetch")
     if prefetch is not None and prefetch.hanging():  # Python would wait for the thread, which waits for a dead disk
-        print("a read does not end; leaving without it", file=sys.stderr)
+        print("a read does not end; exiting without it", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)

@@ -120,15 +120,15 @@ def make(runs: list[Run], root: Path) -> None:
     for number, run in enumerate(runs, start=1):
         state, start = run.state(), run.start()
         if state is State.RUNNING:
-            logging.warning("%s is running elsewhere: left alone", run.workdir)
+            logging.warning("%s is running elsewhere: skipped", run.workdir)
         elif state is not State.DONE and start is not None and state_of(start) is not State.DONE:
-            logging.warning("%s starts from %s, which is not done: left alone", run.workdir, start)
+            logging.warning("%s starts from %s, which is not done: skipped", run.workdir, start)
         elif state is not State.DONE:
             logging.info("run %d of %d: %s", number, len(runs), run.command())
             try:
                 run.run()
             except InUseError as error:  # since we looked
-                logging.warning("left alone: %s", error)
+                logging.warning("skipped: %s", error)
 
 
 def listing(runs: list[Run]) -> str:

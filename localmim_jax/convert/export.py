@@ -62,7 +62,7 @@ def export(weights: Weights, naming: str) -> tuple[dict[str, np.ndarray], ModelI
     if weights.unexpected:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(weights.unexpected.items())[:8])
         raise ConfigError(
-            f"{weights.origin} cannot be exported, {len(weights.unexpected)} of its arrays are of no use: {shown}"
+            f"{weights.origin} cannot be exported: {len(weights.unexpected)} of its arrays are unexpected: {shown}"
         )
     match naming:
         case "localmim":

@@ -41,7 +41,7 @@ def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], boo
     if info.kind == "detector":
         raise ConfigError(f"{origin}: Transformers has no such detector; export the encoder alone (--part=encoder)")
     if info.num_heads is None:
-        raise ConfigError(f"{origin} does not tell its attention heads, which Transformers needs")
+        raise ConfigError(f"{origin} does not give its number of attention heads, which Transformers needs")
     model = naming_of(info.family).transformers(weights)
     weights, plain = with_final_norm(weights)
     arrays = weights.arrays

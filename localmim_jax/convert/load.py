@@ -184,9 +184,7 @@ def _without_positions(weights: Weights, wanted: Mapping[str, np.ndarray]) -> We
         ConfigError: it has none.
     """
     if POSITIONS not in weights.arrays:
-        raise ConfigError(
-            f"{weights.origin} has no table of positions: leave checkpoint.reset_positions out, nothing is to be reset"
-        )
+        raise ConfigError(f"{weights.origin} has no positions to reset: leave checkpoint.reset_positions out")
     arrays, table = dict(weights.arrays), weights.arrays[POSITIONS]
     del arrays[POSITIONS]
     has_row = KINDS[weights.info.family].class_token_has_position

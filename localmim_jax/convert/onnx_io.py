@@ -65,5 +65,5 @@ def write(path: Path, function: Callable[[jax.Array], jax.Array], shape: tuple[i
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE * float(np.abs(expected).max()):
         path.unlink()
-        raise DataError(f"{path}: onnxruntime computes something else from it ({difference:.1e} apart): not kept")
+        raise DataError(f"{path}: onnxruntime gives another result ({difference:.1e} apart): not kept")
     return difference

@@ -33,7 +33,9 @@ def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], lis
     if info.kind not in ("encoder", "classifier"):
         raise ConfigError(f"{origin}: timm has no such {info.kind}; export the encoder alone (--part=encoder)")
     if info.num_heads is None:
-        raise ConfigError(f"{origin} does not tell its attention heads, which timm needs: give the directory or run")
+        raise ConfigError(
+            f"{origin} does not give its number of attention heads, which timm needs: give the directory or run"
+        )
     weights, plain = with_final_norm(weights)
     if plain:
         notes.append("no norm follows the encoder: its norm is written with scale 1 and bias 0")

@@ -71,7 +71,7 @@ class BadExamples:
                     file.write(line.encode(errors="replace") + b"\n")
                 self._offset = file.tell()
         except OSError as error:
-            raise StorageError(f"{path} cannot be written ({error.strerror}): make room there") from error
+            raise StorageError(f"{path} cannot be written ({error.strerror}): free disk space there") from error
         return new
 
     def _too_many(self, name: str, reason: str) -> str:

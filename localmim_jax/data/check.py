@@ -58,11 +58,11 @@ def check_evaluated(
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DataError(
-            f"{source.name}: {len(problems)} of the {len(indices)} images looked at cannot be evaluated: "
+            f"{source.name}: {len(problems)} of the {len(indices)} checked images cannot be evaluated: "
             f"{'; '.join(problems[:_SHOWN])}{more}; an evaluation needs every image: repair or remove them"
         )
     if len(indices) < len(members):
-        logging.info("%s: %d of %d images looked at, all can be evaluated", source.name, len(indices), len(members))
+        logging.info("%s: %d of %d images checked, all can be evaluated", source.name, len(indices), len(members))
 
 
 def look_at(source: Source, index: int) -> None:

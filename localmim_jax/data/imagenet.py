@@ -73,7 +73,7 @@ def _lines(file: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no text; {FORMATS}") from error
+        raise DataError(f"{file} is not a text file; {FORMATS}") from error
 
 
 def sort_validation(images: Path, labels: dict[str, str], output: Path, move: bool = False) -> Counter[str]:

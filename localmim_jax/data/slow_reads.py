@@ -56,7 +56,7 @@ def _watch() -> None:
             if now - start >= SLOW:
                 reported.add((path, start))
                 logging.warning(
-                    "reading %s has taken %.0f s and goes on: is its disk or network mount alive?",
+                    "reading %s has taken %.0f s and has not ended: is its disk or network mount alive?",
                     printable(path),
                     now - start,
                 )

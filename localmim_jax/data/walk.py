@@ -148,5 +148,5 @@ def _kind(entry: os.DirEntry) -> str:
         if error.errno in _DEAD_LINK:
             return "a link that leads nowhere"
         raise DataError(
-            f"{printable(entry.path)} cannot be looked at ({error.strerror}): give read rights or remove it"
+            f"{printable(entry.path)} cannot be accessed ({error.strerror}): give read rights or remove it"
         ) from error

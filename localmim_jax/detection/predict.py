@@ -91,7 +91,7 @@ def require_detector(checkpoint: str, config: ConfigDict, weights: Weights, cate
     trained_for = weights.arrays["box_head/scores/bias"].size - 1
     for what, count in (("config", config.model.num_classes), ("categories", len(categories.ids))):
         if count != trained_for:
-            raise ConfigError(f"{checkpoint} tells {trained_for} classes apart, and its {what} name {count}")
+            raise ConfigError(f"{checkpoint} has {trained_for} classes, but its {what} name {count}")
 
 
 def read_categories(place: Path, file: str = "") -> Categories:

@@ -111,7 +111,7 @@ def require_known_classes(train: DetectionSource, other: DetectionSource) -> Non
         if known.get(number) != name
     ]
     if wrong:
-        raise DataError(f"{other.name} has categories that {train.name} does not have so: {', '.join(wrong[:5])}")
+        raise DataError(f"{other.name} has categories that differ from those of {train.name}: {', '.join(wrong[:5])}")
 
 
 def require_every_image(source: DetectionSource) -> None:

@@ -42,7 +42,7 @@ def record_data(workdir: Path, task: Task, config: Mapping[str, Any], resuming: 
         message = f"the training set of {workdir} has changed since it was recorded ({what})"
         if not (config.get("data") or {}).get("allow_change"):
             raise DataError(
-                f"{message}: every batch from here on would be another; restore the data, or accept the change with "
+                f"{message}: all later batches would differ; restore the data, or accept the change with "
                 f"--config.{ALLOW}=true"
             )
         logging.warning("%s; accepted by %s", message, ALLOW)
@@ -58,5 +58,5 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"{path} is damaged ({error}): remove it, and the data that are found now are taken for the run's"
+            f"{path} is damaged ({error}): remove it to accept the data that are found now as the run's"
         ) from error

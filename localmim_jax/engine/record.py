@@ -156,7 +156,7 @@ def _recorded(path: Path) -> dict[str, Any]:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise StorageError(
-            f"{path} is damaged ({error}): repair it, or remove it, and the run takes this start's config for its own"
+            f"{path} is damaged ({error}): repair it, or remove it to accept this start's config as the run's"
         ) from error
 
 
@@ -168,7 +168,9 @@ def _starts(path: Path) -> list[Any]:
         return []
     except (OSError, ValueError) as error:
         aside = path.with_name(path.name + ".damaged")
-        logging.warning("%s is damaged (%s) and begun again; the old file is kept as %s", path, error, aside.name)
+        logging.warning(
+            "%s is damaged (%s); a new file is started, and the old one is kept as %s", path, error, aside.name
+        )
         with contextlib.suppress(OSError):
             os.replace(path, aside)
         return []

@@ -64,7 +64,7 @@ class StopRequest:
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = "SIGTERM"
-            logging.warning("SIGTERM: finishing this step, then saving and leaving")
+            logging.warning("SIGTERM: finishing this step, then saving and exiting")
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
@@ -75,6 +75,6 @@ class StopRequest:
             os._exit(Interrupted.exit_code)
         if self.requested is None:
             self.requested = "SIGINT"
-            logging.warning("Ctrl-C: finishing this step, then saving and leaving; once more leaves at once")
+            logging.warning("Ctrl-C: finishing this step, then saving and exiting; press Ctrl-C again to exit at once")
             if self._several:
                 os.kill(os.getpid(), signal.SIGTERM)

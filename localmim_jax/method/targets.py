@@ -47,7 +47,7 @@ class TargetConfig:
         if self.hog_bias is not None and len(self.hog_bias) != len(self.cells):
             raise ConfigError(
                 f"model.target.hog_bias has {len(self.hog_bias)} (gx, gy) pairs for {len(self.cells)} scales: "
-                "one pair a scale is needed"
+                "one pair per scale is needed"
             )
 
     def channels(self, cell: int, in_channels: int) -> int:

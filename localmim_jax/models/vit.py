@@ -152,7 +152,7 @@ class ViTConfig(EncoderConfig):
         if len(taps) != 4 or self.patch_size % 4:
             raise ConfigError(
                 f"model.target.cells is not set, and the paper's four scales do not fit {len(taps)} taps of "
-                f"{self.patch_size} px patches: set one cell a tap, in pixels"
+                f"{self.patch_size} px patches: set one cell per tap, in pixels"
             )
         return quarter, 2 * quarter, 4 * quarter, 8 * quarter
 

@@ -44,9 +44,7 @@ def check_examples(source: MaskSource, count: int = CHECKED) -> None:
         seen += counts
         values.update(np.unique(stored).tolist())
     if len(damaged) == len(indices):
-        raise DataError(
-            f"{source.name}: none of the {len(indices)} pairs looked at can be read; the first: {damaged[0]}"
-        )
+        raise DataError(f"{source.name}: none of the {len(indices)} checked pairs can be read; the first: {damaged[0]}")
     _require_labels(source, seen, values, len(indices) - len(damaged))
     _report(source, seen, len(indices) - len(damaged), unlabeled)
 
@@ -83,19 +81,19 @@ def _require_labels(source: MaskSource, seen: np.ndarray, values: set[int], coun
         advice = "choose another split, or give the values of the classes with --config.data.mask_values"
     shown = ", ".join(map(str, sorted(values)[:_SHOWN]))
     what = "hold 0 and 255 only" if binary else f"have no labeled pixel (values: {shown})"
-    raise DataError(f"{source.name}: the {count} masks looked at {what}; {advice}")
+    raise DataError(f"{source.name}: the {count} checked masks {what}; {advice}")
 
 
 def _report(source: MaskSource, seen: np.ndarray, count: int, unlabeled: int) -> None:
     """Logs which classes do not occur: a warning where every mask was looked at, or where hardly any class occurs."""
     absent = [name for name, pixels in zip(source.class_names, seen, strict=False) if not pixels]
-    looked_at = f"{source.name}: the {count} masks looked at"
+    checked = f"{source.name}: the {count} checked masks"
     if unlabeled:
-        logging.info("%s: %d have no labeled pixel", looked_at, unlabeled)
+        logging.info("%s: %d have no labeled pixel", checked, unlabeled)
     if not absent:
         return
     shown = ", ".join(absent[:_SHOWN]) + (f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else "")
     present = source.num_classes - len(absent)
     alone = "; a model that always predicts the one that does is right everywhere" if present == 1 else ""
     level = logging.WARNING if present == 1 or count == len(source) else logging.INFO
-    logging.log(level, "%s lack %d of %d classes: %s%s", looked_at, len(absent), source.num_classes, shown, alone)
+    logging.log(level, "%s lack %d of %d classes: %s%s", checked, len(absent), source.num_classes, shown, alone)

@@ -40,7 +40,7 @@ class Numbering:
             first = self._first
             if first + self.num_classes > IGNORED:
                 raise ConfigError(
-                    f"{self.num_classes} classes are listed, and masks tell {IGNORED - first} apart at most: their "
+                    f"{self.num_classes} classes are listed, but masks can have at most {IGNORED - first}: their "
                     f"values go from {first} to {IGNORED - 1}, and {IGNORED} is no class"
                 )
             return

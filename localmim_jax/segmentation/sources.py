@@ -185,5 +185,5 @@ def _class_names(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise DataError(f"masks:{root} is not a folder: give the one that holds images/ and annotations/")
     raise DataError(
-        f"{root} has no list of classes: write classes.txt, one name a line, in the order of the masks' values"
+        f"{root} has no list of classes: write classes.txt, one name per line, in the order of the masks' values"
     )

@@ -115,7 +115,7 @@ def _attention(name: str, dtype: str) -> Literal["xla", "cudnn"]:
     if name == "cudnn" and not fused:
         raise ConfigError(
             "model.attention=cudnn needs an NVIDIA GPU of compute capability 8.0 or more and a 16-bit model.dtype, but "
-            f"here are {device.device_kind} and {dtype}; auto takes cuDNN where it can"
+            f"here are {device.device_kind} and {dtype}; auto uses cuDNN where possible"
         )
     return "cudnn" if fused and name != "xla" else "xla"
 
@@ -166,7 +166,7 @@ def read_hog_bias(path: str) -> tuple[tuple[float, float], ...]:
     except OSError as error:
         raise ConfigError(f"model.target.hog_bias: {path} cannot be read ({error.strerror or error})") from error
     except (ValueError, zipfile.BadZipFile, AttributeError) as error:
-        raise ConfigError(f"model.target.hog_bias: {path} is no npz file: {_HOG_BIAS_FILE}") from error
+        raise ConfigError(f"model.target.hog_bias: {path} is not an npz file: {_HOG_BIAS_FILE}") from error
     except KeyError:
         biases = []
     if not biases or any(bias.shape != (2,) for bias in biases):

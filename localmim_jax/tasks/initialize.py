@@ -77,7 +77,7 @@ def read(path: str, standard_merging: bool | None = None) -> Weights:
     """
     weights = _read(files.local_path(path), standard_merging)
     if looks_untrained(weights):
-        logging.warning("%s looks untrained: every norm of its encoder is exactly as it begins", path)
+        logging.warning("%s looks untrained: every norm of its encoder still has its initial value", path)
     if "merging" in weights.assumed:
         logging.warning("%s: %s", path, weights.assumed["merging"])
     return weights
@@ -123,15 +123,15 @@ def run_config(place: Path) -> ConfigDict:
     try:
         config = ConfigDict(read_json(file))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{file} is damaged ({error}): the model cannot be told") from error
+        raise DataError(f"{file} is damaged ({error}): the model is unknown") from error
     if "task" not in config:
-        raise DataError(f"{file} is of no run of ours (it names no task); give a run directory or a file")
+        raise DataError(f"{file} is not the config of a run (it names no task); give a run directory or a file")
     try:
         model_config(config)
     except UserError:
         pass  # a model that is not possible here is explained where it is made
     except Exception as error:  # whatever a key that is missing or of another type makes Python raise
-        raise DataError(f"{file} is damaged ({error}): the model cannot be told") from error
+        raise DataError(f"{file} is damaged ({error}): the model is unknown") from error
     return config
 
 
@@ -143,7 +143,7 @@ def run_directory(place: Path) -> Path:
     if not place.exists():
         raise DataError(f"{place} does not exist: give a run directory or a file")
     if place.is_file():
-        raise DataError(f"{place} is a file that belongs to no run, so it tells no model: give --config too")
+        raise DataError(f"{place} is a file that does not belong to a run, so its model is unknown: give --config too")
     raise DataError(
-        f"{place} belongs to no run: there is no config.json in it or above; give a run directory or a file"
+        f"{place} does not belong to a run: there is no config.json in it or above it; give a run directory or a file"
     )

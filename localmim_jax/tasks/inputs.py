@@ -115,7 +115,7 @@ def normalizer(config: ConfigDict, channels: int | None = None) -> Callable[[jax
     for key in ("mean", "std"):
         if len(data[key]) != data.channels:
             raise ConfigError(
-                f"data.{key} {tuple(data[key])} does not fit data.channels={data.channels}: give one value a channel"
+                f"data.{key} {tuple(data[key])} does not fit data.channels={data.channels}: give one value per channel"
             )
     if min(data.std) <= 0:
         raise ConfigError(f"data.std is {tuple(data.std)}: every deviation must be above 0")
