@@ -43,6 +43,7 @@ def lines(
                 places = part.get("x", np.arange(1, y.shape[1] + 1))
                 table += [(value, name, run, f"{p:g}", f"{v:.6g}") for p, v in zip(places, part[value], strict=True)]
         axis.set(xlabel=x_label, ylabel=label)
+        axis.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)  # 6 x 10^-4 instead of 0.00060
         axis.grid(alpha=0.3)
         if all("x" not in part for parts in series.values() for part in parts):
             axis.xaxis.get_major_locator().set_params(integer=True)
