@@ -110,6 +110,14 @@ def test_a_file_of_timm(small_run, encoded, tmp_path):
     np.testing.assert_allclose(found.pooled, encoded.pooled, atol=1e-5)
 
 
+@pytest.mark.parametrize("names", ["timm", "transformers"])
+def test_a_directory_of_timm_or_transformers_says_how_images_are_prepared(small_run, encoded, tmp_path, names):
+    convert(str(small_run), str(tmp_path / "x"), names=names)
+    again = localmim_jax.load(tmp_path / "x")
+    assert again.eval_resize() == 32  # of the run; not the usual 37 for 32
+    np.testing.assert_allclose(again.encode(photographs(3)).pooled, encoded.pooled, atol=1e-5)
+
+
 def test_an_encoder_without_a_run(small_run, encoded, tmp_path):
     convert(str(small_run), str(tmp_path / "encoder.npz"), part="encoder")
     encoder = localmim_jax.load(tmp_path / "encoder.npz")

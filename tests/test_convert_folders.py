@@ -5,13 +5,18 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
+from skimage import data
 
-from localmim_jax.convert import files, folders, huggingface
+import localmim_jax
+from localmim_jax.cli.convert import convert
+from localmim_jax.convert import files, folders, huggingface, timm_folder
 from localmim_jax.convert.export import only_encoder
+from localmim_jax.data.augment import EvalTransform
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.classifier import Classifier
-from localmim_jax.tasks import initialize
+from localmim_jax.tasks import initialize, inputs
 from tests.defaults import classifier_config, swin_config, vit_config
 from tests.test_convert_huggingface import IMAGENET, random_model
 from tests.test_convert_recognize import assert_same
@@ -180,3 +185,66 @@ def test_how_a_directory_prepares_images(classifier, tmp_path):
     (folder / "preprocessor_config.json").write_text('{"size": {}}')
     assert folders.pixels(folder) is None
     assert folders.pixels(tmp_path) is None
+
+
+PREPARED = {  # by Transformers' preprocessor, and by timm's pretrained_cfg
+    "google's ViT": ({"size": {"height": 32, "width": 32}, "resample": 2}, (32, "bilinear", True)),
+    "an older ViT": ({"size": 32, "resample": 3, "do_resize": True}, (32, "bicubic", True)),
+    "a short side": ({"size": {"shortest_edge": 40}, "do_center_crop": True, "resample": 1}, (40, "lanczos", False)),
+    "only a crop": ({"size": 40, "do_center_crop": True, "do_resize": False, "crop_size": 32}, (32, "bilinear", False)),
+    "timm's ViT": ({"crop_pct": 0.9, "interpolation": "bicubic"}, (35, "bicubic", False)),
+    "timm's DeiT at 384": (
+        {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"},
+        (32, "bilinear", True),
+    ),
+    "timm's default": ({}, (36, "bicubic", False)),
+}
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_images_are_prepared_as_the_directory_says(tmp_path, name):
+    """The features are those of an image that Pillow has prepared by hand, and both exports carry it on."""
+    said, (resize, interpolation, squash) = PREPARED[name]
+    _, _, weights = random_model(Classifier, classifier_config(encoder=VIT, num_classes=3, **HEADS["vit"]))
+    if "timm" in name:
+        arrays, config, _ = timm_folder.export(weights)
+        config["pretrained_cfg"] |= {"mean": [0.5] * 3, "std": [0.25] * 3}
+        del config["pretrained_cfg"]["interpolation"], config["pretrained_cfg"]["crop_mode"]
+        config["pretrained_cfg"] |= said
+        timm_folder.write(tmp_path / "x", arrays, config, None)
+    else:
+        folder = exported(weights, tmp_path / "x")
+        text = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, **said}
+        (folder / "preprocessor_config.json").write_text(json.dumps(text))
+    found = folders.pixels(tmp_path / "x")
+    assert found == folders.Pixels((0.5,) * 3, (0.25,) * 3, resize, interpolation, squash)
+    for names in ("timm", "transformers"):
+        convert(str(tmp_path / "x"), str(tmp_path / names), names=names)
+        assert folders.pixels(tmp_path / names) == found
+    model = localmim_jax.load(tmp_path / "x")
+    assert (tuple(model.config.data.mean), tuple(model.config.data.std)) == (found.mean, found.std)
+    image = Image.fromarray(data.astronaut()[:90, :120])
+    size = (resize, resize) if squash else (resize * 120 // 90, resize)
+    prepared = image.resize(size, Image.Resampling[interpolation.upper()])
+    left, top = (round((side - 32) / 2) for side in size)
+    transform = EvalTransform.of(inputs.data_config(model.config), model.eval_resize())
+    pixels = transform({"image": np.asarray(image)}, np.random.default_rng(0))["image"]
+    np.testing.assert_array_equal(pixels, np.asarray(prepared.crop((left, top, left + 32, top + 32))))
+
+
+def test_another_scale_of_pixels_and_none_at_all(tmp_path):
+    _, _, weights = random_model(Classifier, classifier_config(encoder=VIT, num_classes=3, **HEADS["vit"]))
+    folder = exported(weights, tmp_path / "x")
+
+    def pixels(**said):
+        text = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3, **said}
+        (folder / "preprocessor_config.json").write_text(json.dumps(text))
+        return folders.pixels(folder)
+
+    halved = pixels(rescale_factor=2 / 255)  # 2 x - 0.5 over 0.25, where x is in 0..1
+    np.testing.assert_allclose([*halved.mean, *halved.std], [0.25] * 3 + [0.125] * 3)
+    assert pixels(do_normalize=False) == folders.Pixels((0, 0, 0), (1, 1, 1), 32, "bilinear", True)
+    assert pixels(size={"longest_edge": 3}) is None
+    assert pixels(resample=17) is None
+    (folder / "preprocessor_config.json").unlink()
+    assert folders.pixels(folder) is None

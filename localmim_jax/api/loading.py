@@ -37,7 +37,8 @@ def load(
             one), one of its checkpoints, a converted directory, or a .safetensors, .npz or PyTorch file of this
             project, the release, MAE, timm or Transformers.
         config: a config, the name of a recipe or its path. None is the run's own; for what belongs to no run, a config
-            is made from the arrays, and images are normalized by ImageNet's mean and deviation.
+            is made from the arrays. Images are then prepared as a directory of timm or Transformers says, and those
+            of other files normalized by ImageNet's mean and deviation.
         standard_merging: whether a Swin pre-training file has the standard order of patch merging, or (False) the
             release's; None: the release's where its decoders prove it.
         categories: COCO JSON with the classes of a detector; "" for those that its run recorded.
@@ -57,7 +58,9 @@ def load(
         own, weights = config_for(weights)
         pixels = folders.pixels(place if place.is_dir() else place.parent)
         if pixels is not None and len(pixels.mean) == own.data.channels:
-            own.data.mean, own.data.std = pixels.mean, pixels.std
+            own.data.update({"mean": pixels.mean, "std": pixels.std})
+            own.data.update({"eval_interpolation": pixels.interpolation, "eval_squash": pixels.squash})
+            own.eval.get("knn", own.eval).resize = pixels.resize
     if dtype is not None:
         own.model.dtype = dtype
     model = lookup.model_config(own)

@@ -42,9 +42,10 @@ class Model:
 
     Images are an array [n, h, w, c] or [h, w, c] (uint8, or floating in 0..1), a PIL image, a path or encoded bytes,
     or a sequence of these whose sizes may differ. Their preprocessing is that of the run's evaluation: the short side
-    is resized (bicubic) to `resize` pixels, the center of the model's image size is cropped, and pixels are normalized
-    by `config.data.mean` and `config.data.std`. Of more than 8 bits a channel, `config.data.high_bit_depth` tells which
-    values are black and white; a warning says where they do not suit the images.
+    is resized (bicubic, or as a directory of timm or Transformers says) to `resize` pixels, the center of the model's
+    image size is cropped, and pixels are normalized by `config.data.mean` and `config.data.std`. Of more than 8 bits a
+    channel, `config.data.high_bit_depth` tells which values are black and white; a warning says where they do not suit
+    the images.
 
     Attributes:
         config: the config of the model. `load` and `create_model` make their own copy.
@@ -166,8 +167,8 @@ class Model:
             model = dataclasses.replace(model, mask_ratio=mask_ratio)
         source = self.source(images)
         short_side = self.eval_resize() if resize is None else resize
-        transform = EvalTransform(model.encoder.image_size, self.config.data.channels, short_side)
-        levels = parse(self._data(source).high_bit_depth)
+        data = self._data(source)
+        transform, levels = EvalTransform.of(data, short_side), parse(data.high_bit_depth)
         pixels = [_cropped(source, index, transform, levels) for index in range(len(source))]
         key = ("reconstruct", mask_ratio)
         if key not in self._programs:

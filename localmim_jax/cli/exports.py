@@ -112,12 +112,14 @@ def _pixels(source: str, image_size: int | Sequence[int], channels: int) -> Pixe
     found = folders.pixels(place if place.is_dir() else place.parent)
     if found is not None and len(found.mean) == channels:
         return found
-    mean, std, resize = huggingface.IMAGENET_MEAN, huggingface.IMAGENET_STD, 0
+    mean, std, resize, how = huggingface.IMAGENET_MEAN, huggingface.IMAGENET_STD, 0, {}
     with contextlib.suppress(DataError):  # a file, or what `convert` wrote
         config = initialize.run_config(place)
         mean, std, resize = tuple(config.data.mean), tuple(config.data.std), inputs.eval_resize(config)
+        keys = {"interpolation": "eval_interpolation", "squash": "eval_squash"}
+        how = {ours: config.data[key] for ours, key in keys.items() if key in config.data}
     short = image_size if isinstance(image_size, int) else min(image_size)
-    return Pixels(mean, std, resize or round(short * 256 / 224)) if len(mean) == channels == 3 else None
+    return Pixels(mean, std, resize or round(short * 256 / 224), **how) if len(mean) == channels == 3 else None
 
 
 def write_checkpoint(directory: Path, arrays: Mapping[str, np.ndarray], info: ModelInfo) -> None:

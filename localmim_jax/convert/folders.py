@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
+from PIL import Image
 
 from localmim_jax.convert import files
 from localmim_jax.errors import DataError
@@ -30,11 +32,15 @@ class Pixels:
     Attributes:
         mean, std: of RGB pixels in 0..1.
         resize: short side in pixels before the center crop to the model's image size.
+        interpolation: of that resizing, the name of a filter of Pillow in small letters.
+        squash: whether the image is resized to the shape of the model's, its own proportions lost.
     """
 
     mean: Sequence[float]
     std: Sequence[float]
     resize: int
+    interpolation: str = "bicubic"
+    squash: bool = False
 
 
 def config_of(directory: Path) -> dict[str, Any] | None:
@@ -134,16 +140,39 @@ def pixels(directory: Path) -> Pixels | None:
         return None
     try:
         if "architecture" in config:
-            settings = config.get("pretrained_cfg", config)
-            short = min(settings["input_size"][1:])
-            resize = math.floor(short / settings.get("crop_pct", 0.875))
-            return Pixels(tuple(settings["mean"]), tuple(settings["std"]), resize)
-        found = json.loads((directory / "preprocessor_config.json").read_text())
-        size = found["size"]
-        resize = size if isinstance(size, int) else size.get("shortest_edge") or min(size["height"], size["width"])
-        return Pixels(tuple(found["image_mean"]), tuple(found["image_std"]), resize)
-    except (OSError, RecursionError, *_NOT_OURS):
+            return _pixels_of_timm(config)
+        return _pixels_of_transformers(json.loads((directory / "preprocessor_config.json").read_text()))
+    except (OSError, RecursionError, ZeroDivisionError, OverflowError, *_NOT_OURS) as error:
+        if not isinstance(error, FileNotFoundError):
+            logging.warning("%s does not tell how its images are prepared: it is damaged or unusual", directory)
         return None
+
+
+def _pixels_of_timm(config: Mapping[str, Any]) -> Pixels:
+    settings = config.get("pretrained_cfg", config)
+    short = min(_size(config.get("model_args", {}).get("img_size") or settings["input_size"][1:]))
+    resize = _whole(math.floor(short / settings.get("crop_pct", 0.875)))
+    squash = settings.get("crop_mode") == "squash"
+    interpolation = Image.Resampling[settings.get("interpolation", "bicubic").upper()].name.lower()
+    return Pixels(tuple(settings["mean"]), tuple(settings["std"]), resize, interpolation, squash)
+
+
+def _pixels_of_transformers(found: Mapping[str, Any]) -> Pixels:
+    """An image processor's resizing, cropping and normalization; what it does not do is not done."""
+    size, crops = found["size"], bool(found.get("do_center_crop"))
+    if isinstance(size, int):  # of the older feature extractors: a ViT's is a square
+        size = {"shortest_edge": size} if crops else {"height": size, "width": size}
+    squash = "shortest_edge" not in size
+    resize = _whole(min(size["height"], size["width"]) if squash else size["shortest_edge"])
+    if crops and not found.get("do_resize", True):
+        crop = found["crop_size"]
+        resize, squash = _whole(crop if isinstance(crop, int) else min(crop["height"], crop["width"])), False
+    scale = 255 * found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 255
+    mean, std = (found["image_mean"], found["image_std"]) if found.get("do_normalize", True) else ([0] * 3, [1] * 3)
+    if abs(scale - 1) > 1e-6:
+        mean, std = ([value / scale for value in values] for values in (mean, std))
+    interpolation = Image.Resampling(found.get("resample", Image.Resampling.BILINEAR)).name.lower()
+    return Pixels(tuple(mean), tuple(std), resize, interpolation, squash)
 
 
 def _size(value: Any) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from localmim_jax.convert import files, names
 from localmim_jax.convert.export import with_final_norm, with_last_norm
@@ -20,7 +21,6 @@ from localmim_jax.models.info import ModelInfo
 
 EPSILON = 1e-6  # of our norms; see docs/weights.md for the few where Transformers has another one built in
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of every file by others read here
-_BICUBIC = 3  # Pillow's number
 
 
 def export(weights: Weights) -> tuple[dict[str, np.ndarray], dict[str, Any], bool]:
@@ -89,12 +89,13 @@ def _shared_config(info: ModelInfo, arrays: Mapping[str, np.ndarray], model: str
 
 def _preprocessor(pixels: Pixels, image_size: int | list[int]) -> dict[str, Any]:
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    tall, wide = (round(side * pixels.resize / min(height, width)) for side in (height, width))
     return {
         "image_processor_type": "BitImageProcessor",  # short side, then center crop; ViT's own squeezes to a square
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": pixels.resize},
-        "resample": _BICUBIC,
+        "size": {"shortest_edge": pixels.resize} if not pixels.squash else {"height": tall, "width": wide},
+        "resample": int(Image.Resampling[pixels.interpolation.upper()]),
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

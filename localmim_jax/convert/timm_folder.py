@@ -83,6 +83,7 @@ def write(
     if pixels is not None:
         short = min(config["pretrained_cfg"]["input_size"][1:])
         prepared = {"mean": list(pixels.mean), "std": list(pixels.std), "crop_pct": crop_pct(short, pixels.resize)}
+        prepared |= {"interpolation": pixels.interpolation, "crop_mode": "squash" if pixels.squash else "center"}
         content["pretrained_cfg"] |= prepared
     return files.write_model_directory(directory, arrays, {CONFIG: content})
 

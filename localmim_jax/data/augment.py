@@ -19,6 +19,7 @@ from localmim_jax.errors import ConfigError
 
 Crop = tuple[int, int, int, int]
 
+FILTERS = {filter_.name.lower(): filter_ for filter_ in Image.Resampling}  # nearest, bilinear, bicubic, lanczos, ...
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR  # both antialiased when they shrink
 
 _TRIES = 10
@@ -95,14 +96,26 @@ class EvalTransform:
     """The short side to `resize` pixels (bicubic), then the center `image_size`: torchvision's Resize and CenterCrop.
 
     Where `image_size` is not square, `resize` is for its short side and the image is made to cover the long one too.
-    `resize` 0 keeps the usual proportion, 256 for 224. The rng is not used. Raises ConfigError for a negative `resize`.
+    `resize` 0 keeps the usual proportion, 256 for 224. Another `interpolation` of `FILTERS`, and to `squash` the image
+    to the shape of `image_size`, is for models of others. The rng is not used. Raises ConfigError for a negative
+    `resize` and an unknown filter.
     """
 
     image_size: tuple[int, int]
     channels: int
     resize: int = 0
+    interpolation: str = "bicubic"
+    squash: bool = False
+
+    @classmethod
+    def of(cls, config: DataConfig, resize: int = 0) -> "EvalTransform":
+        return cls(config.image_size, config.channels, resize, config.eval_interpolation, config.eval_squash)
 
     def __post_init__(self) -> None:
+        if self.interpolation not in FILTERS:
+            raise ConfigError(
+                f"data.eval_interpolation is {self.interpolation!r}; it must be one of {', '.join(FILTERS)}"
+            )
         if self.resize < 0:
             raise ConfigError(
                 f"resize is {self.resize}: give the short side in pixels, or 0 for the default (256 for images of 224)"
@@ -110,7 +123,8 @@ class EvalTransform:
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
         image = decode(example["image"], self.channels, example.get("levels"))
-        image = center_crop(image, self.image_size, self.resize or round(min(self.image_size) * 256 / 224))
+        short_side = self.resize or round(min(self.image_size) * 256 / 224)
+        image = center_crop(image, self.image_size, short_side, FILTERS[self.interpolation], self.squash)
         return {"image": to_array(image), **label_of(example)}
 
 
@@ -152,15 +166,20 @@ def random_resized_crop(
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
-def center_crop(image: ImageLike, image_size: tuple[int, int], short_side: int) -> ImageLike:
-    """The image resized (bicubic) to cover `image_size` with `short_side` pixels, and center-cropped.
+def center_crop(
+    image: ImageLike, image_size: tuple[int, int], short_side: int, resample: Any = BICUBIC, squash: bool = False
+) -> ImageLike:
+    """The image resized to cover `image_size` with `short_side` pixels, and center-cropped.
 
-    With `short_side` below the short side of `image_size`, the image just covers it.
+    With `short_side` below the short side of `image_size`, the image just covers it. With `squash` it is resized to the
+    shape of `image_size`, otherwise it keeps its proportions.
     """
     height, width = size_of(image)
     short = min(image_size)
     covering_height, covering_width = (round(side * max(short_side, short) / short) for side in image_size)
-    if covering_height * width >= covering_width * height:  # the height decides the scale and is met exactly
+    if squash:
+        new_height, new_width = covering_height, covering_width
+    elif covering_height * width >= covering_width * height:  # the height decides the scale and is met exactly
         new_height, new_width = covering_height, max(image_size[1], covering_height * width // height)
     else:
         new_height, new_width = max(image_size[0], covering_width * height // width), covering_width
@@ -168,9 +187,9 @@ def center_crop(image: ImageLike, image_size: tuple[int, int], short_side: int) 
     if new_height * new_width > _LONG * image_size[0] * image_size[1]:
         down, across = height / new_height, width / new_width
         box = (left * across, top * down, (left + image_size[1]) * across, (top + image_size[0]) * down)
-        return resize(image, image_size, box)
+        return resize(image, image_size, box, resample)
     if (new_height, new_width) != (height, width):
-        image = resize(image, (new_height, new_width))
+        image = resize(image, (new_height, new_width), None, resample)
     return crop(image, (top, left, *image_size))
 
 

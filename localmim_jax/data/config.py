@@ -41,6 +41,10 @@ class DataConfig:
         num_threads: threads that decode and augment; 0 is one per core. With `num_workers`, per process: 0 is one.
         num_workers: processes that make whole batches; 0 makes them in this process.
         high_bit_depth: which values of images with more than 8 bits a channel are black and white; see `data.levels`.
+        eval_interpolation: of the resizing of evaluated images, a filter of `data.augment.FILTERS`; bicubic in every
+            recipe, and another one for some models of timm and Transformers.
+        eval_squash: whether evaluated images are resized to the shape of `image_size`, their own proportions lost; also
+            for models of others.
         prefetch_batches: batches made ahead of their use.
         max_bad_fraction: fraction of undecodable images above which the run stops.
         fake_examples: number of examples of the "fake" source.
@@ -67,6 +71,8 @@ class DataConfig:
     grayscale: float = 0.0
     fast_decode: bool = False
     high_bit_depth: str = ""
+    eval_interpolation: str = "bicubic"
+    eval_squash: bool = False
     num_threads: int = 0
     num_workers: int = 0
     prefetch_batches: int = 2

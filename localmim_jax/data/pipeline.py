@@ -102,7 +102,7 @@ def eval_batches(
         DataError: an image cannot be decoded (an evaluation leaves nothing out), or a label is out of range.
     """
     if transform is None:
-        transform = Passthrough() if source.passthrough else EvalTransform(config.image_size, config.channels)
+        transform = Passthrough() if source.passthrough else EvalTransform.of(config)
     if groups is None:
         groups = one_group(len(source))
     plan = EvaluationPlan(groups, batch_size)

@@ -224,7 +224,7 @@ def center_crops(
         max_examples: 0 for all.
         skip_bad: an undecodable image becomes padding instead of an error.
     """
-    transform = None if source.passthrough else EvalTransform(data.image_size, data.channels, resize)
+    transform = None if source.passthrough else EvalTransform.of(data, resize)
     return evaluation_batches(data, source, batch_size, transform, one_group(len(source), max_examples), skip_bad)
 
 
