@@ -29,6 +29,7 @@ OVERRIDES = "changes"
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list("backbones", ["vit"], f"of {', '.join(study_runs.BACKBONES)}", flag_values=values)
     flags.DEFINE_list("methods", ["core"], "core (scratch and four others), all, or names", flag_values=values)
+    flags.DEFINE_list("lengths", ["short"], f"of {', '.join(study_runs.LENGTHS)}", flag_values=values)
     flags.DEFINE_integer("seeds", 3, "of every run", flag_values=values, lower_bound=1)
     flags.DEFINE_list("finetune", [], "percentages of the labels to fine-tune on: 1, 10, 100", flag_values=values)
     flags.DEFINE_bool("run", False, "make the missing runs", flag_values=values)
