@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.abspath(".pytest_cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,28 @@ def strict_dtypes():
 def goldens() -> Path:
     """Numbers of the authors' release on tiny models; see goldens/README.md."""
     return GOLDENS
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """For tests that are marked so; imported at the first one."""
+    return importlib.import_module("torch")
+
+
+@pytest.fixture(scope="session")
+def timm(torch):
+    from tests import torchvision
+
+    torchvision.declare_operators()
+    return importlib.import_module("timm")
+
+
+@pytest.fixture(scope="session")
+def transformers(torch):
+    from tests import torchvision
+
+    torchvision.declare_operators()
+    return importlib.import_module("transformers")
 
 
 @pytest.fixture(scope="session")

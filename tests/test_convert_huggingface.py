@@ -15,7 +15,6 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.method.localmim import LocalMIM
 from localmim_jax.models.classifier import Classifier
 from localmim_jax.models.vit import ViTConfig
-from tests import torchvision
 from tests.defaults import classifier_config, localmim_config, swin_config, target_config, vit_config
 
 VIT = vit_config(width=64, depth=6, num_heads=4, position="learned")
@@ -130,21 +129,6 @@ def pixels(photo):
     """Two crops of it, normalized as for ImageNet: float32 [2, 224, 224, 3]."""
     crops = np.stack([photo[:224, 100:324], photo[200:424, 200:424]])
     return ((crops / np.float32(255) - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    return torch
-
-
-@pytest.fixture(scope="module")
-def transformers(torch):
-    torchvision.declare_operators()
-    import transformers
-
-    return transformers
 
 
 def loaded(auto, weights, directory, **arguments):

@@ -21,7 +21,6 @@ from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.models.classifier import Classifier
 from localmim_jax.models.info import ModelInfo
 from localmim_jax.models.swin import Swin
-from tests import torchvision
 from tests.defaults import classifier_config, swin_config, vit_config
 from tests.oracle import PretrainOracle
 
@@ -29,17 +28,7 @@ pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    return torch
-
-
-@pytest.fixture(scope="module")
-def timm(torch):
-    torchvision.declare_operators()
-    import timm.models
-
+def timm(timm):
     return timm.models
 
 

@@ -9,7 +9,6 @@ from localmim_jax.api.binding import fill_model
 from localmim_jax.api.infer import config_for
 from localmim_jax.cli.convert import convert
 from localmim_jax.tasks import initialize
-from tests import torchvision
 
 pytestmark = pytest.mark.torch
 TOLERANCE = 1e-5
@@ -25,29 +24,6 @@ TIMM = {
     "swin": ("swin_base_patch4_window7_224", SWIN),
     "swin without head": ("swin_base_patch4_window7_224", SWIN | {"num_classes": 0}),
 }
-
-
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    return torch
-
-
-@pytest.fixture(scope="module")
-def timm(torch):
-    torchvision.declare_operators()
-    import timm
-
-    return timm
-
-
-@pytest.fixture(scope="module")
-def transformers(torch):
-    torchvision.declare_operators()
-    import transformers
-
-    return transformers
 
 
 @pytest.fixture(scope="module")

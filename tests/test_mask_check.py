@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from localmim_jax.build import build_task
+from localmim_jax.configs import parts
+from localmim_jax.data.index_mask import decode_indices
 from localmim_jax.errors import DataError
+from localmim_jax.segmentation import source as segmentation_source
 from localmim_jax.segmentation.check import check_evaluated, check_examples
 from localmim_jax.segmentation.sources import MaskFolder, open_masks
-from tests.test_masks import CLASSES, write
+from tests.shrink import shrink
+from tests.test_segmentation_sources import CLASSES, write
 
 
 def fill(root, *values, size=(9, 12)):
@@ -46,6 +51,31 @@ def test_a_mask_that_an_evaluation_would_refuse_is_named_before_training(tmp_pat
     Image.fromarray(colors).save(path)
     with pytest.raises(DataError, match="its mask: "):
         check_evaluated(source)
+
+
+def test_a_task_looks_at_every_mask_once(tmp_path, monkeypatch, caplog):
+    """Before, up to 256 masks of the split that is evaluated were decoded twice."""
+    root = write(tmp_path / "a")
+    write(root, 6, "validation")
+    for i in range(6):
+        Image.fromarray(np.full((9, 12 + i), 2, np.uint8)).save(root / "annotations/validation" / f"{i}.png")
+    decoded = []
+    monkeypatch.setattr(
+        segmentation_source, "decode_indices", lambda mask: decoded.append(mask) or decode_indices(mask)
+    )
+    config = shrink(parts.segment(parts.vit("vit_b")))
+    config.data.update({"name": f"masks:{root}", "split": "training"})
+    config.schedule.peak_lr = 1e-3
+    build_task(config, "")
+    assert len(decoded) == 4 + 6
+    assert "[validation]: the 6 checked masks lack 2 of 3 classes: wall, tree" in caplog.text
+
+
+def test_masks_of_an_evaluated_split_without_a_labeled_pixel_stop_the_run(tmp_path):
+    with pytest.raises(DataError, match=r"have no labeled pixel \(values: 0\); .*zero_ignored=false"):
+        check_evaluated(MaskFolder(fill(tmp_path / "a", (0,), (0,)), "training"))
+    with pytest.raises(DataError, match=r"the 2 checked masks hold 0 and 255 only"):
+        check_evaluated(MaskFolder(fill(tmp_path / "b", (0, 255), (255,)), "training"))
 
 
 def test_masks_without_a_labeled_pixel_stop_the_run(tmp_path):
@@ -96,5 +126,7 @@ def test_a_split_of_unreadable_masks_is_refused_and_one_of_many_is_not(tmp_path)
     colors.save(tmp_path / "annotations/training/0.png")
     check_examples(MaskFolder(root, "training"))
     colors.save(tmp_path / "annotations/training/1.png")
-    with pytest.raises(DataError, match=r"none of the 2 pairs .* the first: .*0.png: its mask: .* colors \(RGB\)"):
+    with pytest.raises(
+        DataError, match=r"none of the 2 checked pairs .* the first: .*0.png: its mask: .* colors \(RGB\)"
+    ):
         check_examples(MaskFolder(root, "training"))

@@ -33,7 +33,7 @@ from localmim_jax.segmentation.upernet import Segmenter
 from localmim_jax.tasks import initialize
 from tests.defaults import optimizer_settings
 from tests.shrink import shrink
-from tests.test_masks import write
+from tests.test_segmentation_sources import write
 
 ROOT = Path(__file__).parents[1]
 
@@ -191,7 +191,7 @@ def test_recipes_are_the_supplements_at_full_size(recipe):
 
 
 def broken(folder, how):
-    """Damages a folder of `test_masks.write`."""
+    """Damages a folder of `test_segmentation_sources.write`."""
     path = folder / "annotations/training/1.png"
     if how == "size":
         Image.fromarray(np.ones((9, 9), np.uint8)).save(path)

@@ -109,3 +109,15 @@ def test_changes_reach_every_run_that_has_the_key():
         tables.changed(runs, ["accum_step=4"])
     with pytest.raises(ConfigError, match=r"--config\.seed=None: this command sets values only"):
         program.parse(["--config.seed=None"], tables.define_flags, tables.POSITIONAL, tables.OVERRIDES)
+
+
+def test_the_ablations_need_no_clone(tmp_path, monkeypatch):
+    """The recipes that come with the package are used, and a file of one's own goes before them."""
+    monkeypatch.chdir(tmp_path)
+    assert [row.method for row in tables.find("ablations", "full").rows][-1] == "mask_ratio=0.9"
+    small = tables.find("ablations", "small")
+    runs = published.runs(small, "small", 1, "runs")
+    assert {run.load().task for run in runs} == {"pretrain", "finetune"}
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "ablations.py").write_text("def ablations(): return ['mine=1']")
+    assert [row.method for row in tables.find("ablations", "full").rows] == ["mine=1"]

@@ -5,7 +5,7 @@ from localmim_jax.cli.prepare import copy
 from localmim_jax.data.builders.reencode import Converter
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.segmentation.sources import MaskFolder, open_masks
-from tests.test_masks import CLASSES, write
+from tests.test_segmentation_sources import CLASSES, write
 
 
 @pytest.fixture(scope="module")

@@ -118,11 +118,7 @@ def remembered(
 
 def model_of(config: ConfigDict, checkpoint: Path) -> tuple[Any, Any, Any]:
     """(graph definition, parameters, model state) of a run's model at a checkpoint, see `api.load`."""
-    if not lookup.model_config(config).has_features:
-        raise ConfigError(
-            f"{checkpoint} is a run of the task {config.task}, whose model has no pooled feature: give the "
-            "checkpoint that it was initialized from"
-        )
+    lookup.require_features(config, str(checkpoint))
     bound = load(checkpoint, config).bound
     return bound.graphdef, bound.params, bound.model_state
 

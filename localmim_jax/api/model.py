@@ -107,11 +107,8 @@ class Model:
         Arguments and errors as in `encode`.
         """
         config = lookup.model_config(self.config)
-        if "features" in kinds and not config.has_features:
-            raise ConfigError(
-                f"{self.origin} is of the task {self.config.task}, whose model has no pooled feature: give what it was "
-                "initialized from"
-            )
+        if "features" in kinds:
+            lookup.require_features(self.config, self.origin)
         last = config.encoder.num_layers
         if not 0 <= layer <= last:
             raise ConfigError(f"layer={layer}: the layers are 1 to {last}, and 0 is the last")

@@ -62,8 +62,7 @@ def labeled_features(
     """
     from localmim_jax.tasks import inputs, lookup
 
-    if not lookup.model_config(model.config).has_features:
-        raise ConfigError(f"{model.origin} is of the task {model.config.task}: give what it was initialized from")
+    lookup.require_features(model.config, model.origin)
     if batch_size < 1:
         raise ConfigError(f"--batch_size={batch_size}: at least 1 is needed")
     config = model.config

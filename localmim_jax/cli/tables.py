@@ -28,6 +28,7 @@ from localmim_jax.cli.experiments import Run, State, state_of, top1
 from localmim_jax.cli.published import Row, Table
 from localmim_jax.errors import ConfigError, InUseError, StorageError
 from localmim_jax.recipes import hints
+from localmim_jax.recipes.load import find as find_recipe
 from localmim_jax.recipes.load import load_config
 from localmim_jax.recipes.override import flatten
 from localmim_jax.text import columns, padded
@@ -98,9 +99,7 @@ def find(name: str, scale: str) -> Table:
     """
     if name == "ablations":
         file = {"full": "configs/ablations.py", "small": "configs/small.py"}[scale]
-        if not Path(file).is_file():
-            raise ConfigError(f"{file} not found: call this at the root of the repository")
-        return published.ablations(runpy.run_path(file)["ablations"]())
+        return published.ablations(runpy.run_path(find_recipe(file))["ablations"]())
     if name not in published.TABLES:
         known = ", ".join([*published.TABLES, "ablations"])
         raise ConfigError(f"unknown table or figure {name!r}: choose from {known}")

@@ -79,7 +79,7 @@ def _sample(source: Source) -> Iterator[Values | None]:
         return
     for index in sorted({int(i) for i in np.linspace(0, len(source) - 1, min(_SAMPLED, len(source)))}):
         try:
-            image = source[index]["image"]
+            image = source.image(index)
             if isinstance(image, np.ndarray) and not source.mixed:
                 return
             yield _values(image)

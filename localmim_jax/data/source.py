@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
-from localmim_jax.data.decode import DecodeError, image_size
+from localmim_jax.data.decode import DecodeError, StoredImage, image_size
 from localmim_jax.data.fingerprint import digest
 from localmim_jax.errors import DataError
 
@@ -50,6 +50,10 @@ class Source(abc.ABC):
         Raises:
             DecodeError: this one example cannot be read.
         """
+
+    def image(self, index: int) -> StoredImage:
+        """The example's image alone. Raises DecodeError."""
+        return self[index]["image"]
 
     @abc.abstractmethod
     def key_of(self, index: int) -> str:

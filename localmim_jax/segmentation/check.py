@@ -1,5 +1,7 @@
 """What is wrong with the masks of a split, said before the first step."""
 
+import threading
+
 import numpy as np
 from absl import logging
 
@@ -15,6 +17,33 @@ CHECKED = 256  # examples of a split that are looked at
 _SHOWN = 5  # classes that a message names
 
 
+class _Seen:
+    """What the masks that were looked at hold; may be added to from several threads."""
+
+    def __init__(self, source: MaskSource):
+        self.source, self.count, self.unlabeled = source, 0, 0  # masks, and those without a labeled pixel
+        self.pixels = np.zeros(IGNORED + 1, np.int64)  # of each label
+        self.values: set[int] = set()  # as stored
+        self._lock = threading.Lock()
+
+    def add(self, index: int, size: tuple[int, int], stored: np.ndarray) -> None:
+        """Raises DataError where the mask does not fit the image's size, or has a value that is no class."""
+        labels = self.source.labels(index, stored)
+        if size != labels.shape:
+            raise DataError(f"{self.source.name_of(index)}: {sizes_differ(size, labels.shape)}")
+        counts, values = np.bincount(labels.ravel(), minlength=IGNORED + 1), np.unique(stored).tolist()
+        with self._lock:
+            self.count += 1
+            self.unlabeled += int(not counts[:IGNORED].any())
+            self.pixels += counts
+            self.values.update(values)
+
+    def report(self) -> None:
+        """Logs the classes that never occur. Raises DataError: no pixel is labeled, or all values are 0 and 255."""
+        _require_labels(self.source, self.pixels, self.values, self.count)
+        _report(self.source, self.pixels, self.count, self.unlabeled)
+
+
 def check_examples(source: MaskSource, count: int = CHECKED) -> None:
     """Looks at some pairs, evenly spread, and logs the classes that never occur in them.
 
@@ -26,40 +55,36 @@ def check_examples(source: MaskSource, count: int = CHECKED) -> None:
     """
     if isinstance(source, FakeMasks):  # right by construction, and slow to draw
         return
-    seen = np.zeros(IGNORED + 1, np.int64)  # pixels of each label
-    values: set[int] = set()
-    unlabeled, damaged, indices = 0, [], _spread(len(source), count)
+    seen, damaged, indices = _Seen(source), [], _spread(len(source), count)
     for index in indices:
         try:
             image, mask = source.read(index)
-            found, stored = image_size(image), stored_values(mask)
+            size, stored = image_size(image), stored_values(mask)
         except DecodeError as error:
             damaged.append(f"{source.name_of(index)}: {error}")
             continue
-        labels = source.labels(index, stored)
-        if found != labels.shape:
-            raise DataError(f"{source.name_of(index)}: {sizes_differ(found, labels.shape)}")
-        counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)
-        unlabeled += int(not counts[:IGNORED].any())
-        seen += counts
-        values.update(np.unique(stored).tolist())
+        seen.add(index, size, stored)
     if len(damaged) == len(indices):
         raise DataError(f"{source.name}: none of the {len(indices)} checked pairs can be read; the first: {damaged[0]}")
-    _require_labels(source, seen, values, len(indices) - len(damaged))
-    _report(source, seen, len(indices) - len(damaged), unlabeled)
+    seen.report()
 
 
 def check_evaluated(source: MaskSource) -> None:
-    """Raises DataError where an image or a mask of a split cannot be evaluated, or the two differ in size."""
+    """The same of a split that is evaluated, where every pair has to be readable.
+
+    Raises:
+        DataError: an image or a mask cannot be evaluated, or what `check_examples` raises.
+    """
+    if isinstance(source, FakeMasks):
+        return
+    seen = _Seen(source)
 
     def look(index: int) -> None:
         image, mask = source.read(index)
-        found, told = readable_size(image), source.labels(index, stored_values(mask)).shape
-        if found != told:
-            raise DataError(sizes_differ(found, told))
+        seen.add(index, readable_size(image), stored_values(mask))
 
-    if not isinstance(source, FakeMasks):
-        check.check_evaluated(source, look)
+    check.check_evaluated(source, look)
+    seen.report()
 
 
 def _spread(total: int, count: int) -> list[int]:

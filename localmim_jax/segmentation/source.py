@@ -28,6 +28,9 @@ class MaskSource(Source):
         image, mask = self.read(index)
         return {"image": image, "mask": self.labels(index, stored_values(mask))}
 
+    def image(self, index: int) -> bytes | np.ndarray:
+        return self.read(index)[0]
+
     @abc.abstractmethod
     def read(self, index: int) -> tuple[bytes | np.ndarray, bytes | np.ndarray]:
         """(image, mask), encoded or as arrays. Raises DecodeError."""

@@ -52,8 +52,7 @@ def build(config: ConfigDict, workdir: str) -> Task:
     for source in (train, test):
         require_labels(source, model.num_classes)
     require_same_classes(train, test)
-    for source in (train, test):
-        check_examples(source)
+    check_examples(train)
     check_evaluated(test)
     train_input = inputs.TrainInput(config, workdir, train, transform)
     num_steps, steps_per_epoch = from_config.num_steps(config, len(train))

@@ -35,3 +35,12 @@ def model_config(config: ConfigDict) -> ModelConfig:
         ConfigError: no such task, or an impossible model.
     """
     return task_module(config).model_config(config)
+
+
+def require_features(config: ConfigDict, origin: str) -> None:
+    """Raises ConfigError where the model of a config has no pooled feature; `origin` names it."""
+    if not model_config(config).has_features:
+        raise ConfigError(
+            f"{origin} is of the task {config.task}, whose model has no pooled feature: give the checkpoint "
+            "that it was initialized from"
+        )
