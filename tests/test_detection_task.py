@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import localmim_jax
 from localmim_jax import params as trees
 from localmim_jax.api import fill_model
 from localmim_jax.build import build_task
@@ -198,6 +199,24 @@ def test_the_command_draws_and_writes_in_the_images_own_pixels(untrained, tmp_pa
         drawn = np.asarray(Image.open(tmp_path / "out" / Path(images[number - 1]).name))
         assert drawn.shape == (4 * h, 4 * w, 3)
         assert (drawn != np.asarray(Image.open(images[number - 1]).resize((4 * w, 4 * h), 3))).any()
+
+
+def test_predict_of_the_api(untrained):
+    model = localmim_jax.load(untrained)
+    image = photographs("train")["coffee"].crop((100, 60, 260, 180))
+    (found,) = model.predict(image)
+    count = len(found.scores)
+    assert count > 0
+    assert (found.boxes.shape, found.labels.shape, found.masks.shape) == ((count, 4), (count,), (count, 28, 28))
+    assert (found.boxes.dtype, found.scores.dtype, found.masks.dtype) == (np.float32,) * 3
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.boxes.min() >= 0
+    np.testing.assert_array_less(found.boxes.max(axis=0), [160 + 1e-3, 120 + 1e-3] * 2)
+    assert found.boxes[:, 2].max() > 0.9 * 160  # in pixels of the image, beyond the 96 that the model sees
+    assert found.class_names == tuple(NAMES[i] for i in sorted(NAMES))
+    assert set(found.labels) <= set(range(len(NAMES)))
+    with pytest.raises(ConfigError, match="is of the task detect, whose model has no pooled feature"):
+        model.encode(image)
 
 
 def test_what_the_command_cannot_do_is_told_in_one_line(untrained, tmp_path):

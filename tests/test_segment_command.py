@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import localmim_jax
 from localmim_jax.cli import program, segment
 from localmim_jax.engine.checkpoints.write import Checkpointer
 from localmim_jax.errors import ConfigError, DataError, StorageError
@@ -47,6 +48,20 @@ def test_a_mask_as_large_as_the_image_and_a_picture(run, photos, tmp_path, capsy
         assert (np.asarray(mask) == 2).all(), "0 is no class in this dataset's masks"
         assert (np.asarray(mask.convert("RGB")) == colors(3)[1]).all()
         assert max(Image.open(path).size) > 480
+
+
+def test_predict_of_the_api(run, photos):  # noqa: F811
+    model = localmim_jax.load(run)
+    found = model.predict([photos[0], Image.open(photos[1]), np.asarray(Image.open(photos[0]))])
+    assert [each.labels.shape for each in found] == [(48, 40), (32, 32), (48, 40)]
+    for each in found:
+        assert each.labels.dtype == np.uint8
+        assert (each.labels == 1).all()
+        assert each.class_names == model.class_names == ("wall", "sky", "tree")
+    with pytest.raises(ConfigError, match="is of the task segment, whose model has no pooled feature"):
+        model.encode(photos[0])
+    with pytest.raises(DataError, match=r"nowhere\.png: the file cannot be read"):
+        model.predict("nowhere.png")
 
 
 def test_scales_and_mirror_images_are_looked_at(run, photos):  # noqa: F811

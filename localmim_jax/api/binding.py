@@ -43,5 +43,5 @@ def fill_model(config: ConfigDict, weights: Weights, whole: bool = False) -> tup
     logging.info("parameters from %s: %s%s", report.origin, report.summary(), "" if plain else f"\n{report.table()}")
     check(report)
     if whole and (missing := [row.path for row in report.rows if row.status == "initialized"]):
-        raise ConfigError(f"{report.origin} has no {', '.join(missing[:4])} for this model: its classes may be others")
+        raise ConfigError(f"{report.origin} has no {', '.join(missing[:4])} for this model: train it first")
     return graphdef, params, model_state

@@ -42,31 +42,20 @@ def evaluate(checkpoint: str, config: ConfigDict | None = None) -> dict[str, Any
         ConfigError: the config has no evaluation, or the checkpoint does not fill its model.
         DataError, StorageError: something cannot be read.
     """
-    import jax
-
-    from localmim_jax import params as trees
-    from localmim_jax.api import config_of
+    from localmim_jax.api import config_of, fill_model
     from localmim_jax.build import build_task
-    from localmim_jax.convert import load
     from localmim_jax.engine import mesh as meshes
     from localmim_jax.engine.evaluate import Evaluator
     from localmim_jax.engine.state import StateSpec
-    from localmim_jax.tasks import initialize, lookup
+    from localmim_jax.tasks import initialize
 
     config = config_of(checkpoint, config)
     config.checkpoint.init_from = checkpoint
     task, settings = build_task(config, "")
     if not task.evaluations:
         raise ConfigError("this config has no evaluation: set eval.knn.enabled=true, or give a fine-tuning config")
-    drawn = jax.jit(lambda key: trees.initialize(task.make_model, key))(jax.random.key(0))
-    params, model_state = jax.device_get(drawn)
-    source = initialize.read(checkpoint, config.checkpoint.standard_merging)
-    model = lookup.model_config(config)
-    params, model_state, report = initialize.load_into(source, params, model_state, model)
-    load.check(report)
-    untrained = [row.path for row in report.rows if row.status == "initialized"]
-    if untrained:
-        raise ConfigError(f"{checkpoint} has no {', '.join(untrained[:4])} for this model: train it before evaluating")
+    weights = initialize.read(checkpoint, config.checkpoint.standard_merging)
+    _, params, model_state = fill_model(config, weights, whole=True)
     spec = StateSpec(task, settings, meshes.make_mesh(settings.mesh))
     kept = {"params": params, "model_state": model_state}
     state = meshes.place_state(kept, {name: spec.shardings[name] for name in kept}) | {"ema": {}}
