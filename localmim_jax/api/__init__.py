@@ -1,4 +1,4 @@
-"""The Python API: `load`, `create_model`, `train` and what they return. `import localmim_jax` exports it lazily."""
+"""The Python API: `load`, `create_model`, `train` and what they return. `localmim_jax` imports it lazily."""
 
 from localmim_jax.api.binding import config_of, fill_model
 from localmim_jax.api.loading import bind, create_model, load

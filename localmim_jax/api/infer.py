@@ -1,4 +1,4 @@
-"""The config of weights that belong to no run: every size is read off the arrays."""
+"""The config of weights without a run: sizes are inferred from the shapes of the arrays."""
 
 import dataclasses
 import math
@@ -37,11 +37,11 @@ def config_for(weights: Weights) -> tuple[ConfigDict, Weights]:
     """A float32 config that the weights fill, and the weights for it.
 
     An encoder alone becomes a classifier without classes, since classifiers know learned positions and keep a norm
-    that follows the encoder; a norm that is missing is the plain one. Its feature is the mean of the normalized patch
+    that follows the encoder; a missing norm has scale 1 and bias 0. Its feature is the mean of the normalized patch
     tokens.
 
     Raises:
-        ConfigError: a detector or a segmentation model, whose config the arrays do not tell.
+        ConfigError: a detector or a segmentation model, whose config cannot be inferred.
     """
     info, arrays = weights.info, weights.arrays
     if info.kind not in ("pretrain", "classifier", "encoder"):

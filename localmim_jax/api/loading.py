@@ -33,16 +33,16 @@ def load(
     """A model with the parameters of a run, a checkpoint or a file; see docs/api.md.
 
     Args:
-        checkpoint: a run directory (its newest good checkpoint, and the moving average of its parameters where it has
+        checkpoint: a run directory (its newest good checkpoint, and the moving average of its parameters if it has
             one), one of its checkpoints, a converted directory, or a .safetensors, .npz or PyTorch file of this
             project, the release, MAE, timm or Transformers.
-        config: a config, the name of a recipe or its path. None is the run's own; for what belongs to no run, a config
-            is made from the arrays. Images are then prepared as a directory of timm or Transformers says, and those
-            of other files normalized by ImageNet's mean and deviation.
+        config: a config, the name of a recipe or its path. None is the run's own. Without a run, the config is
+            inferred from the arrays. Images are then resized and normalized with the settings of a directory of timm
+            or Transformers, and otherwise normalized by ImageNet's mean and standard deviation.
         standard_merging: whether a Swin pre-training file has the standard order of patch merging, or (False) the
             release's; None: the release's where its decoders prove it.
         categories: COCO JSON with the classes of a detector; "" for those that its run recorded.
-        dtype: compute dtype, "float32", "bfloat16" or "float16". None is the run's; float32 for what is of no run.
+        dtype: compute dtype, "float32", "bfloat16" or "float16". None is the run's, or float32 without a run.
 
     Raises:
         ConfigError: the weights do not fill the config's model.
@@ -101,15 +101,15 @@ def create_model(
     dtype: str | None = None,
     **changes: Any,
 ) -> Model:
-    """A model with drawn parameters.
+    """A model with random initial parameters.
 
     Args:
         model: a size, such as "vit_b" or "swin_t"; a recipe's name or path; or a config.
-        num_classes: a classifier of so many classes; 0 leaves a recipe as it is, and makes a pre-training model of a
+        num_classes: number of classes of a classifier. 0 leaves a recipe unchanged, and makes a pre-training model of a
             size.
-        image_size: in pixels, a side or (height, width).
-        channels: of the images.
-        seed: of the parameters.
+        image_size: side or (height, width) in pixels.
+        channels: color channels of the images.
+        seed: seed of the parameters.
         dtype: compute dtype; None is the recipe's; float32 for a size.
         **changes: keys of `config.model`, as in `depth=6`.
 

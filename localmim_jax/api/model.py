@@ -42,14 +42,14 @@ class Model:
 
     Images are an array [n, h, w, c] or [h, w, c] (uint8, or floating in 0..1), a PIL image, a path or encoded bytes,
     or a sequence of these whose sizes may differ. Their preprocessing is that of the run's evaluation: the short side
-    is resized (bicubic, or as a directory of timm or Transformers says) to `resize` pixels, the center of the model's
-    image size is cropped, and pixels are normalized by `config.data.mean` and `config.data.std`. Of more than 8 bits a
-    channel, `config.data.high_bit_depth` tells which values are black and white; a warning says where they do not suit
-    the images.
+    is resized (bicubic, or with the settings of a directory of timm or Transformers) to `resize` pixels, the center of
+    the model's image size is cropped, and pixels are normalized by `config.data.mean` and `config.data.std`. For images
+    of more than 8 bits per channel, `config.data.high_bit_depth` sets the values of black and white; a warning says if
+    they do not suit the images.
 
     Attributes:
         config: the config of the model. `load` and `create_model` make their own copy.
-        info: what is known of the model: family, kind, image size, heads.
+        info: description of the model: family, kind, image size, heads.
         origin: where the parameters are from, for messages.
         bound: the parameters.
     """
@@ -77,9 +77,9 @@ class Model:
 
         Args:
             images: see the class.
-            layer: whose tokens are returned, counted from 1; 0 is the last. `pooled` is of the last in any case.
+            layer: layer of the returned tokens, counted from 1; 0 is the last. `pooled` is always of the last layer.
             tokens: whether tokens are returned too; they take far more memory than the pooled feature.
-            batch_size: images at a time.
+            batch_size: images per batch.
             resize: short side in pixels before the crop; None for the run's, 0 for 256 for every 224.
 
         Raises:
@@ -143,11 +143,11 @@ class Model:
     def reconstruct(
         self, images: Any, mask_seed: int = 0, *, mask_ratio: float | None = None, resize: int | None = None
     ) -> list[Reconstruction]:
-        """What a pre-training model predicts of each image under one mask, the same for every image.
+        """The predictions of a pre-training model for each image, all under the same mask.
 
         Args:
             images: see the class.
-            mask_seed: another number masks other patches, 0 to 2**32 - 1.
+            mask_seed: seed of the mask, 0 to 2**32 - 1.
             mask_ratio: masked fraction of the image; None for the config's.
             resize: as in `encode`.
 
@@ -269,7 +269,7 @@ class Model:
             function: (module, normalized images float32 [b, h, w, c]) -> arrays with the example axis first; traced
                 under jit, once for each batch size.
             batches: dicts with "image" uint8 [b, h, w, c] and "valid" bool [b], b a multiple of the devices.
-            key: what tells the function from others, so that another call need not compile it again; None: nothing.
+            key: identifies the function, so that another call does not compile it again; None compiles it each time.
         """
         graphdef, normalize = self.bound.graphdef, inputs.normalizer(self.config)
 

@@ -1,4 +1,4 @@
-"""What a model returns of images, each a small named result of numpy arrays."""
+"""The results that a model returns for images: small dataclasses of numpy arrays."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ class Features:
 
     Attributes:
         pooled: float32 [n, d], the normalized and pooled feature of the last layer, which k-NN and heads read; None
-            where it was not asked for.
+            if not requested.
         tokens: float32 [n, p + t, d], the output of a layer, not normalized: p prefix tokens (a ViT's class token and
-            registers), then the patches row by row; None where it was not asked for.
+            registers), then the patches row by row; None if not requested.
         grid: (rows, columns) of the patches, so that t = rows * columns.
     """
 
@@ -36,16 +36,16 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """What a pre-training model makes of one image under a mask; one target and one prediction a tapped layer.
+    """The reconstruction of one image under a mask: one target and one prediction per tapped layer.
 
     Attributes:
         image: uint8 [h, w, c] at the model's image size.
         mask: [g_h, g_w] over mask units, 1 where masked.
         targets, predictions: float32 [cells, values] of each scale, see `method.targets`. Predictions of cells that
             are visible are not trained.
-        description: what the values mean, for drawing.
+        description: the meaning of the values, for drawing.
         layers: the tapped layer of each scale, counted from 1.
-        mean, std: of the normalization, a value a channel, for pixels in 0..1.
+        mean, std: normalization of each channel, for pixels in 0..1.
     """
 
     image: np.ndarray
@@ -72,10 +72,10 @@ class Reconstruction:
 
 
 def draw_sheet(reconstructions: Sequence[Reconstruction], layer: int = 0) -> np.ndarray:
-    """One picture of several images, a column each: image, visible patches, prediction, target.
+    """One picture of several images, one column each: image, visible patches, prediction, target.
 
     Args:
-        reconstructions: of one model.
+        reconstructions: reconstructions of one model.
         layer: the tapped layer whose scale is drawn, counted from 1; 0 for the second tap, or the only one.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`train`: a config, and datasets and transforms of Python, become a run."""
+"""`train`: runs a config, with optional Python datasets and transforms."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -30,19 +30,19 @@ def train(
     transform: Function | None = None,
     loggers: Sequence[Logger] = (),
 ) -> Summary:
-    """Trains a config in a run directory, and resumes it where it was stopped; see docs/api.md.
+    """Trains a config in a run directory, or resumes the run there; see docs/api.md.
 
     Args:
         config: a config, or the name or path of a recipe.
         workdir: the run directory. `load(workdir)` gives the model.
-        dataset: what is read instead of `data.name`: an object with `len` and `[i]`, whose items are images or
+        dataset: the data to read instead of `data.name`: an object with `len` and `[i]`, whose items are images or
             {"image": image, "label": int}, where an image is a uint8 array [h, w, c] or whatever `Model.encode` takes.
             Or {"train": such an object, "validation": another}: fine-tuning needs both; in pre-training, k-NN
-            classifies the second by the first where both have labels. Labels count from 0.
+            classifies the second with the first as memory bank if both have labels. Labels count from 0.
         transform: (numpy generator, example) -> example, instead of the recipe's crop, flip and RandAugment. It gets a
             uint8 image [h, w, c] and returns one of `config.image_size`. `augmentation(config)` is the recipe's own, to
             be called inside.
-        loggers: more `Logger` objects, beside TensorBoard, `metrics.jsonl` and those that the config names.
+        loggers: `Logger` objects in addition to TensorBoard, `metrics.jsonl` and those that the config names.
 
     The config of the run records the names of dataset and transform. Resuming is exact as long as both are pure: equal
     arguments give equal results.
@@ -51,7 +51,7 @@ def train(
         The final state, its hash, and the last evaluations.
 
     Raises:
-        ConfigError, DataError: before the first step, or where the data runs out.
+        ConfigError, DataError: before the first step, or if the data run out.
         Diverged, StorageError: see `engine.loop.run`.
         Preempted, Interrupted: SIGTERM or Ctrl-C came; the state is saved.
     """

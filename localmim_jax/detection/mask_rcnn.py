@@ -100,7 +100,7 @@ class MaskRCNNConfig(ModelConfig):
             raise ConfigError(f"image_size {h}x{w}: a ViT's positions have one shape, so give a square")
 
     def make(self, rngs: nnx.Rngs) -> "MaskRCNN":
-        """The detector with drawn parameters."""
+        """The detector with random initial parameters."""
         return MaskRCNN(self, rngs=rngs)
 
 

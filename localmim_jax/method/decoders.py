@@ -85,7 +85,7 @@ class DecoderConfig:
 
 
 class Decoder(nnx.Module):
-    """Reconstructs one scale from one tapped layer. Owns that tap's layer norm, so that the encoder transfers alone."""
+    """Reconstructs one scale from one tapped layer. Contains its layer norm: only the encoder is transferred."""
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config

@@ -1,6 +1,6 @@
 """Feature fusion (supplement, A.2): several layers are fused into one feature for a single, global reconstruction.
 
-The paper describes no architecture. This one is the plainest that serves ViT and Swin alike (docs/method.md): the mean
+The paper describes no architecture. We use the simplest one that works for ViT and Swin (docs/method.md): the mean
 over the tokens that make up one token of the top grid; a linear projection of every layer's feature, not normalized, to
 the top width; and the sum over layers. The top tap's norm, the first thing in its decoder, follows.
 """

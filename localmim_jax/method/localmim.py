@@ -76,7 +76,7 @@ def pretrain_loss(
 
 @jax.named_scope("masking")
 def draw_mask(key: PRNGKeyArray, config: "LocalMIMConfig", batch: int) -> Mask:
-    """Random masks for a batch of images, at the config's ratio and in its number.
+    """Random masks for a batch of images, with the config's mask ratio and number of masks.
 
     Raises:
         ConfigError: the number of masks does not divide the batch.
@@ -178,11 +178,11 @@ class LocalMIMConfig(ModelConfig):
         )
 
     def make(self, rngs: nnx.Rngs) -> "LocalMIM":
-        """The model with drawn parameters."""
+        """The model with random initial parameters."""
         return LocalMIM(self, rngs=rngs)
 
     def describe(self) -> ModelInfo:
-        """What is known of the model."""
+        """A description of the model."""
         return dataclasses.replace(
             super().describe(),
             taps=tuple(self.taps),

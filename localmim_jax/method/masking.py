@@ -1,7 +1,7 @@
 """[1] Which parts of an image the encoder does not see, and that mask at any other scale.
 
 A mask is drawn over *units* on a coarse grid: for ViT a unit is one patch, for Swin a 32 px square (paper, section 3;
-supplement, section C). Of every image the same number of units is kept, so that all shapes are static.
+supplement, section C). The same number of units is kept in every image, so all shapes are static.
 """
 
 import jax
@@ -59,8 +59,8 @@ def check_num_masks(num_masks: int, batch: int, num_shards: int) -> None:
     """Refuses shared masks that cannot each cover a whole slice of the batch without crossing devices unevenly.
 
     Args:
-        num_masks: masks a (micro-)batch.
-        batch: global examples a (micro-)batch.
+        num_masks: masks per (micro-)batch.
+        batch: global examples per (micro-)batch.
         num_shards: devices that the batch is split over.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every encoder and every whole model tells of itself: the core asks the config and never its class.
+"""The interface of encoders and whole models. The core asks a config and never checks its class.
 
 A new backbone is an `EncoderConfig`, the module that its `make` builds, and an entry in `registry.KINDS`.
 """
@@ -20,7 +20,7 @@ from localmim_jax.models.mask import Mask
 
 
 class Encoder(Protocol):
-    """What `EncoderConfig.make` builds: images, a mask or none, and the layers to tap -> one feature a tap."""
+    """The module that `EncoderConfig.make` builds: images, an optional mask, layers to tap -> one feature per tap."""
 
     def __call__(
         self,
@@ -40,12 +40,12 @@ class Encoder(Protocol):
         ...
 
     def attention(self, images: Float[Array, "b h w c"], measure: Measure) -> list[Any]:
-        """What `measure` makes of every block's attention maps, of whole images."""
+        """`measure` applied to the attention maps of every block, for whole images."""
         ...
 
 
 class Pyramid(Protocol):
-    """What `EncoderConfig.make_pyramid` builds: four tapped features -> four maps, finest first."""
+    """The module that `EncoderConfig.make_pyramid` builds: four tapped features -> four maps, finest first."""
 
     def __call__(
         self, features: tuple[Float[Array, "b _ _"], ...], image_size: tuple[int, int], train: bool = False
@@ -101,11 +101,11 @@ class EncoderConfig(abc.ABC):
 
     @abc.abstractmethod
     def make(self, rngs: nnx.Rngs) -> Any:
-        """The encoder with drawn parameters, an `Encoder`."""
+        """The encoder with random initial parameters, an `Encoder`."""
 
     @abc.abstractmethod
     def make_pyramid(self, taps: tuple[int, ...], rngs: nnx.Rngs) -> Any:
-        """What turns features of four taps into maps of strides 4, 8, 16 and 32, a `Pyramid`."""
+        """The module that turns the features of four taps into maps of strides 4, 8, 16 and 32, a `Pyramid`."""
 
     @property
     @abc.abstractmethod
@@ -151,7 +151,7 @@ class EncoderConfig(abc.ABC):
     @property
     @abc.abstractmethod
     def heads(self) -> tuple[int, ...]:
-        """Attention heads, one number, or one a stage."""
+        """Attention heads, one number, or one per stage."""
 
     @abc.abstractmethod
     def encoder_layer(self, path: str) -> int:
@@ -170,7 +170,7 @@ class EncoderConfig(abc.ABC):
         """
 
     def fixed_parameters(self) -> dict[str, np.ndarray]:
-        """What is computed here and a parameter in other uses of the encoder: path in it -> value."""
+        """Values that are computed here but are parameters in other uses of the encoder: path in it -> value."""
         return {}
 
     def layer_of(self, path: str) -> int:
@@ -204,7 +204,7 @@ class EncoderConfig(abc.ABC):
         return taps
 
     def describe(self) -> ModelInfo:
-        """What is known of the encoder alone."""
+        """A description of the encoder alone."""
         h, w = self.image_size
         return ModelInfo(self.family, "encoder", (h, w), self.heads, epsilon=self.epsilon)
 
@@ -214,7 +214,7 @@ class ModelConfig(abc.ABC):
 
     Attributes:
         kind: `ModelInfo.kind` of the model.
-        has_features: whether the module has `features(images)`, one vector an image.
+        has_features: whether the module has `features(images)`, one vector per image.
         with_statistics: whether batch-norm statistics are saved and transferred with the parameters.
         new_parameters: patterns of paths in the encoder that a pre-trained encoder may lack.
         position_interpolation: how positions are resized to the model's grid.
@@ -230,8 +230,8 @@ class ModelConfig(abc.ABC):
 
     @abc.abstractmethod
     def make(self, rngs: nnx.Rngs) -> nnx.Module:
-        """The model with drawn parameters."""
+        """The model with random initial parameters."""
 
     def describe(self) -> ModelInfo:
-        """What is known of the model."""
+        """A description of the model."""
         return dataclasses.replace(self.encoder.describe(), kind=self.kind)

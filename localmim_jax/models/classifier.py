@@ -56,11 +56,11 @@ class ClassifierConfig(ModelConfig):
             raise ConfigError(f"model.head_std is {self.head_std}: it must be above 0")
 
     def make(self, rngs: nnx.Rngs) -> "Classifier":
-        """The classifier with drawn parameters."""
+        """The classifier with random initial parameters."""
         return Classifier(self, rngs=rngs)
 
     def describe(self) -> ModelInfo:
-        """What is known of the classifier."""
+        """A description of the classifier."""
         return dataclasses.replace(super().describe(), pool=self.pool, head_order=self.head_order)
 
 

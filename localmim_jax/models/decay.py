@@ -1,4 +1,4 @@
-"""Which parameters weight decay shrinks: rules over parameter paths, each parameter matched by exactly one.
+"""Rules for weight decay: patterns of parameter paths, of which exactly one matches each parameter.
 
 In pre-training the release decays matrices and ViT's tokens, but no bias, no norm and, for Swin, neither relative
 position bias tables nor mask tokens. In fine-tuning it decays matrices and those tables, but no token and no position.

@@ -1,18 +1,18 @@
-"""What is known of a model besides its arrays, for whoever saves, loads or converts it."""
+"""The description of a model beyond its arrays, for saving, loading and conversion."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What the arrays themselves do not tell. Every field but the first two may be None: unknown, or not applicable.
+    """What arrays do not show. Every field except the first two may be None: unknown, or not applicable.
 
     Attributes:
         family: kind of the backbone, a name of `registry.KINDS`.
         kind: "pretrain", the encoder with its decoders; "classifier", with a head; "detector"; "segmenter";
             or "encoder", alone.
         image_size: (h, w) in pixels that the positions and windows were made for.
-        num_heads: attention heads of the encoder, one number, or one a stage.
+        num_heads: attention heads of the encoder, one number, or one per stage.
         taps: layers that reconstruct in pre-training, counted from 1.
         target: target of pre-training, "hog" or "pixels".
         log2_scale: log2 of every decoder's target grid over its feature grid; only the sign of negative ones counts.

@@ -1,8 +1,8 @@
-"""[2] The only Swin, for every task: images, a mask or none, and the tapped stages -> one feature for each.
+"""[2] One Swin for every task: images, an optional mask, and the tapped stages -> one feature for each.
 
 With a mask only the visible tokens are embedded and processed, at their true places throughout; without one, every
-token, on any (h, w). Both use the same parameters, and with nothing masked both give the same features. The two
-defects of the authors' release that this rules out are in docs/differences.md.
+token, on any (h, w). Both use the same parameters, and with nothing masked both give the same features.
+docs/differences.md describes the two defects of the authors' release that this avoids.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class SwinConfig(EncoderConfig):
         window_rule: "shrink" for pre-training and classification: a window is never larger than image_size's grid, and
             nothing shifts where the grid is not larger than the window; "pad" for segmentation and detection: windows
             keep their size and every odd block shifts. Either pads a grid that is no multiple of the window.
-        tap_after_merging: whether a tap is read behind the patch merging that ends its stage (pre-training) or before
+        tap_after_merging: whether a tap is read after the patch merging that ends its stage (pre-training) or before
             it (segmentation, detection).
         sparse_attention: form of each stage's attention among visible tokens: "packed" into groups of whole windows, or
             "plain", all tokens at once, as it also is where one group is enough. They give the same numbers; None
@@ -196,7 +196,7 @@ class SwinConfig(EncoderConfig):
         return self.sparse_attention is None or self.sparse_attention[stage] == "packed"
 
     def make(self, rngs: nnx.Rngs) -> "Swin":
-        """The encoder with drawn parameters."""
+        """The encoder with random initial parameters."""
         return Swin(self, rngs=rngs)
 
     def make_pyramid(self, taps: tuple[int, ...], rngs: nnx.Rngs) -> SwinPyramid:
@@ -251,7 +251,7 @@ class Stage(nnx.Module):
 
 
 class Swin(nnx.Module):
-    """A Swin transformer without a final norm: norms belong to whoever reads a tap."""
+    """A Swin transformer without a final norm: norms belong to the module that reads a tap."""
 
     def __init__(self, config: SwinConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -298,9 +298,9 @@ class Swin(nnx.Module):
         return tuple(features[tap] for tap in taps)
 
     def attention(self, images: Float[Array, "b h w c"], measure: blocks.Measure) -> list[Any]:
-        """What `measure` makes of every block's attention maps, of whole images, within windows.
+        """`measure` applied to the attention maps of every block, within windows, for whole images.
 
-        The maps of one block at a time exist, so `measure` should return something small.
+        Only one block's maps are in memory at a time, so `measure` should return something small.
 
         Args:
             images: normalized by mean and standard deviation.
@@ -308,7 +308,7 @@ class Swin(nnx.Module):
                 cuts is several groups.
 
         Returns:
-            One result a block, through the stages.
+            One result per block, through the stages.
         """
         x, results = self._embed(images, None), []
         for index, (stage, grid) in enumerate(zip(self.stages, self.config.grids(images.shape[1:3]), strict=True)):

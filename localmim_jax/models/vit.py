@@ -46,7 +46,7 @@ class ViTConfig(EncoderConfig):
         remat: recompute each block's activations in the backward pass.
         attention: "xla" or "cudnn".
         position: "fixed" sine-cosine embeddings, or "learned" ones that start from them (fine-tuning, and pre-training
-            that goes on from a model that learned them).
+            that starts from a model with learned positions).
         relative_position_bias: also a learned bias for every relative position, in each block; not with a mask.
         layer_scale: a learned factor, from 1, for every channel of each block's branches. These two are the
             segmentation backbone's and start as no change.
@@ -143,7 +143,7 @@ class ViTConfig(EncoderConfig):
 
     @property
     def default_taps(self) -> tuple[int, ...]:
-        """The paper's layers, counted from 1: 2, 4, depth - 2, depth. Shallower models tap what they have of these."""
+        """The paper's layers, counted from 1: 2, 4, depth - 2, depth. Shallower models tap those that they have."""
         return tuple(sorted({min(2, self.depth), min(4, self.depth), max(self.depth - 2, 1), self.depth}))
 
     def default_cells(self, taps: tuple[int, ...]) -> tuple[int, ...]:
@@ -161,7 +161,7 @@ class ViTConfig(EncoderConfig):
         return 256
 
     def make(self, rngs: nnx.Rngs) -> "ViT":
-        """The encoder with drawn parameters."""
+        """The encoder with random initial parameters."""
         return ViT(self, rngs=rngs)
 
     def make_pyramid(self, taps: tuple[int, ...], rngs: nnx.Rngs) -> ViTPyramid:
@@ -201,7 +201,7 @@ class ViTConfig(EncoderConfig):
 
 
 class ViT(nnx.Module):
-    """A plain vision transformer without a final norm: norms belong to whoever reads a tap."""
+    """A plain vision transformer without a final norm: norms belong to the module that reads a tap."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -260,16 +260,16 @@ class ViT(nnx.Module):
         return tuple(features[tap] for tap in taps)
 
     def attention(self, images: Float[Array, "b h w c"], measure: blocks.Measure) -> list[Any]:
-        """What `measure` makes of every block's attention maps, of whole images.
+        """`measure` applied to the attention maps of every block, for whole images.
 
-        The maps of one block at a time exist, so `measure` should return something small.
+        Only one block's maps are in memory at a time, so `measure` should return something small.
 
         Args:
             images: normalized by mean and standard deviation.
             measure: (weights, group, coordinates), see `blocks.Measure`; there is one group, without the prefix tokens.
 
         Returns:
-            One result a block.
+            One result per block.
         """
         rows, columns = np.meshgrid(*map(np.arange, self.config.grid), indexing="ij")
         coordinates = np.stack([rows.ravel(), columns.ravel()], axis=-1).astype(np.int32)

@@ -1,8 +1,8 @@
 """[2] A plain ViT with register tokens and a learned position table.
 
 "Vision Transformers Need Registers" (Darcet et al., ICLR 2024): large ViTs keep global information in patch tokens of
-little content, which spoils their feature maps. Learned tokens without a place in the image take that over, and nobody
-reads them. They follow the class token and, like it, have no position (timm: reg_tokens, no_embed_class=True).
+little content, which spoils their feature maps. Learned tokens without a place in the image store it instead. They
+follow the class token and, like it, have no position (timm: reg_tokens, no_embed_class=True).
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ class ViTRegConfig(ViTConfig):
         return 1 + self.num_registers
 
     def make(self, rngs: nnx.Rngs) -> "ViTReg":
-        """The encoder with drawn parameters."""
+        """The encoder with random initial parameters."""
         return ViTReg(self, rngs=rngs)
 
     def position_table(self) -> np.ndarray:

@@ -78,7 +78,7 @@ class SegmenterConfig(ModelConfig):
         self.encoder.pyramid_taps(self.taps)
 
     def make(self, rngs: nnx.Rngs) -> "Segmenter":
-        """The model with drawn parameters."""
+        """The model with random initial parameters."""
         return Segmenter(self, rngs=rngs)
 
 
