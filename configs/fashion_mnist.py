@@ -6,6 +6,8 @@ r"""A small ViT pre-trained on Fashion-MNIST: 60,000 photographs of clothing, 28
 The folder contains the four files of the original release (github.com/zalandoresearch/fashion-mnist). On Debian and
 Ubuntu, `apt install dataset-fashion-mnist` installs them in the folder that `data.name` has by default.
 
+TFDS has the dataset too: --config.data.name=tfds:fashion_mnist --config.eval.knn.name=tfds:fashion_mnist
+
 Published: nothing for this model. Images are enlarged to 64 x 64, an 8 x 8 grid of patches of 8 px, and HOG has cells
 of 2, 4, 8 and 16 px.
 """

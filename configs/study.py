@@ -46,12 +46,14 @@ def get_config(run="vit_hog_local_multi"):
     config.schedule.update({"base_lr": 8e-3, "warmup_epochs": 0.1})
     config.model = reconstruction(encoder(backbone))
     config.model.target.update({"kind": target, "bins": 9})
+    config.model.decoder.num_heads = 2
+    reconstruct(config, method, **LAYERS[backbone])
     if backbone == "vit":
-        config.model.decoder.update({"width": 32, "num_heads": 2})
+        config.model.decoder.width = 32
     else:
-        config.model.decoder.update({"width": (32, 32, 32), "num_heads": 2})
+        config.model.decoder.width = (32,) * len(config.model.taps)
         config.model.update({"mask_ratio": 0.5, "num_masks": 32})  # of 16 mask units, 4 would be too few
     config.checkpoint.every_epochs = 0.1
     config.eval.knn.enabled = False  # localmim study evaluates
     config.eval.rank.num_images = config.eval.reconstruction.num_images = 0
-    return reconstruct(config, method, **LAYERS[backbone])
+    return config
