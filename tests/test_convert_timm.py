@@ -83,7 +83,7 @@ def test_what_timm_cannot_express():
     with pytest.raises(ConfigError, match="pools before the norm"):
         timm_folder.export(weights)
     headless = dataclasses.replace(weights.info, num_heads=None)
-    with pytest.raises(ConfigError, match="does not tell its attention heads"):
+    with pytest.raises(ConfigError, match="does not give its number of attention heads"):
         timm_folder.export(dataclasses.replace(weights, info=headless))
     segmenter = dataclasses.replace(weights.info, kind="segmenter")
     with pytest.raises(ConfigError, match="timm has no such segmenter; export the encoder alone"):
