@@ -4,7 +4,7 @@ r"""ViT-S/16 on Imagenette, 200 epochs: LocalMIM beside published results of MAE
     localmim knn --checkpoint=runs/imagenette/hog_local_multi --data=tfds:imagenette/320px-v2
     localmim probe --checkpoint=runs/imagenette/hog_local_multi --data=tfds:imagenette/320px-v2
 
-`localmim prepare --data=tfds:imagenette/320px-v2` downloads it: 9,469 photographs of ten classes of ImageNet, and 3,925
+`localmim prepare --name=tfds:imagenette/320px-v2` downloads it: 9,469 photographs of ten classes of ImageNet, and 3,925
 to test. Runs are named TARGET_METHOD as in study.py.
 
 Published: nothing for LocalMIM. Top-1 in %, k-NN / linear, by stable-pretraining (ViT-S/16, 200 epochs):

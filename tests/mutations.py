@@ -100,7 +100,7 @@ MUTATIONS = {
     "segmentation: any crop will do": ("localmim_jax/segmentation/augment.py", "0 < counts.max() < self.max_class_fraction * counts.sum()", "True", "segmentation_augment"),
     "segmentation: labels half a pixel off": ("localmim_jax/segmentation/augment.py", "((2 * np.arange(new) + 1) * old) // (2 * new)", "(np.arange(new) * old) // new", "segmentation_augment"),
     "segmentation: hue turned back": ("localmim_jax/segmentation/augment.py", "hue * (256 / 360)", "-hue * (256 / 360)", "segmentation_augment"),
-    "segmentation: zero is a class": ("localmim_jax/segmentation/numbering.py", "return 1 if self.zero_ignored else 0", "return 0", "masks"),
+    "segmentation: zero is a class": ("localmim_jax/segmentation/numbering.py", "return 1 if self.zero_ignored else 0", "return 0", "segmentation_sources"),
     "segmentation: last window hangs over": ("localmim_jax/segmentation/sliding.py", "np.minimum(np.arange(count) * stride, side - window)", "np.arange(count) * stride", "sliding"),
     "segmentation: windows added, not averaged": ("localmim_jax/segmentation/sliding.py", "(total / times[None])", "total", "sliding"),
     "segmentation: mirror image not mirrored back": ("localmim_jax/segmentation/sliding.py", "of_scale(images[:, :, ::-1])[:, :, ::-1]", "of_scale(images[:, :, ::-1])", "sliding"),
