@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from localmim_jax.api import Model
     from localmim_jax.tasks.inputs import LabeledSplits
 
-NAMES = ("data", "data_dir", "train_split", "test_split", "val_fraction", "resize", "high_bit_depth", "max_train")
-NAMES += ("batch_size",)
+NAMES = (
+    *("data", "data_dir", "train_split", "test_split", "val_fraction", "resize", "high_bit_depth"),
+    *("max_train", "batch_size"),
+)
 
 
 def define_flags(values: flags.FlagValues, train: str) -> None:
@@ -72,7 +74,12 @@ def labeled_features(
         with config.unlocked():
             config.data.update({"name": data, "val_fraction": val_fraction})
     short_side = model.eval_resize() if resize is None else resize
-    section = {"name": data, "train_split": train_split, "test_split": test_split, "high_bit_depth": high_bit_depth}
+    section: dict[str, Any] = {
+        "name": data,
+        "train_split": train_split,
+        "test_split": test_split,
+        "high_bit_depth": high_bit_depth,
+    }
     section |= {"resize": short_side, "max_train": max_train}
     splits = inputs.LabeledSplits(config, ConfigDict(section), key="--high_bit_depth")
     return splits, model.apply(lambda module, images: module.features(images).astype("float32"), splits())

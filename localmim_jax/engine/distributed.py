@@ -36,7 +36,7 @@ def initialize(
         return
     given = [value is not None for value in (address, count, index)]
     has_libtpu = importlib.util.find_spec("libtpu") is not None
-    launcher = "" if all(given) else launched_by(os.environ, jax.config.jax_platforms, has_libtpu)
+    launcher = "" if all(given) else launched_by(os.environ, getattr(jax.config, "jax_platforms", None), has_libtpu)
     if not any(given) and not launcher:
         return
     if any(given) and not all(given) and not launcher:
