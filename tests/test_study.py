@@ -1,6 +1,7 @@
 """The runs of `localmim study`, their rows and the CSV; slowly, that an interrupted study gives the same rows."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from absl import flags
 
 from localmim_jax.cli import study, study_rows, study_runs
+from localmim_jax.cli.experiments import metrics
 from localmim_jax.cli.study_runs import Cell
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.files import write_json
@@ -142,9 +144,11 @@ def test_a_study_that_was_stopped_in_the_middle_gives_the_same_rows(tmp_path):
 
     def start(name):
         places = [f"--root={tmp_path / name}", f"--rows={tmp_path / name}.csv"]
-        return subprocess.Popen([*command, *places], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        variables = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+        with open(tmp_path / f"{name}.log", "a") as log:
+            return subprocess.Popen([*command, *places], env=variables, stdout=log, stderr=log)
 
-    assert start("whole").wait() == 0
+    assert start("whole").wait() == 0, (tmp_path / "whole.log").read_text()
     stops = 0
     for pattern, method in (
         ("**/pretrain/metrics.jsonl", signal.SIGTERM),
@@ -157,7 +161,7 @@ def test_a_study_that_was_stopped_in_the_middle_gives_the_same_rows(tmp_path):
             process.send_signal(method)
         stops += process.wait() != 0
     assert stops == 2
-    assert start("stopped").wait() == 0
+    assert start("stopped").wait() == 0, (tmp_path / "stopped.log").read_text()
     whole, stopped = (study_rows.read(tmp_path / f"{name}.csv") for name in ("whole", "stopped"))
     assert len(whole) == 2
     assert whole[1]["finetune_10"]
@@ -167,3 +171,8 @@ def test_a_study_that_was_stopped_in_the_middle_gives_the_same_rows(tmp_path):
             for name in timed:
                 assert float(row.pop(name)) >= 0
     assert whole == stopped
+    for run in ("pretrain", "finetune_10"):
+        cell = f"vit_hog_local_multi/short/seed0/{run}"
+        first, second = (metrics(tmp_path / name / cell) for name in ("whole", "stopped"))
+        losses = [[line["loss"] for line in lines if "loss" in line][-1] for lines in (first, second)]
+        assert losses[0] == losses[1]

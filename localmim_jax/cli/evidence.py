@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -67,15 +68,24 @@ def page(rows: Sequence[Row], csv_name: str, figures: Sequence[str] = ()) -> str
     Args:
         rows: see `study_rows.read`.
         csv_name: where the page says they are, relative to it.
-        figures: files of images, relative to it.
+        figures: files of images, relative to it, as `evidence_figures.draw` names them.
     """
+    pictures = {name.rpartition("/")[2].partition("_")[0]: [] for name in figures}
+    for name in figures:
+        pictures[name.rpartition("/")[2].partition("_")[0]].append(f"![]({name})")
     parts = [evidence_text.HEADING.format(csv=csv_name), evidence_text.SETTING]
     if not rows:
         return "\n".join([*parts, "No run is finished yet.\n"])
+    parts[1:1] = ["## Summary", summary(rows)]
     parts += ["## Results", evidence_text.RESULTS, *results(rows)]
     parts += ["## The paper's claims", evidence_text.CLAIMS, *claims(rows)]
-    parts += ["## Accuracy against compute", evidence_text.COMPUTE, *(f"![]({name})" for name in figures), *costs(rows)]
-    parts += ["## Do ranks and uniformity predict the probe?", evidence_text.ONLINE, *online(rows)]
+    parts += ["## Accuracy against compute", evidence_text.COMPUTE, *pictures.get("compute", ()), *costs(rows)]
+    parts += [
+        "## Do ranks and uniformity predict the probe?",
+        evidence_text.ONLINE,
+        *pictures.get("online", ()),
+        *online(rows),
+    ]
     parts += ["## What this does not show", evidence_text.CAVEATS]
     parts += ["## Costs and commands", spent(rows), evidence_text.COMMANDS]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -106,17 +116,44 @@ def claims(rows: Sequence[Row]) -> list[str]:
     head = ["claim", "encoder", "length", "measure", "difference, points", "seeds", "published, ViT-B", "verdict"]
     lines = []
     for claim in CLAIMS:
-        for backbone, length in _settings(rows):
-            for measure in MEASURES:
-                better, worse = (
-                    _by_seed(_group(rows, backbone, method, length), measure) for method in (claim.better, claim.worse)
-                )
-                difference = statistics.paired_difference(better, worse)
-                if difference is not None:
-                    published = "-" if claim.published is None else f"{claim.published:+.1f}"
-                    cells = [claim.text, BACKBONES[backbone], length, MEASURES[measure]]
-                    lines.append([*cells, _interval(difference), str(difference.count), published, verdict(difference)])
+        published = "-" if claim.published is None else f"{claim.published:+.1f}"
+        for *cells, difference in comparisons(rows, claim):
+            cells = [claim.text, *cells, _interval(difference), str(difference.count), published]
+            lines.append([*cells, verdict(difference)])
     return [_table(head, lines)]
+
+
+def comparisons(rows: Sequence[Row], claim: Claim) -> list[tuple[str, str, str, Interval]]:
+    """(encoder, length, measure, difference in points) wherever both methods have been measured with one seed."""
+    found = []
+    for backbone, length in _settings(rows):
+        for measure, label in MEASURES.items():
+            better, worse = (
+                _by_seed(_group(rows, backbone, method, length), measure) for method in (claim.better, claim.worse)
+            )
+            difference = statistics.paired_difference(better, worse)
+            if difference is not None:
+                found.append((BACKBONES[backbone], length, label, difference))
+    return found
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """One line a claim: in how many comparisons of at least two seeds it holds, and the mean difference in points."""
+    lines = []
+    for claim in CLAIMS:
+        differences = [row[-1] for row in comparisons(rows, claim) if row[-1].count > 1]
+        if not differences:
+            lines.append(f"- {claim.text}: not measured with two seeds yet.")
+            continue
+        counts = Counter(map(verdict, differences))
+        said = ", ".join(f"{word} in {counts[word]}" for word in ("holds", "undecided", "the opposite") if counts[word])
+        sizes = [difference.mean for difference in differences]
+        seeds = sorted({difference.count for difference in differences})
+        lines.append(
+            f"- {claim.text}: of {len(differences)} comparisons, {said}; differences from {min(sizes):+.1f} to "
+            f"{max(sizes):+.1f} points ({' or '.join(map(str, seeds))} seeds)."
+        )
+    return "\n".join([evidence_text.SUMMARY, "", *lines])
 
 
 def verdict(difference: Interval) -> str:
