@@ -44,7 +44,9 @@ def test_verdicts_need_more_than_one_seed_and_an_interval_without_zero():
     assert found["local reconstruction of one scale helps"] == ["-9.0", "1", "+0.0", "one seed"]
     said = evidence.summary(rows)
     assert "one scale helps: not measured with two seeds yet." in said
-    assert "(HOG): of 3 comparisons, holds in 1, undecided in 2; differences from +0.0 to +2.0 points (3 seeds)." in said
+    assert (
+        "(HOG): of 3 comparisons, holds in 1, undecided in 2; differences from +0.0 to +2.0 points (3 seeds)." in said
+    )
 
 
 def test_methods_are_compared_at_one_cost():

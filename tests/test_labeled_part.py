@@ -36,7 +36,7 @@ SOURCE = Named([0] * 400 + [1] * 200 + [2] * 3)
 
 def test_each_class_has_its_fraction_and_at_least_one():
     part = LabeledPart(SOURCE, 0.1)
-    assert np.bincount(part.labels()).tolist() == [40, 20, 1]
+    assert np.bincount(part.all_labels()).tolist() == [40, 20, 1]
     assert (len(part), part.num_classes, part.class_names) == (61, 3, SOURCE.class_names)
     assert part.name == "named[train] (0.1 of each class)"
     assert (np.diff(part.indices) > 0).all()
@@ -60,7 +60,7 @@ def test_it_is_the_same_on_every_machine():
 
 def test_the_part_is_drawn_anew_from_what_is_held_out():
     """data.val_fraction takes the smallest hashes; had the part the same, it would be a class's held-out images."""
-    names, labels = [SOURCE.key_of(i) for i in range(603)], SOURCE.labels()
+    names, labels = [SOURCE.key_of(i) for i in range(603)], SOURCE.all_labels()
     held = np.flatnonzero(held_out(names, labels, 0.1))
     assert len(set(held) & set(LabeledPart(SOURCE, 0.1).indices)) < 20
 

@@ -59,11 +59,15 @@ def test_every_run_has_its_recipe_its_seed_and_its_start():
 def test_changes_reach_every_run_and_do_not_undo_the_length():
     (cell,) = study.selected(
         options_of(
-            "--methods=hog_local_multi", "--seeds=1", "--data=idx:/data/x", "--changes=num_epochs=9,batch_size=64"
+            "--methods=hog_local_multi",
+            "--seeds=1",
+            "--data=idx:/data/x",
+            "--changes=num_epochs=9,batch_size=64,model.mask_ratio=0.5",
         )
     )
     config = cell.pretraining().load()
     assert (config.data.name, config.batch_size, config.num_epochs) == ("idx:/data/x", 64, 0.15)
+    assert config.model.mask_ratio == 0.5  # which fine-tuning does not have
     assert cell.finetuning("1").load().data.name == "idx:/data/x"
     with pytest.raises(ConfigError, match="no such key"):
         study.selected(options_of("--methods=hog_local_multi", "--changes=batch_sise=64"))

@@ -70,9 +70,9 @@ def page(rows: Sequence[Row], csv_name: str, figures: Sequence[str] = ()) -> str
         csv_name: where the page says they are, relative to it.
         figures: files of images, relative to it, as `evidence_figures.draw` names them.
     """
-    pictures = {name.rpartition("/")[2].partition("_")[0]: [] for name in figures}
+    pictures: dict[str, list[str]] = {}
     for name in figures:
-        pictures[name.rpartition("/")[2].partition("_")[0]].append(f"![]({name})")
+        pictures.setdefault(name.rpartition("/")[2].partition("_")[0], []).append(f"![]({name})")
     parts = [evidence_text.HEADING.format(csv=csv_name), evidence_text.SETTING]
     if not rows:
         return "\n".join([*parts, "No run is finished yet.\n"])

@@ -7,6 +7,8 @@ from typing import Any
 from localmim_jax.cli.experiments import Run, State, metrics, top1
 from localmim_jax.errors import StorageError
 from localmim_jax.files import read_json, write_json
+from localmim_jax.recipes.load import load_config
+from localmim_jax.recipes.override import flatten
 
 SCRATCH = "scratch"
 BACKBONES = ("vit", "swin")
@@ -70,22 +72,29 @@ class Cell:
         if self.method == SCRATCH:
             return None
         epochs = LENGTHS[self.length]
-        length = (f"num_epochs={epochs}", f"schedule.warmup_epochs={epochs / 10:g}")
-        length += (f"checkpoint.every_epochs={epochs / 5:g}",)
-        return Run(self.config, str(self.place / "pretrain"), (f"seed={self.seed}", *self._own(length), *length))
+        overrides = (
+            f"seed={self.seed}",
+            f"num_epochs={epochs}",
+            f"schedule.warmup_epochs={epochs / 10:g}",
+            f"checkpoint.every_epochs={epochs / 5:g}",
+        )
+        return self._run(self.config, "pretrain", overrides)
 
     def finetuning(self, percent: str) -> Run:
         """The fine-tuning on so many percent of the labels."""
         start = self.pretraining()
-        overrides = (f"seed={self.seed}", *self.changes)
-        if start is not None:
-            overrides += (f"checkpoint.init_from={start.workdir}",)
+        begin = () if start is None else (f"checkpoint.init_from={start.workdir}",)
         config = f"configs/study_finetune.py:{self.backbone}_{percent}"
-        return Run(config, str(self.place / f"finetune_{percent}"), overrides)
+        return self._run(config, f"finetune_{percent}", (f"seed={self.seed}", *begin))
 
-    def _own(self, length: tuple[str, ...]) -> tuple[str, ...]:
-        keys = {change.partition("=")[0] for change in length}
-        return tuple(change for change in self.changes if change.partition("=")[0] not in keys)
+    def like(self) -> Run:
+        """A run that is never made, whose recipe describes the encoder and the data."""
+        return self._run(self.config, "", ())
+
+    def _run(self, config: str, folder: str, overrides: tuple[str, ...]) -> Run:
+        keys = set(flatten(load_config(config))) if self.changes else set()
+        own = (change for change in self.changes if change.partition("=")[0] in keys)
+        return Run(config, str(self.place / folder), (*own, *overrides))  # what makes it the run it is wins
 
 
 def cells(
@@ -137,11 +146,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     from localmim_jax.tasks.logistic import fit_probe
 
     run = cell.pretraining()
-    if run is None:
-        like = Run(cell.config, "", cell.changes)
-        model = create_model(like.load(), seed=cell.seed)
-    else:
-        model = load(run.workdir)
+    model = load(run.workdir) if run is not None else create_model(cell.like().load(), seed=cell.seed)
     data = inputs.data_config(model.config)
     train = inputs.open_split(data, split="train")
     bank, test = LabeledPart(train, _BANK), LabeledPart(inputs.open_split(data, split="test"), _TEST)

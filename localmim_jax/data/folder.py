@@ -71,8 +71,8 @@ class FolderSource(Source):
         label = {} if self._labels is None else {"label": int(self._labels[index])}
         return {"image": read_file(self.name_of(index)), **label}
 
-    def labels(self) -> np.ndarray:
-        return super().labels() if self._labels is None else self._labels.astype(np.int64)
+    def all_labels(self) -> np.ndarray:
+        return super().all_labels() if self._labels is None else self._labels.astype(np.int64)
 
     def _unseen(self, labels: np.ndarray, chosen: np.ndarray) -> list[str]:
         """A line on classes with an only image, which is not held out."""

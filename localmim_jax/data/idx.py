@@ -62,8 +62,8 @@ class IdxSource(Source):
         label = {} if self._labels is None else {"label": int(self._labels[index])}
         return {"image": image if image.ndim == 3 else image[..., None], **label}
 
-    def labels(self) -> np.ndarray:
-        return super().labels() if self._labels is None else self._labels.astype(np.int64)
+    def all_labels(self) -> np.ndarray:
+        return super().all_labels() if self._labels is None else self._labels.astype(np.int64)
 
     def fingerprint(self) -> str:
         labels = b"" if self._labels is None else self._labels.tobytes()

@@ -44,8 +44,8 @@ class LabeledPart(Source):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._source[int(self.indices[index])]
 
-    def labels(self) -> np.ndarray:
-        return self._source.labels()[self.indices]
+    def all_labels(self) -> np.ndarray:
+        return self._source.all_labels()[self.indices]
 
     def key_of(self, index: int) -> str:
         return self._source.key_of(int(self.indices[index]))
@@ -59,7 +59,7 @@ class LabeledPart(Source):
 
 def chosen(source: Source, fraction: float) -> np.ndarray:
     """Indices int64 [n] of a fraction of each class, rounded and at least one, increasing."""
-    labels = source.labels()
+    labels = source.all_labels()
     values = np.array([uniform(f"{_SALT}{source.key_of(index)}") for index in range(len(labels))])
     order = np.lexsort((values, labels))
     starts = np.flatnonzero(np.diff(labels[order], prepend=labels.min(initial=0) - 1))

@@ -59,7 +59,7 @@ class Source(abc.ABC):
     def key_of(self, index: int) -> str:
         """The example's name within the dataset."""
 
-    def labels(self) -> np.ndarray:
+    def all_labels(self) -> np.ndarray:
         """The label of every example, int64 [n]. Here every example is read, which takes long for a large dataset.
 
         Raises:
