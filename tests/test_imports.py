@@ -23,7 +23,8 @@ RANKS = (
     ("segmentation", "detection"),
     ("build",),
     ("api",),
-    ("analysis", "bench", "planning"),
+    ("planning",),
+    ("analysis", "bench"),
     ("cli",),
     ("__main__", "train"),
 )

@@ -34,9 +34,9 @@ def compiled(name, **changes):
     return found, target, program.work_of(hlo.parse(found.text))
 
 
-def parameter_bytes(found) -> int:
+def num_parameters(found) -> int:
     spec = StateSpec(found.built.task, found.built.settings, meshes.make_mesh(found.built.settings.mesh))
-    return sum(leaf.size * 4 for leaf in jax.tree.leaves(spec.abstract_params))
+    return sum(leaf.size for leaf in jax.tree.leaves(spec.abstract_params))
 
 
 def test_one_gpu():
@@ -60,8 +60,8 @@ def check_data_parallel(name):
     assert {collective.group for collective in work.collectives} == {target.count}
     assert {collective.kind for collective in work.collectives} == {"all-reduce"}
     payload = sum(collective.payload * collective.times for collective in work.collectives)
-    # The gradients once, and scalars and statistics that are small beside them.
-    assert parameter_bytes(found) <= payload < 1.02 * parameter_bytes(found) + 4096
+    # The gradients once, in bfloat16 where XLA casts them after the sum and else in float32; scalars and statistics.
+    assert 2 * num_parameters(found) <= payload < 4.08 * num_parameters(found) + 4096
 
 
 @pytest.mark.parametrize("name", ["h100x8", "v5e-4", "v5e-16"])
@@ -77,7 +77,7 @@ def test_fsdp_gathers_parameters_and_no_images(name):
     assert found.memory.parameters < 0.3 * whole.memory.parameters
     gathered = sum(c.payload * c.times for c in work.collectives if c.kind == "all-gather")
     # Parameters at most once forward and once backward, in two or four bytes.
-    assert 0 < gathered <= 2.1 * parameter_bytes(found)
+    assert 0 < gathered <= 8.4 * num_parameters(found)
     assert {"all-to-all", "collective-permute"}.isdisjoint({c.kind for c in work.collectives})
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -158,13 +158,13 @@ class CompiledStep:
     """A step compiled ahead of its first use.
 
     Attributes:
-        run: (state, batch) -> (state, metrics), see `make_train_step`.
+        run: (state, batch) -> (state, metrics), see `make_train_step`; `as_text()` is XLA's program.
         seconds: time to trace and compile, or to read the compilation cache.
         flops: FLOPs of the model per step for the global batch, see `engine.flops`.
         bytes_per_device: peak memory while it runs, including state and batch; None where XLA does not provide it.
     """
 
-    run: Callable[[Tree, Batch], tuple[Tree, Metrics]]
+    run: jax.stages.Compiled
     seconds: float
     flops: float
     bytes_per_device: int | None
