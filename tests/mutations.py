@@ -25,7 +25,7 @@ MUTATIONS = {
     "gradients swapped": ("localmim_jax/method/targets.py", "jnp.arctan2(gx, gy)", "jnp.arctan2(gy, gx)", "targets"),
     "signed orientation": ("localmim_jax/method/targets.py", "/ jnp.pi * bins", "/ (2 * jnp.pi) * bins", "targets"),
     "HOG epsilon": ("localmim_jax/method/targets.py", "jnp.maximum(norm, _EPSILON)", "(norm + 0.01)", "targets"),
-    "HOG without root": ("localmim_jax/method/targets.py", "norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))", "norm = jnp.abs(histogram).sum(axis=-1, keepdims=True)", "targets"),
+    "HOG without root": ("localmim_jax/method/targets.py", "norm = jnp.sqrt(jnp.square(histogram).sum(axis=2, keepdims=True))", "norm = jnp.abs(histogram).sum(axis=2, keepdims=True)", "targets"),
     "biased variance": ("localmim_jax/method/targets.py", "ddof=1", "ddof=0", "targets"),
     "row before column": ("localmim_jax/models/positions.py", "[np.sin(angles_x), np.cos(angles_x), np.sin(angles_y), np.cos(angles_y)]", "[np.sin(angles_y), np.cos(angles_y), np.sin(angles_x), np.cos(angles_x)]", "blocks localmim"),
     "binary weight at the coarse scale": ("localmim_jax/models/mask.py", ".mean(axis + 1)", ".max(axis + 1)", "masking localmim"),

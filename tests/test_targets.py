@@ -52,10 +52,10 @@ def test_a_flat_image_has_no_gradient_anywhere():
 
 
 def test_reflection_makes_border_gradients_exactly_zero():
-    gx, gy = image_gradients(jnp.asarray(images((1, 8, 8, 1))))
-    np.testing.assert_array_equal(gx[:, :, [0, -1]], 0)
-    np.testing.assert_array_equal(gy[:, [0, -1]], 0)
-    assert np.abs(np.asarray(gx[:, :, 1:-1])).min() > 0
+    gx, gy = image_gradients(jnp.asarray(images((8, 8, 1))))
+    np.testing.assert_array_equal(gx[:, jnp.asarray([0, -1])], 0)
+    np.testing.assert_array_equal(gy[jnp.asarray([0, -1])], 0)
+    assert np.abs(np.asarray(gx[:, 1:-1])).min() > 0
 
 
 def test_an_edge_votes_for_one_orientation():

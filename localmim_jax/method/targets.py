@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
+from einops import rearrange, reduce
 from jaxtyping import Array, Float, Float32, Int32
 
 from localmim_jax.errors import ConfigError
@@ -78,19 +78,19 @@ def make_targets(images: Float[Array, "b h w c"], config: TargetConfig) -> tuple
 
 
 def image_gradients(
-    images: Float32[Array, "b h w c"], bias: tuple[float, float] = (0.0, 0.0)
-) -> tuple[Float32[Array, "b h w c"], Float32[Array, "b h w c"]]:
-    """Sobel gradients (gx, gy) per channel with reflected borders.
+    images: Float32[Array, "h w *rest"], bias: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Float32[Array, "h w *rest"], Float32[Array, "h w *rest"]]:
+    """Sobel gradients (gx, gy) with reflected borders; the pixels lie in the first two axes.
 
     gx correlates with [[1, 0, -1], [2, 0, -2], [1, 0, -1]], gy with its transpose. The neighbors are subtracted
     before they are smoothed: a flat or mirrored neighborhood then gives an exact zero, where a 3x3 convolution leaves
     rounding noise that falls into an arbitrary orientation bin.
     """
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-    across = padded[:, :, :-2] - padded[:, :, 2:]
-    down = padded[:, :-2] - padded[:, 2:]
-    gx = across[:, :-2] + 2 * across[:, 1:-1] + across[:, 2:]
-    gy = down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]
+    padded = jnp.pad(images, ((1, 1), (1, 1), *((0, 0) for _ in images.shape[2:])), mode="reflect")
+    across = padded[:, :-2] - padded[:, 2:]
+    down = padded[:-2] - padded[2:]
+    gx = across[:-2] + 2 * across[1:-1] + across[2:]
+    gy = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
     return gx + bias[0], gy + bias[1]
 
 
@@ -102,6 +102,11 @@ def hog_pyramid(
     Gradients and bins do not depend on the cell, so the histogram of the finest cell is made once and mean-pooled to
     the coarser cells that it divides; only then is every scale L2-normalized per color channel.
 
+    Images and channels lie in the last axis until the end. Neighbors, cells and bins then are slices of leading axes,
+    and the last axis fills the lanes of any device: a TPU would pad axes of 18 bins and 3 channels to 8 and 128. The
+    barriers keep XLA from computing a pixel's vote once for each bin, and from searching long for ways to do so
+    (docs/benchmarks.md).
+
     Args:
         images: normalized by mean and standard deviation; h and w divisible by every cell.
         cells: sides of the cells in pixels, in any order.
@@ -111,50 +116,53 @@ def hog_pyramid(
     Returns:
         One [b, (h / cell) * (w / cell), c * bins] for each scale, channel-major; 0 for a cell without gradient.
     """
-    gx, gy = image_gradients(images, bias)
+    b, c = images.shape[0], images.shape[3]
+    gx, gy = image_gradients(rearrange(images, "b h w c -> h w (c b)"), bias)
     magnitude = jnp.sqrt(jnp.square(gx) + jnp.square(gy))
     orientation = jnp.floor(jnp.arctan2(gx, gy) / jnp.pi * bins).astype(jnp.int32) % bins
+    magnitude, orientation = jax.lax.optimization_barrier((magnitude, orientation))
 
     histograms: dict[int, jax.Array] = {}
     for cell in sorted(set(cells)):
         finer = max((other for other in histograms if cell % other == 0), default=None)
         if finer is None:
-            histograms[cell] = _cell_histogram(magnitude, orientation, cell, bins)
+            histogram = _cell_histogram(magnitude, orientation, cell, bins)
         else:
-            histograms[cell] = _mean_pool(histograms[finer], cell // finer)
-    return tuple(_normalize(histograms[cell]) for cell in cells)
+            histogram = _mean_pool(histograms[finer], cell // finer)
+        histograms[cell] = jax.lax.optimization_barrier(histogram)
+    normalized = (_normalize(histograms[cell]) for cell in cells)
+    return tuple(rearrange(cell, "y x o (c b) -> b (y x) (c o)", b=b, c=c) for cell in normalized)
 
 
 def _cell_histogram(
-    magnitude: Float32[Array, "b h w c"], orientation: Int32[Array, "b h w c"], cell: int, bins: int
-) -> Float32[Array, "b h//{cell} w//{cell} c {bins}"]:
+    magnitude: Float32[Array, "h w n"], orientation: Int32[Array, "h w n"], cell: int, bins: int
+) -> Float32[Array, "h//{cell} w//{cell} {bins} n"]:
     """Mean magnitude per orientation.
 
     Written as a sum over the pixels of a small cell rather than a reduction or a scatter: XLA then makes one vectorized
     kernel of it, which was about 16 times faster than the reduction on a CPU (`localmim_jax/bench/hog.py`).
     """
     side = max(divisor for divisor in range(1, 9) if cell % divisor == 0)
-    b, h, w, c = magnitude.shape
-    split = (b, h // side, side, w // side, side, c, 1)
+    h, w, n = magnitude.shape
+    split = (h // side, side, w // side, side, 1, n)
     magnitude, orientation = magnitude.reshape(split), orientation.reshape(split)
-    bin_index = jnp.arange(bins).reshape(1, 1, 1, 1, bins)
-    histogram = jnp.zeros((b, h // side, w // side, c, bins), jnp.float32)
+    bin_index = jnp.arange(bins).reshape(1, 1, bins, 1)
+    histogram = jnp.zeros((h // side, w // side, bins, n), jnp.float32)
     for i, j in np.ndindex(side, side):
-        vote = orientation[:, :, i, :, j] == bin_index
-        histogram += jnp.where(vote, magnitude[:, :, i, :, j], jnp.float32(0))
+        vote = orientation[:, i, :, j] == bin_index
+        histogram += jnp.where(vote, magnitude[:, i, :, j], jnp.float32(0))
     return _mean_pool(histogram / (side * side), cell // side)
 
 
-def _mean_pool(histogram: Float32[Array, "b y x c o"], factor: int) -> Float32[Array, "b _ _ c o"]:
+def _mean_pool(histogram: Float32[Array, "y x o n"], factor: int) -> Float32[Array, "_ _ o n"]:
     if factor == 1:
         return histogram
-    return rearrange(histogram, "b (y i) (x j) c o -> b y i x j c o", i=factor, j=factor).mean(axis=(2, 4))
+    return reduce(histogram, "(y i) (x j) o n -> y x o n", "mean", i=factor, j=factor)
 
 
-def _normalize(histogram: Float32[Array, "b y x c o"]) -> Float32[Array, "b y*x c*o"]:
-    norm = jnp.sqrt(jnp.square(histogram).sum(axis=-1, keepdims=True))
-    histogram = histogram / jnp.maximum(norm, _EPSILON)
-    return rearrange(histogram, "b y x c o -> b (y x) (c o)")
+def _normalize(histogram: Float32[Array, "y x o n"]) -> Float32[Array, "y x o n"]:
+    norm = jnp.sqrt(jnp.square(histogram).sum(axis=2, keepdims=True))
+    return histogram / jnp.maximum(norm, _EPSILON)
 
 
 def pixel_patches(images: Float32[Array, "b h w c"], cell: int) -> Float32[Array, "b _ {cell*cell}*c"]:
