@@ -17,7 +17,19 @@ COMMANDS = {
     **{
         name: f"localmim_jax.cli.{name}"
         for name in (
-            *("train", "plan", "prepare", "evaluate", "knn", "probe", "compare", "visualize", "segment", "detect"),
+            *(
+                "train",
+                "plan",
+                "plan_table",
+                "prepare",
+                "evaluate",
+                "knn",
+                "probe",
+                "compare",
+                "visualize",
+                "segment",
+                "detect",
+            ),
             *("features", "convert", "tables", "study", "imagenet_val"),
         )
     },
