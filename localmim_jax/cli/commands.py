@@ -17,20 +17,8 @@ COMMANDS = {
     **{
         name: f"localmim_jax.cli.{name}"
         for name in (
-            *(
-                "train",
-                "plan",
-                "plan_table",
-                "prepare",
-                "evaluate",
-                "knn",
-                "probe",
-                "compare",
-                "visualize",
-                "segment",
-                "detect",
-            ),
-            *("features", "convert", "tables", "study", "imagenet_val"),
+            *("train", "plan", "plan_table", "prepare", "evaluate", "knn", "probe", "compare", "visualize"),
+            *("segment", "detect", "features", "convert", "tables", "study", "imagenet_val"),
         )
     },
     **{f"analysis {name}": f"localmim_jax.analysis.{name}" for name in ("gradients", "attention", "layers")},

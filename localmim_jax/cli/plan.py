@@ -88,7 +88,7 @@ def _plan(config: ConfigDict, hardware: Any, options: flags.FlagValues) -> dict[
             found = [compiled.memory for compiled in compilers.compile_for(changed, hardware, devices)]
             return None if None in found else max(memory.total for memory in found if memory)
 
-        sizes = [_needed(program) for program in programs]
+        sizes = [report.needed(program) for program in programs]
         used = None if None in sizes else max(size for size in sizes if size is not None)
         search = fit.Search(config, needs, report.usable_memory(hardware), options.compilations)
         if not fits:
@@ -99,10 +99,6 @@ def _plan(config: ConfigDict, hardware: Any, options: flags.FlagValues) -> dict[
         result["attempts"] = [vars(attempt) for attempt in search.attempts]
         result["largest_batch"] = vars(best) if best else None
     return result
-
-
-def _needed(program: dict[str, Any]) -> int | None:
-    return program["memory"]["total"] if program["memory"] else program["needed_bytes"]
 
 
 def _describe(attempt: Any) -> str:

@@ -4,8 +4,8 @@
     localmim plan_table --plans=docs/plans --run               # compiles those that are missing, one file each
     localmim plan_table --plans=docs/plans --run --recipes=vit_b_100ep --hardware=h100x8,v5e-16
 
-Each plan is that of `localmim plan`, with the least accumulation of gradients that fits. Compiling takes minutes for each
-plan. An interrupted command continues where it stopped.
+Each plan is that of `localmim plan`, with the least accumulation of gradients that fits. Compiling takes minutes for
+each plan. An interrupted command continues where it stopped.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ HARDWARE = ("v100", "a100x8", "h100x8", "v5e-16", "v5p-8")
 
 def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("plans", None, "directory of the plans, one JSON file each", flag_values=values)
-    flags.DEFINE_list("recipes", list(RECIPES), "recipes to plan", flag_values=values)
+    flags.DEFINE_list("recipes", None, "recipes to plan; those of docs/scaling.md by default", flag_values=values)
     flags.DEFINE_list("hardware", list(HARDWARE), "hardware to plan them on", flag_values=values)
     flags.DEFINE_bool("run", False, "compile the plans that are missing", flag_values=values)
 
@@ -41,8 +41,9 @@ def main(options: flags.FlagValues) -> None:
     from localmim_jax.planning import table
 
     kinds = [hardwares.parse(name) for name in options.hardware]
-    cells = [table.Cell(recipe, kind) for recipe in options.recipes for kind in kinds]
-    for recipe in options.recipes:
+    recipes = options.recipes or RECIPES
+    cells = [table.Cell(recipe, kind) for recipe in recipes for kind in kinds]
+    for recipe in recipes:
         load_config(recipe)
     folder = Path(options.plans)
     missing = [cell for cell in cells if not cell.file(folder).is_file()]

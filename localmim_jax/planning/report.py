@@ -80,6 +80,11 @@ def numbers(compiled: Compiled, hardware: Hardware, price_per_hour: float | None
     return result
 
 
+def needed(plan: Mapping[str, Any]) -> int | None:
+    """Bytes of a device that the program of a plan needs; None where the compiler refused it without a number."""
+    return plan["memory"]["total"] if plan["memory"] else plan["needed_bytes"]
+
+
 def _collectives(work: program.Work, hardware: Hardware) -> list[dict[str, Any]]:
     """Those of one kind, part and group together."""
     found: dict[tuple[str, str, int], list[program.Collective]] = {}

@@ -26,7 +26,8 @@ class Cell:
     hardware: Hardware
 
     def file(self, folder: Path) -> Path:
-        return folder / f"{Path(self.recipe).stem}_{self.hardware.name}.json"
+        recipe = Path(self.recipe).name.replace(".py", "").replace(":", "-")
+        return folder / f"{recipe}_{self.hardware.name}.json"
 
     def plan(self) -> dict[str, Any]:
         """Compiles the recipe's step with the least accumulation, among powers of two, that is found to fit.
@@ -49,9 +50,7 @@ class Cell:
                 for compiled in compilers.compile_for(override(load_config(self.recipe), tried), self.hardware, devices)
             ]
             result = {"recipe": self.recipe, "changes": tried, "programs": programs}
-            needed = [
-                program["memory"]["total"] if program["memory"] else program["needed_bytes"] for program in programs
-            ]
+            needed = [report.needed(program) for program in programs]
             if all(program["fits"] for program in programs):
                 return result
             accum *= more_accumulation(needed, programs[0]["hardware"]["usable_bytes"])
