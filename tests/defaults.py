@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 from localmim_jax.configs import parts
+from localmim_jax.data.config import DataConfig
 from localmim_jax.detection.mask_rcnn import MaskRCNNConfig
 from localmim_jax.engine import settings
 from localmim_jax.method.localmim import LocalMIMConfig
@@ -77,6 +78,12 @@ def segmenter_config(*args: Any, **changes: Any) -> SegmenterConfig:
 def mask_rcnn_config(*args: Any, **changes: Any) -> MaskRCNNConfig:
     """`encoder` is needed."""
     return _fill(MaskRCNNConfig, parts.detect(parts.swin("swin_b")).model, args, changes)
+
+
+def data_config(*args: Any, **changes: Any) -> DataConfig:
+    """Of pre-training, in the order of seed 0; `name`, `image_size` and `batch_size` are needed."""
+    values = {key: value for key, value in parts.pretrain(parts.vit("vit_b")).data.items() if key != "name"}
+    return _fill(DataConfig, values | {"seed": 0}, args, changes)
 
 
 def optimizer_settings(*args: Any, **changes: Any) -> settings.OptimizerSettings:

@@ -10,8 +10,8 @@ from PIL import Image
 from skimage import data as photos
 
 from localmim_jax.data.augment import EvalTransform, TrainTransform, center_crop, random_resized_crop
-from localmim_jax.data.config import DataConfig
 from localmim_jax.errors import ConfigError
+from tests.defaults import data_config
 
 PHOTO = photos.coffee()[:375, :500]
 
@@ -23,7 +23,7 @@ def jpeg(array, **options):
 
 
 def transform(**changes):
-    return TrainTransform.of(DataConfig(**{"name": "tfds:any", "image_size": (224, 224), "batch_size": 1} | changes))
+    return TrainTransform.of(data_config(**{"name": "tfds:any", "image_size": (224, 224), "batch_size": 1} | changes))
 
 
 def torchvision_get_params(draws, height, width, scale, ratio):

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from localmim_jax.data.bit_depth import levels_of, measure
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.folder import FolderSource
 from localmim_jax.data.given import GivenImages
 from localmim_jax.data.levels import Levels
@@ -18,6 +17,7 @@ from localmim_jax.data.pipeline import eval_batches, train_batches
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.tasks import inputs
 from tests.deep_images import photograph, png, tiff
+from tests.defaults import data_config
 from tests.tiny_config import get_config
 
 
@@ -106,7 +106,7 @@ def test_a_damaged_or_constant_image_does_not_stop_the_measuring(tmp_path):
 
 
 def test_training_and_evaluation_read_by_the_rule(camera):
-    data = DataConfig(f"folder:{camera.root}", (24, 32), 6, high_bit_depth="max", num_threads=1)
+    data = data_config(f"folder:{camera.root}", (24, 32), 6, high_bit_depth="max", num_threads=1)
     by_number = dataclasses.replace(data, high_bit_depth="0:4095")
     dark = dataclasses.replace(data, high_bit_depth="")
     for batches in (lambda config: train_batches(config, camera, 0, 1), lambda config: eval_batches(config, camera, 6)):
@@ -183,7 +183,7 @@ def pictures():
 
 def test_images_of_python_follow_the_rule():
     assert [image.mode for image in pictures()[1:]] == ["I;16", "I", "I;16", "RGB"]
-    data = DataConfig("python:list", (24, 32), 5, high_bit_depth="max", num_threads=1, flip=False, crop_scale=(1, 1))
+    data = data_config("python:list", (24, 32), 5, high_bit_depth="max", num_threads=1, flip=False, crop_scale=(1, 1))
     data = dataclasses.replace(data, crop_ratio=(1.5, 1.5))
     source = OwnSource(pictures(), "dataset[train]", 3)
     assert measure("max", source).rule == "0:4095"
@@ -200,4 +200,4 @@ def test_images_of_python_follow_the_rule():
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ConfigError, match=r"data\.high_bit_depth is 'auto'"):
-        DataConfig("digits", (8, 8), 1, high_bit_depth="auto")
+        data_config("digits", (8, 8), 1, high_bit_depth="auto")

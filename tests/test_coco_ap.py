@@ -8,7 +8,6 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.pipeline import eval_batches
 from localmim_jax.detection import roi, shapes
 from localmim_jax.detection.augment import DetectionEvalTransform, rasterise
@@ -17,6 +16,7 @@ from localmim_jax.detection.buckets import make_buckets
 from localmim_jax.detection.coco import CocoSource
 from localmim_jax.detection.coco_ap import Categories, CocoAP, to_original
 from localmim_jax.errors import DataError, StorageError
+from tests.defaults import data_config
 
 SLOTS = 8
 
@@ -58,7 +58,7 @@ def perfect(boxes, labels, masks, sizes):
 
 
 def evaluate(source, change=lambda outputs: outputs, results=None, pictures=0):
-    config = DataConfig(name="fake", image_size=(128, 192), batch_size=4, num_threads=1)
+    config = data_config(name="fake", image_size=(128, 192), batch_size=4, num_threads=1)
     metric = CocoAP(
         source.dataset, source.image_id, Categories(source.category_ids, source.class_names), results, pictures
     )

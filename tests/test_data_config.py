@@ -1,17 +1,17 @@
 import pytest
 
-from localmim_jax.data.config import DataConfig
 from localmim_jax.errors import ConfigError
+from tests.defaults import data_config
 
 GOOD = {"name": "digits", "image_size": (32, 48), "batch_size": 8}
 
 
 def test_good_values_pass():
     for name in ("tfds:imagenet2012", "folder:/data", "photos", "digits", "fake"):
-        assert DataConfig(**GOOD | {"name": name}).image_size == (32, 48)
-    assert DataConfig(**GOOD | {"image_size": [32, 48]}).image_size == (32, 48)
-    assert DataConfig(**GOOD | {"name": "fake", "channels": 7}).channels == 7
-    assert DataConfig(**GOOD | {"color_jitter": [0.4, 0.4, 0, 0], "channels": 1}).color_jitter == (0.4, 0.4, 0, 0)
+        assert data_config(**GOOD | {"name": name}).image_size == (32, 48)
+    assert data_config(**GOOD | {"image_size": [32, 48]}).image_size == (32, 48)
+    assert data_config(**GOOD | {"name": "fake", "channels": 7}).channels == 7
+    assert data_config(**GOOD | {"color_jitter": [0.4, 0.4, 0, 0], "channels": 1}).color_jitter == (0.4, 0.4, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_good_values_pass():
 )
 def test_bad_values_are_named_with_what_is_legal(changes, words):
     with pytest.raises(ConfigError, match=words):
-        DataConfig(**GOOD | changes)
+        data_config(**GOOD | changes)

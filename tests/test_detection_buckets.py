@@ -4,7 +4,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.pipeline import eval_batches, train_batches
 from localmim_jax.data.plan import Group, TrainingPlan
 from localmim_jax.data.shard import WHOLE, Shard
@@ -13,10 +12,11 @@ from localmim_jax.detection.buckets import make_buckets
 from localmim_jax.detection.coco import CocoSource
 from localmim_jax.detection.sources import FakeDetection
 from localmim_jax.errors import DataError
+from tests.defaults import data_config
 from tests.test_coco import write
 from tests.test_detection_augment import PLAIN
 
-CONFIG = DataConfig(name="fake", image_size=(32, 64), batch_size=4, seed=3, num_threads=2)
+CONFIG = data_config(name="fake", image_size=(32, 64), batch_size=4, seed=3, num_threads=2)
 TRANSFORM = dataclasses.replace(
     PLAIN, short_sides=(24, 32), long_side=64, crop_sides=(32,), crop_range=(16, 32), flip=True
 )

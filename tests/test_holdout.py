@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.folder import FolderSource
 from localmim_jax.data.holdout import held_out
 from localmim_jax.errors import ConfigError, DataError
 from localmim_jax.tasks import inputs
+from tests.defaults import data_config
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_two_validation_parts_and_too_few_images_are_refused(flowers, tmp_path):
 
 
 def test_the_config_reaches_every_reader_of_the_folder(flowers):
-    data = DataConfig(f"folder:{flowers}", (4, 4), 1, val_fraction=0.25)
+    data = data_config(f"folder:{flowers}", (4, 4), 1, val_fraction=0.25)
     train, val = parts(flowers)
     assert names(inputs.open_split(data)) == train
     assert names(inputs.open_split(data, split="validation")) == val
@@ -140,4 +140,4 @@ def test_the_config_reaches_every_reader_of_the_folder(flowers):
         ({"name": "digits", "val_fraction": 0.1}, "divides a folder"),
     ):
         with pytest.raises(ConfigError, match=reason):
-            DataConfig(**{"name": f"folder:{flowers}", "image_size": (4, 4), "batch_size": 1} | changes)
+            data_config(**{"name": f"folder:{flowers}", "image_size": (4, 4), "batch_size": 1} | changes)

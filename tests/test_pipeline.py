@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from localmim_jax.data.augment import EvalTransform
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import FORMATS, DecodeError
 from localmim_jax.data.pipeline import eval_batches, train_batches
 from localmim_jax.data.plan import one_group
@@ -15,6 +14,7 @@ from localmim_jax.data.shard import Shard
 from localmim_jax.data.source import Source
 from localmim_jax.data.sources import FakeSource
 from localmim_jax.errors import ConfigError, DataError
+from tests.defaults import data_config
 
 
 class Numbered(Source):
@@ -41,7 +41,7 @@ class Numbered(Source):
 
 def config(batch_size, **changes):
     defaults = {"name": "tfds:numbered", "image_size": (4, 6), "channels": 1, "num_threads": 2, "seed": 3}
-    return DataConfig(**defaults | {"batch_size": batch_size} | changes)
+    return data_config(**defaults | {"batch_size": batch_size} | changes)
 
 
 def take(batches, count):

@@ -11,10 +11,10 @@ from PIL import Image
 
 from localmim_jax.cli import prepare, program
 from localmim_jax.data.builders.reencode import Converter
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.pipeline import train_batches
 from localmim_jax.data.sources import open_source
 from localmim_jax.errors import ConfigError, DataError
+from tests.defaults import data_config
 
 RNG = np.random.default_rng(0)
 
@@ -82,7 +82,7 @@ def test_a_smaller_copy_of_a_folder(folder, tmp_path, capfd, encoding, form):
                 assert example["image"] == before["image"]
     (line,) = (tmp_path / "tfds/small.train.bad_examples.txt").read_text().splitlines()
     assert line.startswith("0\tcat/0.jpg\timage file is truncated")
-    config = DataConfig("tfds:small", (32, 48), 4)
+    config = data_config("tfds:small", (32, 48), 4)
     assert next(train_batches(config, open_source("tfds:small", "train", data_dir)))["image"].shape == (4, 32, 48, 3)
 
 

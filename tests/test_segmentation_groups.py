@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.pipeline import eval_batches, train_batches
 from localmim_jax.data.shard import WHOLE, Shard
 from localmim_jax.errors import DataError
 from localmim_jax.segmentation.augment import SegmentationEvalTransform
 from localmim_jax.segmentation.groups import make_groups
 from localmim_jax.segmentation.sources import FakeMasks, MaskFolder
+from tests.defaults import data_config
 from tests.test_segmentation_augment import PLAIN
 from tests.test_segmentation_sources import write
 
-CONFIG = DataConfig(name="fake", image_size=(48, 48), batch_size=4, seed=3, num_threads=2)
+CONFIG = data_config(name="fake", image_size=(48, 48), batch_size=4, seed=3, num_threads=2)
 EVAL = SegmentationEvalTransform((64, 32), (1.0, 0.5), 8)
 
 

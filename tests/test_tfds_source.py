@@ -17,11 +17,11 @@ from sklearn.datasets import load_digits
 
 from localmim_jax.data.builders.copy import Copy
 from localmim_jax.data.builders.photos import TILE, photographs
-from localmim_jax.data.config import DataConfig
 from localmim_jax.data.decode import DecodeError, decode, to_array
 from localmim_jax.data.pipeline import train_batches
 from localmim_jax.data.sources import open_source
 from localmim_jax.errors import DataError
+from tests.defaults import data_config
 
 DIGITS = load_digits()
 
@@ -114,11 +114,11 @@ def test_what_is_prepared_is_not_prepared_again(data_dir):
 def test_reading_and_preparing_need_no_tensorflow(tmp_path):
     program = f"""
 import sys
-from localmim_jax.data.config import DataConfig
+from tests.defaults import data_config
 from localmim_jax.data.pipeline import train_batches
 from localmim_jax.data.sources import open_source
 source = open_source("digits", "train", {str(tmp_path)!r})
-batch = next(train_batches(DataConfig("digits", (8, 8), 4, channels=1), source))
+batch = next(train_batches(data_config("digits", (8, 8), 4, channels=1), source))
 print(batch["image"].shape, "tensorflow" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -128,7 +128,7 @@ print(batch["image"].shape, "tensorflow" in sys.modules)
 
 
 def test_pipeline_over_tfds(data_dir):
-    config = DataConfig("photos", (96, 128), 8, channels=1)
+    config = data_config("photos", (96, 128), 8, channels=1)
     batch = next(train_batches(config, pickle.loads(pickle.dumps(open_source("photos", "train", data_dir)))))
     assert batch["image"].shape == (8, 96, 128, 1)
 
@@ -184,7 +184,7 @@ def test_arrays_of_many_channels(tmp_path):
     assert source.class_names == ("low", "high")
     stored = sorted(source[i]["image"].tobytes() for i in range(3))
     assert stored == sorted(image.tobytes() for image in images)
-    config = DataConfig("tfds:spectra", (4, 4), 2, channels=7)
+    config = data_config("tfds:spectra", (4, 4), 2, channels=7)
     assert next(train_batches(config, source))["image"].shape == (2, 4, 4, 7)
 
 

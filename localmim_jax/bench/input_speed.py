@@ -29,6 +29,8 @@ from localmim_jax.data.config import DataConfig, available_cores
 from localmim_jax.data.pipeline import train_batches
 from localmim_jax.data.source import Source
 from localmim_jax.data.sources import open_source
+from localmim_jax.recipes.load import load_config
+from localmim_jax.tasks.inputs import data_config
 
 SIZE = (224, 224)
 BATCH = 64
@@ -110,8 +112,16 @@ def read_in_a_loop(files: list[Path], count: int, to_float: bool) -> None:
             (pixels.astype(np.float32) / 255 - _MEAN) / _STD
 
 
+def _data(**changes: Any) -> DataConfig:
+    """The input settings of ViT-B pre-training."""
+    config = load_config("vit_b_100ep")
+    config.update({"image_size": SIZE, "batch_size": BATCH})
+    config.data.update(changes)
+    return data_config(config)
+
+
 def _pipeline(source: Source, **changes: Any) -> Callable[[int], object]:
-    config = DataConfig("tfds:any", SIZE, BATCH, **changes)
+    config = _data(**changes)
 
     def read(count: int) -> None:
         for _ in train_batches(config, source, 0, count // BATCH):
@@ -145,8 +155,8 @@ def table(speeds: dict[str, float], costs: dict[str, float]) -> str:
 
 def fast_decode_difference(images: list[bytes]) -> tuple[float, int]:
     """(mean, largest) absolute difference in pixel values, 0 to 255, between the two ways, over the same crops."""
-    exact = TrainTransform.of(DataConfig("tfds:any", SIZE, BATCH))
-    fast = TrainTransform.of(DataConfig("tfds:any", SIZE, BATCH, fast_decode=True))
+    exact = TrainTransform.of(_data())
+    fast = TrainTransform.of(_data(fast_decode=True))
     gaps = [
         np.abs(
             exact({"image": image}, np.random.default_rng(seed))["image"].astype(np.int16)

@@ -57,14 +57,20 @@ class DataConfig:
     name: str
     image_size: tuple[int, int]
     batch_size: int
-    seed: int = 0
-    split: str = "train"
+    seed: int
+    split: str
+    data_dir: str
+    channels: int
+    flip: bool
+    num_threads: int
+    num_workers: int
+    prefetch_batches: int
+    max_bad_fraction: float
+    fake_examples: int
+    # Keys that not every recipe has, and their values without effect there.
     val_fraction: float = 0.0
-    data_dir: str = ""
-    channels: int = 3
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    crop_ratio: tuple[float, float] = (1.0, 1.0)
     vertical_flip: bool = False
     rotate90: bool = False
     color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -73,11 +79,6 @@ class DataConfig:
     high_bit_depth: str = ""
     eval_interpolation: str = "bicubic"
     eval_squash: bool = False
-    num_threads: int = 0
-    num_workers: int = 0
-    prefetch_batches: int = 2
-    max_bad_fraction: float = 0.01
-    fake_examples: int = 1281167
     fake_classes: int = 1000
 
     def __post_init__(self) -> None:
