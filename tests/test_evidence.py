@@ -49,6 +49,16 @@ def test_verdicts_need_more_than_one_seed_and_an_interval_without_zero():
     )
 
 
+def test_what_is_not_run_is_said():
+    assert evidence.missing([row("hog_local_multi"), row("scratch", "none")]).splitlines()[2:] == [
+        "- encoders: small Swin",
+        "- lengths: medium; long",
+        "- methods: pixels, global, single-scale (MAE-like); HOG, global, single-scale (MaskFeat-like); "
+        "pixels, local, multi-scale (LocalMIM); HOG, global, multi-scale; HOG, local, single-scale",
+        "- measures: fine-tuned, 1 %; fine-tuned, 10 %; fine-tuned, all",
+    ]
+
+
 def test_methods_are_compared_at_one_cost():
     runs = [row("pixels_global_single", length, 0, gflops=cost, probe_10=accuracy)
             for length, cost, accuracy in (("short", 10, 0.6), ("medium", 40, 0.7), ("long", 160, 0.75))]  # fmt: skip

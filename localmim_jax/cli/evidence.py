@@ -86,9 +86,9 @@ def page(rows: Sequence[Row], csv_name: str, figures: Sequence[str] = ()) -> str
         *pictures.get("online", ()),
         *online(rows),
     ]
-    parts += ["## What this does not show", evidence_text.CAVEATS]
+    parts += ["## What this does not show", evidence_text.CAVEATS, missing(rows)]
     parts += ["## Costs and commands", spent(rows), evidence_text.COMMANDS]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
 def results(rows: Sequence[Row]) -> list[str]:
@@ -227,6 +227,17 @@ def online(rows: Sequence[Row], measure: str = "probe_10") -> list[str]:
         ]
         lines.append([name, str(len(group)), *("-" if math.isnan(value) else f"{value:+.2f}" for value in found)])
     return [_table(["runs", "number", *ONLINE.values()], lines)]
+
+
+def missing(rows: Sequence[Row]) -> str:
+    """What the study has recipes for and no row yet."""
+    encoders = [name for backbone, name in BACKBONES.items() if not any(row["backbone"] == backbone for row in rows)]
+    lengths = [length for length in study_runs.LENGTHS if not any(row["length"] == length for row in rows)]
+    methods = [label for method, label in LABELS.items() if not any(row["method"] == method for row in rows)]
+    measures = [label for measure, label in MEASURES.items() if not _any(rows, measure)]
+    groups = {"encoders": encoders, "lengths": lengths, "methods": methods, "measures": measures}
+    lines = [f"- {name}: {'; '.join(found)}" for name, found in groups.items() if found]
+    return "\n".join(["Not run yet:", "", *lines]) if lines else ""
 
 
 def spent(rows: Sequence[Row]) -> str:
