@@ -103,9 +103,9 @@ def hog_pyramid(
     the coarser cells that it divides; only then is every scale L2-normalized per color channel.
 
     Images and channels lie in the last axis until the end. Neighbors, cells and bins then are slices of leading axes,
-    and the last axis fills the lanes of any device: a TPU would pad axes of 18 bins and 3 channels to 8 and 128. The
-    barriers keep XLA from computing a pixel's vote once for each bin, and from searching long for ways to do so
-    (docs/benchmarks.md).
+    and the last axis fills the lanes of any device: a TPU would pad axes of 18 bins and 3 channels to 8 and 128. Images
+    come first in it, so that a batch divided over devices stays divided. The barriers keep XLA from computing a pixel's
+    vote once for each bin, and from searching long for ways to do so (docs/benchmarks.md).
 
     Args:
         images: normalized by mean and standard deviation; h and w divisible by every cell.
@@ -117,7 +117,7 @@ def hog_pyramid(
         One [b, (h / cell) * (w / cell), c * bins] for each scale, channel-major; 0 for a cell without gradient.
     """
     b, c = images.shape[0], images.shape[3]
-    gx, gy = image_gradients(rearrange(images, "b h w c -> h w (c b)"), bias)
+    gx, gy = image_gradients(rearrange(images, "b h w c -> h w (b c)"), bias)
     magnitude = jnp.sqrt(jnp.square(gx) + jnp.square(gy))
     orientation = jnp.floor(jnp.arctan2(gx, gy) / jnp.pi * bins).astype(jnp.int32) % bins
     magnitude, orientation = jax.lax.optimization_barrier((magnitude, orientation))
@@ -131,7 +131,7 @@ def hog_pyramid(
             histogram = _mean_pool(histograms[finer], cell // finer)
         histograms[cell] = jax.lax.optimization_barrier(histogram)
     normalized = (_normalize(histograms[cell]) for cell in cells)
-    return tuple(rearrange(cell, "y x o (c b) -> b (y x) (c o)", b=b, c=c) for cell in normalized)
+    return tuple(rearrange(cell, "y x o (b c) -> b (y x) (c o)", b=b, c=c) for cell in normalized)
 
 
 def _cell_histogram(

@@ -14,7 +14,7 @@ from localmim_jax.recipes.override import override
 
 HEADER = ("recipe", "hardware", "batch", "accum_steps", "GiB, usable", "floor", "images/s", "hours", "compiled in")
 _TRIES = 4
-_MICRO_BATCH = 128  # images of a device, for the first try
+_PIXEL_BYTES = 1300  # of memory for each pixel of a micro-batch, a guess for the first try: 65 MB for 224 x 224
 _GIB = 2**30
 
 
@@ -42,7 +42,8 @@ class Cell:
             changes.append("model.dtype=float16")
         devices = compilers.devices_of(self.hardware)
         per_device = config.batch_size / self.hardware.count
-        accum = first_accumulation(per_device, config.accum_steps)
+        room = report.usable_memory(self.hardware) / (_PIXEL_BYTES * math.prod(config.image_size))
+        accum = first_accumulation(per_device, config.accum_steps, room)
         for _ in range(_TRIES):
             tried = [*changes, f"accum_steps={accum}"] if accum != config.accum_steps else changes
             programs = [
@@ -59,9 +60,14 @@ class Cell:
         return result
 
 
-def first_accumulation(images: float, accum_steps: int) -> int:
-    """Micro-batches for the first try: a power of two times the recipe's own, for so many images of a device."""
-    return accum_steps * 2 ** max(0, math.ceil(math.log2(images / accum_steps / _MICRO_BATCH)))
+def first_accumulation(images: float, accum_steps: int, room: float) -> int:
+    """Micro-batches for the first try: a power of two times the recipe's own.
+
+    Args:
+        images: of a device in a batch.
+        room: images of a micro-batch that should fit on a device.
+    """
+    return accum_steps * 2 ** max(0, math.ceil(math.log2(images / accum_steps / room)))
 
 
 def more_accumulation(needed: Sequence[int | None], usable: int) -> int:
