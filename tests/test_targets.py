@@ -87,3 +87,14 @@ def test_no_gradient_flows_into_targets():
         return sum(target.sum() for target in make_targets(pixels, target_config(cells=(4, 8))))
 
     np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(images((1, 8, 8, 3)))), 0)
+
+
+@pytest.mark.parametrize("kind", ["hog", "pixels"])
+def test_a_batch_divided_over_devices_stays_divided(kind):
+    mesh = jax.make_mesh((8,), ("data",))
+    batch = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    config = target_config(kind=kind, cells=(4, 8))
+    step = jax.jit(lambda pixels: make_targets(pixels, config), in_shardings=batch, out_shardings=batch)
+    text = step.lower(jnp.zeros((8, 16, 16, 3), jnp.float32)).compile().as_text()
+    assert "num_partitions=8" in text
+    assert not any(kind in text for kind in ("all-gather", "all-to-all", "collective-permute", "all-reduce"))
