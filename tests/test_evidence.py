@@ -41,11 +41,11 @@ def test_verdicts_need_more_than_one_seed_and_an_interval_without_zero():
     assert found["local multi-scale beats global single-scale (HOG)"] == ["+2.0 [+1.0, +3.0]", "3", "+0.3", "holds"]
     assert found["HOG is a better target than pixels (LocalMIM)"][-1] == "the opposite"
     assert found["local beats global for several scales"][-1] == "undecided"
-    assert found["local reconstruction of one scale helps"] == ["-9.0", "1", "+0.0", "one seed"]
+    assert found["local reconstruction of one scale helps"] == ["-9.0", "1", "+0.0", "too few seeds"]
     said = evidence.summary(rows)
-    assert "one scale helps: not measured with two seeds yet." in said
+    assert "one scale helps: of 3 comparisons, too few seeds in 3; differences from -9.0" in said
     assert (
-        "(HOG): of 3 comparisons, holds in 1, undecided in 2; differences from +0.0 to +2.0 points (3 seeds)." in said
+        "(HOG): of 3 comparisons, holds in 1, undecided in 2; differences from +0.0 to +2.0 points (seeds: 3)." in said
     )
 
 

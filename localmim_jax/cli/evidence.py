@@ -33,6 +33,8 @@ MEASURES = {
     "finetune_10": "fine-tuned, 10 %",
     "finetune_100": "fine-tuned, all",
 }
+VERDICTS = ("holds", "undecided", "the opposite", "too few seeds")
+MIN_SEEDS = 3  # below, no verdict: two seeds agree by chance half of the time
 ONLINE = {"rankme": "RankMe", "effective_rank": "effective rank", "uniformity": "uniformity (negated)"}
 
 
@@ -138,28 +140,28 @@ def comparisons(rows: Sequence[Row], claim: Claim) -> list[tuple[str, str, str, 
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """One line a claim: in how many comparisons of at least two seeds it holds, and the mean difference in points."""
+    """One line a claim: in how many comparisons it holds, and the smallest and largest difference in points."""
     lines = []
     for claim in CLAIMS:
-        differences = [row[-1] for row in comparisons(rows, claim) if row[-1].count > 1]
+        differences = [row[-1] for row in comparisons(rows, claim)]
         if not differences:
-            lines.append(f"- {claim.text}: not measured with two seeds yet.")
+            lines.append(f"- {claim.text}: not measured yet.")
             continue
         counts = Counter(map(verdict, differences))
-        said = ", ".join(f"{word} in {counts[word]}" for word in ("holds", "undecided", "the opposite") if counts[word])
+        said = ", ".join(f"{word} in {counts[word]}" for word in VERDICTS if counts[word])
         sizes = [difference.mean for difference in differences]
         seeds = sorted({difference.count for difference in differences})
         lines.append(
             f"- {claim.text}: of {len(differences)} comparisons, {said}; differences from {min(sizes):+.1f} to "
-            f"{max(sizes):+.1f} points ({' or '.join(map(str, seeds))} seeds)."
+            f"{max(sizes):+.1f} points (seeds: {' or '.join(map(str, seeds))})."
         )
     return "\n".join([evidence_text.SUMMARY, "", *lines])
 
 
 def verdict(difference: Interval) -> str:
     """What an interval says about a difference that should be above zero."""
-    if math.isnan(difference.low):
-        return "one seed"
+    if difference.count < MIN_SEEDS:
+        return "too few seeds"
     if not difference.excludes_zero:
         return "undecided"
     return "holds" if difference.low > 0 else "the opposite"

@@ -43,6 +43,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 def _compute(path: Path, trained: Sequence[Row], untrained: Sequence[Row], name: str) -> Path:
     """Probe and k-NN against FLOPs and CPU time, mean and single seeds, both costs logarithmic."""
     figure, axes = new_figure(2)
+    from matplotlib import ticker
+
     for axis, (cost, (label, unit)) in zip(axes, _COSTS.items(), strict=True):
         for method, style in _STYLE.items():
             points = _points(trained, method, cost, unit)
@@ -58,6 +60,9 @@ def _compute(path: Path, trained: Sequence[Row], untrained: Sequence[Row], name:
             axis.annotate("untrained encoder", (0.02, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
                           textcoords="offset points", color=_GRAY, fontsize="small")  # fmt: skip
         axis.set(xscale="log", xlabel=label)
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         _tidy(axis)
     axes[0].set_ylabel("probe with 10 % of the labels, %")
     _share_y(axes)

@@ -6,8 +6,9 @@ Does local multi-scale reconstruction help, outside the paper? `localmim study -
 [study.csv]({csv}); edit neither by hand. It shows what a CPU can in an afternoon: small models, small
 images, few seeds. No independent reproduction at ImageNet's scale is known to us."""
 
-SUMMARY = """What the differences between methods say about the paper's claims, over encoders, lengths and measures
-(the tables below have each):"""
+SUMMARY = """What the differences between methods say about the paper's claims, at the same epochs, over encoders,
+lengths and measures. Measures of the same runs are not independent. A step of LocalMIM costs more than one of a global
+method here, so its advantage at the same epochs is not one at the same cost; see "Accuracy against compute"."""
 
 SETTING = """## Setting
 
@@ -29,15 +30,16 @@ A number in parentheses says how many seeds a mean has where it is not all of th
 training steps, reading included."""
 
 CLAIMS = """Difference between two methods with the same seeds, in points of accuracy, with a 95 % bootstrap interval
-over the seeds. "Holds" and "the opposite" mean that the interval leaves out zero. With three seeds an interval is the
-range of a few resampled means and too narrow: read it as "all seeds agree", not as a test. Published differences are
-of ViT-B fine-tuned on ImageNet-1K after 100 epochs (supplement, Table 1)."""
+over the seeds. "Holds" and "the opposite" mean that the interval leaves out zero, with at least three seeds. With
+three, an interval is the range of a few resampled means and too narrow: read it as "all seeds agree", not as a test.
+Published differences are of ViT-B fine-tuned on ImageNet-1K after 100 epochs (supplement, Table 1)."""
 
 COMPUTE = """The paper's claim is about time: the same accuracy in fewer device hours. Below, LocalMIM is compared
 with the global methods at the same epochs, and at the same FLOPs and CPU time, at which the other method's accuracy
 is interpolated between its lengths (along the logarithm of the cost; "-" where it lies outside of them). Differences
-are in points of the probe with 10 % of the labels. The last two columns have LocalMIM's cost over the other method's
-for the same epochs: with encoders this small, four decoders are a large part of it; with ViT-B they are not."""
+are in points of the probe with 10 % of the labels. The last two columns have LocalMIM's cost over the
+other method's for the same epochs. With encoders this small, four decoders are a large part of it; ViT-B's recipe
+needs 1.14 times the FLOPs of global_single (30.9 and 27.1 GFLOP an image)."""
 
 ONLINE = """Spearman's rank correlation of the probe (10 % of the labels) with three measures that need no labels,
 over runs: RankMe, the effective rank of the features' covariance, and uniformity, negated so that more even is
