@@ -77,7 +77,7 @@ def test_fsdp_gathers_parameters_and_no_images(name):
     assert found.memory.parameters < 0.3 * whole.memory.parameters
     gathered = sum(c.payload * c.times for c in work.collectives if c.kind == "all-gather")
     # Parameters at most once forward and once backward, in two or four bytes.
-    assert 0 < gathered <= 8.4 * num_parameters(found)
+    assert 0 < gathered <= 8.4 * num_parameters(whole)
     assert {"all-to-all", "collective-permute"}.isdisjoint({c.kind for c in work.collectives})
 
 

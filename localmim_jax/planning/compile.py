@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -134,7 +135,9 @@ def _compile(built: inputs.Built, spec: StateSpec, batch: inputs.Example, hardwa
     lowered = trace_step(spec, batch).lower(lowering_platforms=(hardware.device.platform,))
     h, w = batch["image"].shape[1:3]
     try:
-        compiled = lowered.compile(GPU_OPTIONS if hardware.device.platform == "cuda" else None)
+        with warnings.catch_warnings():  # such a program cannot be read back from a compilation cache
+            warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+            compiled = lowered.compile(GPU_OPTIONS if hardware.device.platform == "cuda" else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
