@@ -49,7 +49,7 @@ def test_a_run_names_the_file_that_it_waits_for_and_obeys_sigterm(tmp_path, work
     folder = images(tmp_path / "images", 8)
     flags = [f"--config.data.name=folder:{folder}", LONG, "--config.log.every_steps=5"]
     flags.append(f"--config.data.num_workers={workers}")
-    program = Program(tmp_path / "run", *flags).wait_for("step 20")
+    program = Program(tmp_path / "run", *flags).wait_for(" 20/1000000")
     with leased(folder / "5.png"):
         program.wait_for("5.png has taken")
         start = time.monotonic()
