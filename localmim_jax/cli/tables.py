@@ -114,7 +114,7 @@ def make(runs: list[Run], root: Path) -> None:
     import jax
 
     cache = "jax_compilation_cache_dir"
-    if getattr(jax.config, cache) is None:  # seeds, and fine-tunings of one backbone, share their programs
+    if getattr(jax.config, cache) is None:  # fine-tunings with one seed share their programs
         jax.config.update(cache, os.path.abspath(root / "compiled"))
     for number, run in enumerate(runs, start=1):
         state, start = run.state(), run.start()
