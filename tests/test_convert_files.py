@@ -43,7 +43,7 @@ def test_bfloat16_in_safetensors(tmp_path):
 def test_the_digest_of_a_file_is_logged(tmp_path, caplog):
     path = tmp_path / "x.npz"
     files.write(path, {"a": np.ones(3)}, "{}")
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "absl"):
         files.read(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() in caplog.text
 

@@ -135,7 +135,7 @@ def test_learned_positions_are_kept(learned):
 
 def test_positions_are_reset(learned, caplog):
     path, arrays = learned
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "absl"):
         _, params, _ = start(pretraining(path, **{"checkpoint.reset_positions": "true"}))
     assert POSITIONS not in params
     # The class token's position is no place: it stays part of the token.
