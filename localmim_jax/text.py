@@ -12,3 +12,10 @@ def padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """One line a row, two spaces between columns."""
     return "\n".join("  ".join(row).rstrip() for row in padded(rows))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, its columns padded."""
+    top, *rest = padded([head, *rows])
+    rule = ["-" * len(cell) for cell in top]
+    return [f"| {' | '.join(cells)} |" for cells in (top, rule, *rest)]

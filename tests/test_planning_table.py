@@ -5,7 +5,7 @@ import json
 import pytest
 
 from localmim_jax.cli import commands
-from localmim_jax.planning.table import first_accumulation, markdown, more_accumulation, rows
+from localmim_jax.planning.table import first_accumulation, more_accumulation, rows, table
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_command_prints_what_is_there_and_names_what_is_missing(tmp_path, ca
     (tmp_path / "vit_b_100ep_v100.json").write_text(json.dumps(plan()))
     commands.main(["plan_table", f"--plans={tmp_path}", "--recipes=vit_b_100ep", "--hardware=v100,h100x8"])
     printed = capsys.readouterr().out
-    assert markdown([plan()]) in printed
+    assert table([plan()]) in printed
     assert "missing, --run makes them: vit_b_100ep_h100x8" in printed
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from localmim_jax.analysis import statistics
 from localmim_jax.analysis.statistics import Interval
 from localmim_jax.cli import evidence_text, study_runs
-from localmim_jax.cli.tables import markdown
 from localmim_jax.engine.metrics import duration
+from localmim_jax.text import markdown
 
 Row = Mapping[str, str]
 

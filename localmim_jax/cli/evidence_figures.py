@@ -64,11 +64,7 @@ def _compute(path: Path, trained: Sequence[Row], untrained: Sequence[Row], name:
         axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,g}"))
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         _tidy(axis)
-    axes[0].set_ylabel("probe with 10 % of the labels, %")
-    _share_y(axes)
-    figure.suptitle(f"Accuracy against the cost of pre-training ({name})", fontsize="medium")
-    _legend(figure, axes[0])
-    return _save(path, figure)
+    return _finish(path, figure, axes, f"Accuracy against the cost of pre-training ({name})")
 
 
 def _online(path: Path, trained: Sequence[Row], name: str) -> Path:
@@ -84,9 +80,14 @@ def _online(path: Path, trained: Sequence[Row], name: str) -> Path:
                 axis.plot(x, y, linestyle="", label=evidence.LABELS[method], markersize=5, **style)
         axis.set(xlabel=label)
         _tidy(axis)
+    return _finish(path, figure, axes, f"Measures without labels against the probe, one point a run ({name})")
+
+
+def _finish(path: Path, figure: Any, axes: Any, title: str) -> Path:
+    """Labels what both figures show on their y axes, and saves."""
     axes[0].set_ylabel("probe with 10 % of the labels, %")
     _share_y(axes)
-    figure.suptitle(f"Measures without labels against the probe, one point a run ({name})", fontsize="medium")
+    figure.suptitle(title, fontsize="medium")
     _legend(figure, axes[0])
     return _save(path, figure)
 

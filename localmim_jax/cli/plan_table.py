@@ -57,6 +57,6 @@ def main(options: flags.FlagValues) -> None:
             jax.clear_caches()
             print(f"{cell.file(folder)} is written", flush=True)
         missing = []
-    print(table.markdown([read_json(cell.file(folder)) for cell in cells if cell.file(folder).is_file()]))
+    print(table.table([read_json(cell.file(folder)) for cell in cells if cell.file(folder).is_file()]))
     if missing:
         print(f"\nmissing, --run makes them: {', '.join(cell.file(folder).stem for cell in missing)}")

@@ -31,7 +31,7 @@ from localmim_jax.recipes import hints
 from localmim_jax.recipes.load import find as find_recipe
 from localmim_jax.recipes.load import load_config
 from localmim_jax.recipes.override import flatten
-from localmim_jax.text import columns, padded
+from localmim_jax.text import columns, markdown
 
 FIGURES = ("figure1", "figure2", "layers", "convergence")
 
@@ -165,13 +165,6 @@ def measure(row: Row, scale: str, seeds: int, root: str) -> list[str]:
         shown += f" ± {statistics.stdev(percent):.1f}"
     label = row.label if scale == "full" else [published.SMALL_NAMES.get(cell, cell) for cell in row.label]
     return [*label, "-" if row.published is None else f"{row.published:.1f}", shown, str(len(percent))]
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a Markdown table, its columns padded."""
-    top, *rest = padded([head, *rows])
-    rule = ["-" * len(cell) for cell in top]
-    return [f"| {' | '.join(cells)} |" for cells in (top, rule, *rest)]
 
 
 def write(path: Path, text: str) -> None:

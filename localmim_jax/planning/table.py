@@ -1,5 +1,6 @@
 """A table of plans: recipes on hardware that is not here, each with the accumulation that makes it fit."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from localmim_jax.planning import floor, report
 from localmim_jax.planning.hardware import Hardware
 from localmim_jax.recipes.load import load_config
 from localmim_jax.recipes.override import override
+from localmim_jax.text import markdown
 
 HEADER = ("recipe", "hardware", "batch", "accum_steps", "GiB, usable", "floor", "images/s", "hours", "compiled in")
 _TRIES = 4
@@ -48,7 +50,7 @@ class Cell:
             tried = [*changes, f"accum_steps={accum}"] if accum != config.accum_steps else changes
             programs = [
                 report.numbers(compiled, self.hardware)
-                for compiled in compilers.compile_for(override(load_config(self.recipe), tried), self.hardware, devices)
+                for compiled in compilers.compile_for(override(copy.deepcopy(config), tried), self.hardware, devices)
             ]
             result = {"recipe": self.recipe, "changes": tried, "programs": programs}
             needed = [report.needed(program) for program in programs]
@@ -100,7 +102,6 @@ def rows(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield (*start, used if program["fits"] else f"does not fit: {used}", step, speed, hours, end)
 
 
-def markdown(plans: Sequence[Mapping[str, Any]]) -> str:
-    """All rows, as docs/scaling.md shows them."""
-    lines = [HEADER, ("---",) * len(HEADER), *(row for plan in plans for row in rows(plan))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def table(plans: Sequence[Mapping[str, Any]]) -> str:
+    """All rows in Markdown, as docs/scaling.md shows them."""
+    return "\n".join(markdown(HEADER, [row for plan in plans for row in rows(plan)]))
