@@ -279,7 +279,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight(tmp_path):
         spec = StateSpec(task, engine, make_mesh(engine.mesh, jax.devices()[:devices]))
         state = spec.create()
         batch = {key: value for key, value in next(iter(task.train_batches(0))).items() if key != "id"}
-        state, metrics = make_train_step(spec)(state, place_batch(spec.mesh, batch))
+        state, metrics = make_train_step(spec)(state, place_batch(spec.mesh, batch), spec.seed)
         states.append((jax.device_get(state["model_state"]), float(metrics["loss"])))
     assert states[0][1] == pytest.approx(states[1][1], rel=1e-5)
     for path, leaf in trees.flatten(states[0][0]).items():

@@ -8,7 +8,7 @@ import pytest
 
 from localmim_jax.engine.mesh import abstract_batch, place_batch
 from localmim_jax.engine.state import state_hash
-from localmim_jax.engine.step import LOSS_SCALE_GROWTH_INTERVAL, make_train_step
+from localmim_jax.engine.step import LOSS_SCALE_GROWTH_INTERVAL, make_train_step, trace_step
 from localmim_jax.errors import ConfigError
 from localmim_jax.params import flatten
 from tests.tiny import (
@@ -66,11 +66,20 @@ def test_the_state_is_donated_and_its_buffers_reused():
     spec = spec_for()
     state = spec.create()
     batch = place_batch(spec.mesh, next(batches(0)))
-    compiled = make_train_step(spec).lower(state, batch).compile()
+    compiled = make_train_step(spec).lower(state, batch, spec.seed).compile()
     assert compiled.memory_analysis().alias_size_in_bytes >= spec.bytes_per_device()
     leaves = jax.tree.leaves(state)
-    compiled(state, batch)
+    compiled(state, batch, spec.seed)
     assert all(leaf.is_deleted() for leaf in leaves)
+
+
+def test_runs_with_other_seeds_share_one_program():
+    batch = abstract_batch(spec_for().mesh, next(batches(0)))
+    specs = [spec_for(settings=dataclasses.replace(SETTINGS, seed=seed)) for seed in (SETTINGS.seed, SETTINGS.seed + 1)]
+    first, second = (trace_step(spec, batch).lower().as_text() for spec in specs)
+    assert first == second
+    histories = [losses(train(spec, 2)[1]) for spec in specs]
+    assert histories[0] != histories[1]
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -90,7 +99,7 @@ def test_micro_batches_are_strided_have_their_own_key_and_pass_the_model_state_o
 
     spec = spec_for(dataclasses.replace(TASK, loss=loss, batch_size=8), dataclasses.replace(SETTINGS, accum_steps=2))
     batch = {"label": np.arange(8) % 2}
-    _, metrics = make_train_step(spec)(spec.create(), place_batch(spec.mesh, batch))
+    _, metrics = make_train_step(spec)(spec.create(), place_batch(spec.mesh, batch), spec.seed)
     step_key = jax.random.fold_in(jax.random.key(SETTINGS.seed), 0)
     expected = np.mean([jax.random.uniform(jax.random.fold_in(step_key, micro)) for micro in range(2)])
     np.testing.assert_allclose(metrics["seen"], expected, rtol=1e-6)
@@ -102,7 +111,7 @@ def test_micro_batches_are_strided_have_their_own_key_and_pass_the_model_state_o
     inner = jax.device_get(state["params"]["inner"])
     hidden = batch["image"] / 16 @ inner["kernel"] + inner["bias"]
     even, odd = hidden[0::2], hidden[1::2]
-    state, _ = make_train_step(spec)(state, place_batch(spec.mesh, batch))
+    state, _ = make_train_step(spec)(state, place_batch(spec.mesh, batch), spec.seed)
     running = state["model_state"]["norm"]
     np.testing.assert_allclose(running["mean"], 0.9 * (0.1 * even.mean(0)) + 0.1 * odd.mean(0), atol=1e-5)
     np.testing.assert_allclose(running["var"], 0.9 * (0.9 + 0.1 * even.var(0)) + 0.1 * odd.var(0), atol=1e-5)
@@ -208,7 +217,9 @@ def test_float16_finds_its_loss_scale():
 
 def test_the_phases_of_a_step_can_be_read_in_the_compiled_program():
     spec = spec_for(settings=settings_with_optimizer(clip_norm=1.0))
-    program = make_train_step(spec).lower(spec.abstract, abstract_batch(spec.mesh, next(batches(0)))).compile()
+    program = (
+        make_train_step(spec).lower(spec.abstract, abstract_batch(spec.mesh, next(batches(0))), spec.seed).compile()
+    )
     names = re.findall(r'op_name="jit\(train_step\)/(\w+)/', program.as_text())
     assert {"gradients", "finite_check", "clipping", "optimizer", "ema", "metrics"} <= set(names)
 

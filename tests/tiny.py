@@ -116,6 +116,6 @@ def train(spec: StateSpec, num_steps: int, state=None, source=None):
     source = spec.task.train_batches(int(state["step"])) if source is None else source
     history = []
     for _, batch in zip(range(num_steps), source, strict=False):
-        state, metrics = step(state, place_batch(spec.mesh, batch))
+        state, metrics = step(state, place_batch(spec.mesh, batch), spec.seed)
         history.append({name: float(value) for name, value in metrics.items()})
     return state, history

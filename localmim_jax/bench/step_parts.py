@@ -43,7 +43,7 @@ def measure_parts(spec: StateSpec, step: CompiledStep, batches: list[Any], steps
     Raises:
         RuntimeError: the profile has no kernel of this program.
     """
-    work = program.work_of(hlo.parse(step.run.as_text() or ""))
+    work = program.work_of(hlo.parse(step.compiled.as_text() or ""))
     state, _ = jax.block_until_ready(step.run(spec.create(), batches[0]))
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0

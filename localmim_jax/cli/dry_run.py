@@ -93,7 +93,7 @@ def _cost(spec: StateSpec, example: dict[str, jax.ShapeDtypeStruct], which: str)
         return task.loss(merge(spec.graphdef, params, model_state), batch, jax.random.key(0))
 
     abstract, whole = spec.abstract, batch(task.batch_size)
-    step = make_train_step(spec).trace(abstract, whole)
+    step = make_train_step(spec).trace(abstract, whole, spec.seed)
     work = flops.model_flops(step.jaxpr, forward, abstract["params"], abstract["model_state"], whole)
 
     found = memory.estimate(spec, example)

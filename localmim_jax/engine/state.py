@@ -74,6 +74,11 @@ class StateSpec:
     def shardings(self) -> Tree:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
+    @property
+    def seed(self) -> np.int32:
+        """The run's seed, as a compiled step takes it."""
+        return np.int32(self.settings.seed)
+
     def create(self) -> Tree:
         """The state at step 0 on the devices, initialized from the seed and passed through the task's `init_from`."""
         targets = self.shardings["params"], self.shardings["model_state"]

@@ -1,4 +1,4 @@
-"""One training step: a pure function (state, batch) -> (state, metrics), compiled once, its state donated."""
+"""One training step: a pure function (state, batch, seed) -> (state, metrics), compiled once, its state donated."""
 
 import dataclasses
 import time
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -25,8 +26,9 @@ LOSS_SCALE_GROWTH_INTERVAL = 2000  # good steps after which float16's loss scale
 
 
 def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
-    """The jitted step: (state, batch) -> (state, metrics). The state given to it is donated.
+    """The jitted step: (state, batch, seed) -> (state, metrics). The state given to it is donated.
 
+    The seed, `spec.seed`, is an argument and no constant, so that runs which differ in it share one compiled program.
     Metrics are float32 scalars, replicated. Besides the task's own they are: "loss"; "learning_rate"; "norm/gradient"
     (before clipping), "norm/parameters" and "norm/update" of the trained parameters; "skipped" (1 if loss or gradient
     were not finite, so that everything but the step count was left unchanged); "skipped_in_a_row"; "skipped_steps"
@@ -38,8 +40,8 @@ def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
     settings.check_batch(task.batch_size, spec.mesh.size)
     gradient_shardings, _ = spec.partition(spec.shardings["params"])
 
-    def train_step(state: Tree, batch: Batch) -> tuple[Tree, Metrics]:
-        key = jax.random.fold_in(jax.random.key(settings.seed), state["step"])
+    def train_step(state: Tree, batch: Batch, seed: jax.Array) -> tuple[Tree, Metrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
         trained, frozen = spec.partition(state["params"])
         with jax.named_scope("gradients"):
             metrics, model_state, gradients = _gradients(spec, state, trained, frozen, batch, key)
@@ -158,21 +160,27 @@ class CompiledStep:
     """A step compiled ahead of its first use.
 
     Attributes:
-        run: (state, batch) -> (state, metrics), see `make_train_step`; `as_text()` is XLA's program.
+        compiled: (state, batch, seed) -> (state, metrics), see `make_train_step`; `as_text()` is XLA's program.
+        seed: of the run.
         seconds: time to trace and compile, or to read the compilation cache.
         flops: FLOPs of the model per step for the global batch, see `engine.flops`.
         bytes_per_device: peak memory while it runs, including state and batch; None where XLA does not provide it.
     """
 
-    run: jax.stages.Compiled
+    compiled: jax.stages.Compiled
+    seed: np.int32
     seconds: float
     flops: float
     bytes_per_device: int | None
 
+    def run(self, state: Tree, batch: Batch) -> tuple[Tree, Metrics]:
+        """One step with the run's seed. The state given to it is donated."""
+        return self.compiled(state, batch, self.seed)
+
 
 def trace_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> jax.stages.Traced:
     """The step for the shapes, dtypes and placement of this batch, to be compiled for these or other devices."""
-    return make_train_step(spec).trace(spec.abstract, batch)
+    return make_train_step(spec).trace(spec.abstract, batch, spec.seed)
 
 
 def peak_bytes(memory: Any) -> int:
@@ -194,4 +202,4 @@ def compile_step(spec: StateSpec, batch: Mapping[str, jax.Array | jax.ShapeDtype
     memory = compiled.memory_analysis()
     total = None if memory is None else peak_bytes(memory)
     flops = model_flops(traced.jaxpr, forward, spec.abstract["params"], spec.abstract["model_state"], batch)
-    return CompiledStep(compiled, seconds, flops, total)
+    return CompiledStep(compiled, spec.seed, seconds, flops, total)
