@@ -14,6 +14,7 @@ from localmim_jax.errors import ConfigError
 from localmim_jax.params import Tree, unflatten
 
 LARS_TRUST_COEFFICIENT = 0.001
+_STACKED = 2**16  # values of a parameter up to which its norm is taken together with others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,11 @@ def make_optimizer(
 def global_norm(tree: Tree) -> jax.Array:
     """L2 norm of all leaves together, float32."""
     stacks: dict[tuple, list[jax.Array]] = {}
-    for leaf in jax.tree.leaves(tree):
-        stacks.setdefault((leaf.shape, leaf.dtype), []).append(leaf)
-    # Alike leaves together: one reduction a shape, where one a leaf would be hundreds of small kernels.
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        alone = number if leaf.size > _STACKED else None
+        stacks.setdefault((leaf.shape, leaf.dtype, alone), []).append(leaf)
+    # Small leaves that are alike go together: one reduction a shape, where one a leaf would be hundreds of kernels.
+    # Large ones go alone: a TPU would copy them to stack them.
     squares = [jnp.sum(jnp.square(jnp.stack(leaves).astype(jnp.float32))) for leaves in stacks.values()]
     return jnp.sqrt(sum(squares, jnp.float32(0)))
 

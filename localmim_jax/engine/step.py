@@ -70,13 +70,15 @@ def make_train_step(spec: StateSpec) -> jax.stages.Wrapped:
         with jax.named_scope("finite_check"):
             unchanged = {name: state[name] for name in changed}
             new_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, unchanged)
+            # Without the barrier their norm is computed from the old ones and the updates, for which XLA keeps a copy.
+            new_state["params"] = jax.lax.optimization_barrier(new_state["params"])
             new_state |= _counters(state, good, finite_loss)
         with jax.named_scope("metrics"):
             reported = {
                 **metrics,
                 "learning_rate": learning_rate,
                 "norm/gradient": norm,
-                "norm/parameters": global_norm(trained),
+                "norm/parameters": global_norm(spec.partition(new_state["params"])[0]),
                 "norm/update": global_norm(updates),
                 "skipped": ~good,
                 "skipped_in_a_row": new_state["bad_steps"]["in_a_row"],
