@@ -36,7 +36,13 @@ def encoder_config(variant: str, *args: Any, **changes: Any) -> Any:
     kind, sizes = VARIANTS[variant]
     recipe = next(keys for keys in (parts.vit(variant), parts.swin(variant)) if set(sizes) <= set(keys))
     values = {key: value for key, value in recipe.items() if value is not None}
-    values |= {"image_size": (224, 224), "in_channels": 3, "dtype": jnp.float32, "attention": "xla"}
+    values |= {
+        "image_size": (224, 224),
+        "in_channels": 3,
+        "dtype": jnp.float32,
+        "attention": "xla",
+        "scan_blocks": False,
+    }
     return _fill(kind, {**sizes, **values}, args, changes)
 
 

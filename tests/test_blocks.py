@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from localmim_jax.models import blocks
+from localmim_jax.models.norm import LayerNorm, normalize
 from localmim_jax.models.positions import sincos_2d
 
 CONFIG = blocks.BlockConfig(width=8, num_heads=2)
@@ -40,10 +41,38 @@ def test_bfloat16_keeps_float32_parameters_and_statistics():
 
 
 def test_layer_norm_keeps_its_digits_far_from_zero():
-    norm = blocks.layer_norm(64, 1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    norm = LayerNorm(64, 1e-6, dtype=jnp.float32)
     x = 3000 + np.random.default_rng(0).standard_normal((1, 64))
     expected = (x - x.mean()) / x.std()
     np.testing.assert_allclose(norm(jnp.asarray(x, jnp.float32)), expected, atol=5e-3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 2e-6), (jnp.bfloat16, 0.02)])
+def test_layer_norm_and_its_gradient_are_those_of_the_formula(dtype, tolerance):
+    draw = np.random.default_rng(0).standard_normal
+    x, scale, bias = 3 + draw((2, 5, 16)), 1 + 0.1 * draw(16), draw(16)
+    weight = draw((2, 5, 16))
+
+    def formula(x, scale, bias):
+        centered = x - x.mean(axis=-1, keepdims=True)
+        normal = centered / jnp.sqrt((centered**2).mean(axis=-1, keepdims=True) + 1e-3)
+        return normal * scale[None, None] + bias[None, None]
+
+    def weighed(function):
+        return lambda *args: jnp.sum(function(*args).astype(jnp.float32) * weight.astype(np.float32))
+
+    rounded = jnp.asarray(x, dtype)
+    args = jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
+    found = jax.grad(weighed(lambda *args: normalize(*args, 1e-3, dtype)), argnums=(0, 1, 2))(rounded, *args)
+    exact = jax.grad(weighed(formula), argnums=(0, 1, 2))(rounded.astype(jnp.float32), *args)
+    assert [gradient.dtype for gradient in found] == [dtype, jnp.float32, jnp.float32]
+    for gradient, expected in zip(found, exact, strict=True):
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(gradient.astype(jnp.float32), expected, atol=tolerance * size)
+    out = normalize(rounded, *args, 1e-3, dtype)
+    assert out.dtype == dtype
+    expected = formula(rounded.astype(jnp.float32), *args)
+    np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -63,11 +92,12 @@ def test_gelu_is_the_exact_one_and_so_is_its_gradient(dtype):
 
 def test_drop_path():
     x = jnp.ones((4000, 2, 3))
-    dropped = np.asarray(blocks.drop_path(x, 0.25, jax.random.key(0)))
+    dropped = np.asarray(blocks.drop_path(x, blocks.DropPath(jax.random.key(0), 0.75)))
     assert set(np.unique(dropped.round(5))) == {0.0, np.float32(1.33333)}
     assert (dropped == dropped[:, :1, :1]).all()  # whole examples
     np.testing.assert_allclose(dropped.mean(), 1.0, atol=0.05)
-    assert blocks.drop_path(x, 0.25, None) is x
+    assert blocks.drop_path(x, None) is x
+    assert blocks.drop_path(x, blocks.DropPath(jax.random.key(0), 1.0)) is x
 
 
 def test_remat_changes_nothing_but_memory():

@@ -226,3 +226,36 @@ def test_a_step_gathers_parameters_and_sends_no_activations(fsdp, kinds):
     # On the data axis too, whose gradients are those of the parts.
     assert reduced <= 1.3 * sum(leaf.size * 4 for leaf in leaves), found
     assert {collective.group for collective in found} <= ({8} if fsdp == 1 else {2, 4, 8})
+
+
+NESTED = """HloModule nested, is_scheduled=true
+
+%cut (whole: f32[12,64,32], at: s32[]) -> f32[64,32] {
+  %whole = f32[12,64,32]{2,1,0} parameter(0)
+  %at = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %slice = f32[1,64,32]{2,1,0} dynamic-slice(%whole, %at, %zero, %zero), dynamic_slice_sizes={1,64,32}
+  ROOT %flat = f32[64,32]{1,0} bitcast(%slice)
+}
+
+%outer (stack: f32[12,64,32], index: s32[]) -> f32[64,32] {
+  %stack = f32[12,64,32]{2,1,0} parameter(0)
+  %index = s32[] parameter(1)
+  %inner = f32[64,32]{1,0} fusion(%stack, %index), kind=kLoop, calls=%cut
+  ROOT %doubled = f32[64,32]{1,0} add(%inner, %inner)
+}
+
+ENTRY %main (stacked: f32[12,64,32], turn: s32[]) -> f32[64,32] {
+  %stacked = f32[12,64,32]{2,1,0} parameter(0)
+  %turn = s32[] parameter(1)
+  %part-start = ((f32[12,64,32]{2,1,0}), f32[3,64,32]{2,1,0}, s32[]) slice-start(%stacked), slice={[0:3]}
+  %part-done = f32[3,64,32]{2,1,0} slice-done(%part-start)
+  ROOT %result = f32[64,32]{1,0} fusion(%stacked, %turn), kind=kLoop, calls=%outer
+}
+"""
+
+
+def test_what_is_sliced_within_a_nested_fusion_or_ahead_of_time_is_read_in_part():
+    kernels = {kernel.name: kernel for kernel in program.work_of(hlo.parse(NESTED)).kernels}
+    assert kernels["result"].bytes == 2 * 64 * 32 * 4 + 4
+    assert kernels["part-start"].bytes == 2 * 3 * 64 * 32 * 4

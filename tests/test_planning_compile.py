@@ -81,13 +81,14 @@ def test_fsdp_gathers_parameters_and_no_images(name):
     assert {"all-to-all", "collective-permute"}.isdisjoint({c.kind for c in work.collectives})
 
 
-def test_attention_is_that_of_the_target():
+def test_attention_and_the_loop_over_blocks_are_those_of_the_target():
     for name, expected in (("h100", "cudnn"), ("v100", "xla"), ("v5e-4", "xla")):
         target = hardware.parse(name)
         small = config()
         small.model.dtype = "float16" if name == "v100" else "bfloat16"
         with meshes.on_devices(compilers.devices_of(target)):
             assert encoder_config(small).attention == expected
+            assert encoder_config(small).scan_blocks == (target.device.platform == "tpu")
     assert encoder_config(config()).attention == "xla"  # this machine's again
 
 

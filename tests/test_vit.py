@@ -59,7 +59,7 @@ def test_drop_path_ramps_up_and_needs_a_key():
     model = ViT(
         vit_config(image_size=(8, 8), patch_size=8, width=8, depth=5, num_heads=1, drop_path=0.4), rngs=nnx.Rngs(0)
     )
-    assert [block.drop_path for block in model.blocks] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+    assert model.config.drop_path_rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
     images = jnp.ones((64, 8, 8, 3))
     (still,) = model(images, taps=(5,))
     assert len(np.unique(np.asarray(still).round(5), axis=0)) == 1

@@ -44,6 +44,7 @@ def _encoder(variant: str) -> ConfigDict:
     encoder.drop_path = 0.0
     encoder.dtype = "bfloat16"  # of the computation; parameters, norms, softmax, targets and loss are float32
     encoder.remat = False
+    encoder.scan_blocks = placeholder(bool)  # equal blocks as a loop, compiled once; None: on TPUs
     encoder.attention = "auto"  # cuDNN's fused kernel where there is one (NVIDIA, 16-bit dtype), else XLA's
     return encoder
 

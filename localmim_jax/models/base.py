@@ -78,7 +78,9 @@ class EncoderConfig(abc.ABC):
         in_channels: color channels of an image.
         epsilon: layer-norm epsilon.
         dtype: compute dtype; parameters are float32.
+        drop_path: stochastic depth of the last block; the blocks before it ramp up to it linearly from 0.
         remat: recompute each block's activations in the backward pass.
+        scan_blocks: whether equal blocks run as a loop, see `models.block_loop`.
         attention: "xla" or "cudnn".
     """
 
@@ -96,7 +98,9 @@ class EncoderConfig(abc.ABC):
     in_channels: int
     epsilon: float
     dtype: Any
+    drop_path: float
     remat: bool
+    scan_blocks: bool
     attention: Literal["xla", "cudnn"]
 
     @abc.abstractmethod
@@ -121,6 +125,11 @@ class EncoderConfig(abc.ABC):
     @abc.abstractmethod
     def num_blocks(self) -> int:
         """How many blocks there are, each a layer of layer-wise learning-rate decay."""
+
+    @property
+    def drop_path_rates(self) -> tuple[float, ...]:
+        """The stochastic depth of every block."""
+        return tuple(self.drop_path * i / max(self.num_blocks - 1, 1) for i in range(self.num_blocks))
 
     @property
     @abc.abstractmethod

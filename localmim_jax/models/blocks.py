@@ -7,7 +7,7 @@ whatever the dtype. Randomness is an explicit key, and `None` means deterministi
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 
+from localmim_jax.models.norm import LayerNorm
 from localmim_jax.models.positions import grid_bias, relative_rows
 
 # (weights, group, coordinates) -> anything small. Weights are attention maps, float32 [b, windows, heads, n, n], query
@@ -69,17 +70,29 @@ def linear(in_width: int, out_width: int, *, dtype: Any, rngs: nnx.Rngs, use_bia
     return nnx.Linear(in_width, out_width, use_bias=use_bias, dtype=dtype, kernel_init=xavier_uniform, rngs=rngs)
 
 
-def layer_norm(width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with two-pass float32 statistics: the one-pass form loses digits against PyTorch."""
-    return nnx.LayerNorm(width, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+class DropPath(NamedTuple):
+    """Stochastic depth of one block.
+
+    Attributes:
+        key: draws which examples keep a branch.
+        keep: the share that does, in (0, 1]; a number, or an array where blocks run in a loop.
+    """
+
+    key: PRNGKeyArray
+    keep: float | Float32[Array, ""]
+
+    def branches(self) -> "tuple[DropPath, DropPath]":
+        """One for each of the block's two branches."""
+        first, second = jax.random.split(self.key)
+        return DropPath(first, self.keep), DropPath(second, self.keep)
 
 
-def drop_path(x: Float[Array, " b *n"], rate: float, key: PRNGKeyArray | None) -> Float[Array, " b *n"]:
-    """Stochastic depth: zeroes whole examples (first axis) with probability `rate` and scales the others up."""
-    if key is None or rate == 0.0:
+def drop_path(x: Float[Array, " b *n"], drop: DropPath | None) -> Float[Array, " b *n"]:
+    """Zeroes whole examples (first axis), all but a share of `keep`, and scales the others up. None drops nothing."""
+    if drop is None or (isinstance(drop.keep, float | int) and drop.keep == 1):
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
-    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+    kept = jax.random.bernoulli(drop.key, drop.keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(kept, x / jnp.asarray(drop.keep, x.dtype), jnp.zeros_like(x))
 
 
 @jax.custom_vjp
@@ -233,12 +246,11 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); with `layer_scale` each branch times a learned vector."""
 
-    def __init__(self, config: BlockConfig, *, drop_path: float = 0.0, rngs: nnx.Rngs):
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
         epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
-        self.drop_path = drop_path
-        self.norm1 = layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.norm1 = LayerNorm(config.width, config.epsilon, dtype=config.dtype)
         self.attention = Attention(config, rngs=rngs)
-        self.norm2 = layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
+        self.norm2 = LayerNorm(config.width, epsilon2, dtype=config.dtype)
         self.mlp = Mlp(config, rngs=rngs)
         self.layer_scale = config.layer_scale
         if config.layer_scale:
@@ -250,20 +262,20 @@ class Block(nnx.Module):
         x: Float[Array, "b n d"],
         bias: Float[Array, "#b #heads n n"] | None = None,
         mask: Bool[Array, "#b #heads n n"] | None = None,
-        key: PRNGKeyArray | None = None,
+        drop: DropPath | None = None,
     ) -> Float[Array, "b n d"]:
-        """Transforms tokens; `bias` and `mask` as in `Attention`. `key` draws the drop path, None means none."""
-        key1, key2 = (None, None) if key is None else jax.random.split(key)
+        """Transforms tokens; `bias` and `mask` as in `Attention`."""
+        drop1, drop2 = (None, None) if drop is None else drop.branches()
         with jax.named_scope("attention"):
             branch = self.attention(self.norm1(x), bias, mask)
             if self.layer_scale:
                 branch = branch * self.scale1[...].astype(branch.dtype).reshape(1, 1, -1)
-            x = x + drop_path(branch, self.drop_path, key1)
+            x = x + drop_path(branch, drop1)
         with jax.named_scope("mlp"):
             branch = self.mlp(self.norm2(x))
             if self.layer_scale:
                 branch = branch * self.scale2[...].astype(branch.dtype).reshape(1, 1, -1)
-            return x + drop_path(branch, self.drop_path, key2)
+            return x + drop_path(branch, drop2)
 
 
 def run_block(block: nnx.Module, remat: bool, *args: Any) -> Float[Array, "b n d"]:

@@ -13,9 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, PRNGKeyArray
 
 from localmim_jax.errors import ConfigError
-from localmim_jax.models import blocks
 from localmim_jax.models.base import EncoderConfig, ModelConfig
 from localmim_jax.models.info import ModelInfo
+from localmim_jax.models.norm import LayerNorm
 
 BATCH_NORM_EPSILON = 1e-6  # MAE's linear probe
 BATCH_NORM_MOMENTUM = 0.9  # 1 - torch's 0.1
@@ -72,7 +72,7 @@ class Classifier(nnx.Module):
         width = encoder.feature_width(encoder.num_layers)
         self.config = config
         self.encoder = encoder.make(rngs)
-        self.norm = blocks.layer_norm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
+        self.norm = LayerNorm(width, encoder.epsilon, dtype=jnp.float32)
         if config.batch_norm:
             # Not `conv_norm.BatchNorm`: this one keeps the biased variance, which saved linear probes hold.
             self.batch_norm = nnx.BatchNorm(

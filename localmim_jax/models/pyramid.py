@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from localmim_jax.models import blocks
 from localmim_jax.models.base import EncoderConfig
 from localmim_jax.models.conv_norm import BatchNorm
+from localmim_jax.models.norm import LayerNorm
 from localmim_jax.models.upsample import Upsample
 
 
@@ -48,10 +49,7 @@ class SwinPyramid(nnx.Module):
     def __init__(self, config: EncoderConfig, taps: tuple[int, ...], *, rngs: nnx.Rngs):
         self.config, self.taps = config, taps
         self.norms = nnx.List(
-            [
-                blocks.layer_norm(config.feature_width(tap), config.epsilon, dtype=config.dtype, rngs=rngs)
-                for tap in taps
-            ]
+            [LayerNorm(config.feature_width(tap), config.epsilon, dtype=config.dtype) for tap in taps]
         )
 
     @jax.named_scope("pyramid")

@@ -18,7 +18,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks, decay
 from localmim_jax.models.base import EncoderConfig
+from localmim_jax.models.block_loop import DropPaths, run_blocks
 from localmim_jax.models.mask import Mask
+from localmim_jax.models.norm import LayerNorm
 from localmim_jax.models.patch import PatchEmbed
 from localmim_jax.models.pyramid import SwinPyramid
 from localmim_jax.models.swin_blocks import PatchMerging, SwinBlock
@@ -57,6 +59,7 @@ class SwinConfig(EncoderConfig):
         epsilon2: epsilon of every block's second layer norm; None for the same.
         dtype: compute dtype; parameters are float32.
         remat: recompute each block's activations in the backward pass.
+        scan_blocks: whether equal blocks run as a loop, see `models.block_loop`.
         attention: "xla" or "cudnn", for the decoders: windows add a bias of their own and always use XLA.
     """
 
@@ -80,6 +83,7 @@ class SwinConfig(EncoderConfig):
     drop_path: float
     dtype: Any
     remat: bool
+    scan_blocks: bool
     attention: Literal["xla", "cudnn"]
     window_rule: Literal["shrink", "pad"] = "shrink"
     tap_after_merging: bool = True
@@ -239,13 +243,7 @@ class Stage(nnx.Module):
             epsilon2=config.epsilon2,
             dtype=config.dtype,
         )
-        first, last = sum(config.depths[:index]), sum(config.depths) - 1
-        self.blocks = nnx.List(
-            [
-                SwinBlock(block, window, drop_path=config.drop_path * (first + i) / max(last, 1), rngs=rngs)
-                for i in range(config.depths[index])
-            ]
-        )
+        self.blocks = nnx.List([SwinBlock(block, window, rngs=rngs) for _ in range(config.depths[index])])
         if index + 1 < config.num_layers:
             self.merging = PatchMerging(width, config.epsilon, dtype=config.dtype, rngs=rngs)
 
@@ -258,7 +256,7 @@ class Swin(nnx.Module):
         self.patch_embed = PatchEmbed(
             config.patch_size, config.in_channels, config.width, dtype=config.dtype, rngs=rngs
         )
-        self.patch_norm = blocks.layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.patch_norm = LayerNorm(config.width, config.epsilon, dtype=config.dtype)
         self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(config.num_layers)])
 
     @jax.named_scope("encoder")
@@ -284,15 +282,21 @@ class Swin(nnx.Module):
         config = self.config
         x = self._embed(images, mask)
         grids = config.grids(images.shape[1:3])
-        features, number = {}, 0
+        features, first = {}, 0
         for index, stage in enumerate(list(self.stages)[: max(taps, default=0)]):
             with jax.named_scope(f"stage_{index + 1}"):
-                layouts = self._layouts(index, grids[index], mask)
-                for i, block in enumerate(stage.blocks):
-                    number += 1
-                    block_key = None if key is None else jax.random.fold_in(key, number)
-                    with jax.named_scope(f"block_{i + 1:02d}"):
-                        x = blocks.run_block(block, config.remat, x, layouts[i % 2], block_key)
+                even, odd = self._layouts(index, grids[index], mask)
+                last = first + len(stage.blocks)
+                (x,) = run_blocks(
+                    list(stage.blocks),
+                    x,
+                    [(even,), (odd,)],
+                    None if key is None else DropPaths(key, first + 1, config.drop_path_rates[first:last]),
+                    remat=config.remat,
+                    scan=config.scan_blocks,
+                    every=False,
+                )
+                first = last
                 before, x = x, self._merge(index, x, grids[index], mask)
                 features[index + 1] = x if config.tap_after_merging else before
         return tuple(features[tap] for tap in taps)

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, Float32, PRNGKeyArray
+from jaxtyping import Array, Float, Float32
 
 from localmim_jax.models import blocks
+from localmim_jax.models.norm import LayerNorm
 from localmim_jax.models.windows import DenseWindows, Layout, attend_in_groups
 
 
@@ -41,30 +42,29 @@ class WindowAttention(blocks.AttentionProjections):
 class SwinBlock(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); attention stays within windows."""
 
-    def __init__(self, config: blocks.BlockConfig, window: int, *, drop_path: float, rngs: nnx.Rngs):
+    def __init__(self, config: blocks.BlockConfig, window: int, *, rngs: nnx.Rngs):
         epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
-        self.drop_path = drop_path
-        self.norm1 = blocks.layer_norm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
+        self.norm1 = LayerNorm(config.width, config.epsilon, dtype=config.dtype)
         self.attention = WindowAttention(config, window, rngs=rngs)
-        self.norm2 = blocks.layer_norm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
+        self.norm2 = LayerNorm(config.width, epsilon2, dtype=config.dtype)
         self.mlp = blocks.Mlp(config, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b n d"], layout: Layout, key: PRNGKeyArray | None = None
+        self, x: Float[Array, "b n d"], layout: Layout, drop: blocks.DropPath | None = None
     ) -> Float[Array, "b n d"]:
-        """Transforms tokens; `key` draws the drop path, None means none."""
-        key1, key2 = (None, None) if key is None else jax.random.split(key)
+        """Transforms tokens; attention stays within the layout's groups."""
+        drop1, drop2 = (None, None) if drop is None else drop.branches()
         with jax.named_scope("attention"):
-            x = x + blocks.drop_path(self.attention(self.norm1(x), layout), self.drop_path, key1)
+            x = x + blocks.drop_path(self.attention(self.norm1(x), layout), drop1)
         with jax.named_scope("mlp"):
-            return x + blocks.drop_path(self.mlp(self.norm2(x)), self.drop_path, key2)
+            return x + blocks.drop_path(self.mlp(self.norm2(x)), drop2)
 
 
 class PatchMerging(nnx.Module):
     """Joins each 2x2 neighborhood into one token of twice the channels; an odd grid is zero-padded."""
 
     def __init__(self, width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm = blocks.layer_norm(4 * width, epsilon, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(4 * width, epsilon, dtype=dtype)
         self.reduction = blocks.linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
 
     @jax.named_scope("merging")

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Float32, PRNGKeyArray
 from localmim_jax.errors import ConfigError
 from localmim_jax.models import blocks, decay
 from localmim_jax.models.base import EncoderConfig
+from localmim_jax.models.block_loop import DropPaths, run_blocks
 from localmim_jax.models.mask import Mask
 from localmim_jax.models.patch import PatchEmbed
 from localmim_jax.models.positions import sincos_2d
@@ -44,6 +45,7 @@ class ViTConfig(EncoderConfig):
         epsilon: layer-norm epsilon.
         dtype: compute dtype; parameters are float32.
         remat: recompute each block's activations in the backward pass.
+        scan_blocks: whether equal blocks run as a loop, see `models.block_loop`.
         attention: "xla" or "cudnn".
         position: "fixed" sine-cosine embeddings, or "learned" ones that start from them (fine-tuning, and pre-training
             that starts from a model with learned positions).
@@ -72,6 +74,7 @@ class ViTConfig(EncoderConfig):
     drop_path: float
     dtype: Any
     remat: bool
+    scan_blocks: bool
     attention: Literal["xla", "cudnn"]
     epsilon: float = 1e-6
     position: Literal["fixed", "learned"] = "fixed"
@@ -221,12 +224,7 @@ class ViT(nnx.Module):
         self.class_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.width,)))
         if config.position == "learned":
             self.position_embedding = nnx.Param(jnp.asarray(config.position_table()))
-        self.blocks = nnx.List(
-            [
-                blocks.Block(block, drop_path=config.drop_path * i / max(config.depth - 1, 1), rngs=rngs)
-                for i in range(config.depth)
-            ]
-        )
+        self.blocks = nnx.List([blocks.Block(block, rngs=rngs) for _ in range(config.depth)])
 
     @jax.named_scope("encoder")
     def __call__(
@@ -251,13 +249,18 @@ class ViT(nnx.Module):
             ValueError: a mask, and a relative position bias, which is between all patches of the grid.
         """
         x = self._embed(images, mask)
-        features = {}
-        for number, block in enumerate(list(self.blocks)[: max(taps, default=0)], start=1):
-            block_key = None if key is None else jax.random.fold_in(key, number)
-            with jax.named_scope(f"block_{number:02d}"):
-                x = blocks.run_block(block, self.config.remat, x, None, None, block_key)
-            features[number] = x
-        return tuple(features[tap] for tap in taps)
+        config, depth = self.config, max(taps, default=0)
+        drops = None if key is None else DropPaths(key, 1, config.drop_path_rates)
+        outputs = run_blocks(
+            list(self.blocks)[:depth],
+            x,
+            [(None, None)],
+            drops,
+            remat=config.remat,
+            scan=config.scan_blocks,
+            every=set(taps) != {depth},
+        )
+        return tuple(outputs[tap - depth - 1] for tap in taps)
 
     def attention(self, images: Float[Array, "b h w c"], measure: blocks.Measure) -> list[Any]:
         """`measure` applied to the attention maps of every block, for whole images.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from localmim_jax.planning import products
 from localmim_jax.planning.hlo import Array, Instruction, Program
@@ -202,7 +202,9 @@ def _moved(program: Program, computation: str, instruction: Instruction) -> list
     if opcode.endswith("-start"):  # a tuple: a copy's result, its operand, flags; else operands, result, flags
         first = 0 if opcode == "copy-start" else sum(map(len, inputs.values()))
         results = results[first : first + 1]
-    if opcode in _PARTIAL:
+    if opcode.removesuffix("-start") in _PARTIAL and opcode.endswith("-start"):
+        moved = [*results, *results]
+    elif opcode in _PARTIAL:
         inputs = {name: result for i, (name, result) in enumerate(inputs.items()) if i}
         moved = [*results, *results, *(array for result in inputs.values() for array in result)]
     elif opcode == "dynamic-update-slice":
@@ -220,10 +222,7 @@ def _moved_by_fusion(
 ) -> list[Array]:
     """A fusion that only slices an operand reads the slice; one that updates a slice of an operand writes only that."""
     body = program.computations.get(instruction.called[0], {})
-    users: dict[str, list[Instruction]] = {}
-    for inner in body.values():
-        for name in inner.operands:
-            users.setdefault(name, []).append(inner)
+    users = _users(body)
     parameters = sorted(
         (inner for inner in body.values() if inner.opcode == "parameter"), key=lambda inner: int(inner.argument)
     )
@@ -234,9 +233,9 @@ def _moved_by_fusion(
         reads = users.get(parameter.name, [])
         if parameter.name in replaced and len(reads) == 1:
             continue  # updated in place
-        if reads and all(read.opcode in _PARTIAL and read.operands[0] == parameter.name for read in reads):
+        parts = _parts_read(program, instruction.called[0], parameter.name)
+        if parts is not None:
             whole = sum(array.padded_bytes for array in operand.result)
-            parts = [array for read in reads for array in read.result]
             moved += parts if sum(array.padded_bytes for array in parts) < whole else operand.result
         elif operand.name not in seen:
             seen.add(operand.name)
@@ -249,6 +248,36 @@ def _moved_by_fusion(
         if match is not None and part is not None:
             written[match] = part.result[0]
     return moved + written
+
+
+def _users(body: Mapping[str, Instruction]) -> dict[str, list[Instruction]]:
+    """The instructions that take a value, by its name."""
+    users: dict[str, list[Instruction]] = {}
+    for inner in body.values():
+        for name in inner.operands:
+            users.setdefault(name, []).append(inner)
+    return users
+
+
+def _parts_read(program: Program, computation: str, name: str) -> list[Array] | None:
+    """What a fusion, and those within it, read of one of its values; None where they read all of it."""
+    body, found = program.computations.get(computation, {}), []
+    for inner in _users(body).get(name, []):
+        if inner.opcode in _PARTIAL and inner.operands[0] == name and name not in inner.operands[1:]:
+            found += inner.result
+            continue
+        parts: list[Array] | None = None
+        if inner.opcode == "bitcast":
+            parts = _parts_read(program, computation, inner.name)
+        elif inner.opcode == "fusion" and inner.called and inner.operands.count(name) == 1:
+            place = str(inner.operands.index(name))
+            within = program.computations.get(inner.called[0], {}).values()
+            parameter = next((i for i in within if i.opcode == "parameter" and i.argument == place), None)
+            parts = None if parameter is None else _parts_read(program, inner.called[0], parameter.name)
+        if parts is None:
+            return None
+        found += parts
+    return found or None
 
 
 def _collectives(

@@ -102,6 +102,8 @@ def encoder_config(config: ConfigDict) -> EncoderConfig:
     }
     values |= {"image_size": tuple(config.image_size), "in_channels": config.data.channels}
     values |= {"dtype": DTYPES[model.dtype], "attention": _attention(model.attention, model.dtype)}
+    scan = model.get("scan_blocks")  # old runs have no such key
+    values["scan_blocks"] = meshes.run_devices()[0].platform == "tpu" if scan is None else scan
     return make_config(**(dict(sizes) | values))
 
 
