@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange, reduce
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, UInt8
 
 from localmim_jax.errors import ConfigError
 
@@ -38,8 +38,8 @@ class TargetConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("hog", "pixels"):
             raise ConfigError(f"model.target.kind is {self.kind!r}: choose 'hog' or 'pixels'")
-        if self.kind == "hog" and self.bins < 1:
-            raise ConfigError(f"model.target.bins is {self.bins}: at least 1 orientation bin is needed")
+        if self.kind == "hog" and not 1 <= self.bins <= 256:
+            raise ConfigError(f"model.target.bins is {self.bins}: choose 1 to 256 orientation bins")
         if any(cell < 1 for cell in self.cells):
             raise ConfigError(f"model.target.cells {self.cells}: every cell is a positive number of pixels")
         if self.hog_bias is not None and self.kind != "hog":
@@ -119,7 +119,7 @@ def hog_pyramid(
     b, c = images.shape[0], images.shape[3]
     gx, gy = image_gradients(rearrange(images, "b h w c -> h w (b c)"), bias)
     magnitude = jnp.sqrt(jnp.square(gx) + jnp.square(gy))
-    orientation = jnp.floor(jnp.arctan2(gx, gy) / jnp.pi * bins).astype(jnp.int32) % bins
+    orientation = (jnp.floor(jnp.arctan2(gx, gy) / jnp.pi * bins).astype(jnp.int32) % bins).astype(jnp.uint8)
     magnitude, orientation = jax.lax.optimization_barrier((magnitude, orientation))
 
     histograms: dict[int, jax.Array] = {}
@@ -135,7 +135,7 @@ def hog_pyramid(
 
 
 def _cell_histogram(
-    magnitude: Float32[Array, "h w n"], orientation: Int32[Array, "h w n"], cell: int, bins: int
+    magnitude: Float32[Array, "h w n"], orientation: UInt8[Array, "h w n"], cell: int, bins: int
 ) -> Float32[Array, "h//{cell} w//{cell} {bins} n"]:
     """Mean magnitude per orientation.
 
@@ -146,7 +146,7 @@ def _cell_histogram(
     h, w, n = magnitude.shape
     split = (h // side, side, w // side, side, 1, n)
     magnitude, orientation = magnitude.reshape(split), orientation.reshape(split)
-    bin_index = jnp.arange(bins).reshape(1, 1, bins, 1)
+    bin_index = jnp.arange(bins, dtype=jnp.uint8).reshape(1, 1, bins, 1)
     histogram = jnp.zeros((h // side, w // side, bins, n), jnp.float32)
     for i, j in np.ndindex(side, side):
         vote = orientation[:, i, :, j] == bin_index
