@@ -42,7 +42,8 @@ def main(options: flags.FlagValues) -> None:
     workdir = program.workdir(options.workdir)
     # Imported here so that a mistyped flag is answered before jax and its friends have loaded.
     from localmim_jax.api import train
-    from localmim_jax.engine import distributed
+    from localmim_jax.engine import compiled, distributed
 
     distributed.initialize(options.coordinator_address, options.num_processes, options.process_id)
+    compiled.keep_programs()
     train(options.config, workdir)
