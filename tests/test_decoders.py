@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from flax import nnx
 from localmim_jax.errors import ConfigError
 from localmim_jax.method.decoders import Decoder, DecoderConfig
 from localmim_jax.method.masking import random_mask
-from localmim_jax.models.upsample import Upsample
+from localmim_jax.models.upsample import Upsample, interleave
 
 
 def config(target_grid, **changes):
@@ -26,7 +28,7 @@ def test_one_rule_for_every_pair_of_grids(target_grid, log2_scale):
     assert len(decoder.upsamples) == max(log2_scale, 0)
     assert len(decoder.upsample_norms) == max(log2_scale - 1, 0)
     assert decoder.predict.kernel.shape == (16 // 2 ** max(log2_scale, 0), 5)
-    out = jax.eval_shape(lambda x: decoder.rescale(x), jax.ShapeDtypeStruct((3, 4, 8, 16), jnp.float32))
+    out = jax.eval_shape(lambda x: interleave(decoder.rescale(x)), jax.ShapeDtypeStruct((3, 4, 8, 16), jnp.float32))
     assert out.shape == (3, *target_grid, 16 // 2 ** max(log2_scale, 0))
 
 
@@ -51,7 +53,30 @@ def test_upsample_is_a_transposed_convolution():
 def test_pooling_is_a_mean():
     decoder = Decoder(config((2, 4)), rngs=nnx.Rngs(0))
     x = jnp.arange(4 * 8 * 16, dtype=jnp.float32).reshape(1, 4, 8, 16)
-    np.testing.assert_allclose(decoder.rescale(x)[0, 1, 2], x[0, 2:4, 4:6].mean(axis=(0, 1)))
+    np.testing.assert_allclose(decoder.rescale(x)[0, 1, 2, 0], x[0, 2:4, 4:6].mean(axis=(0, 1)))
+
+
+def test_pixels_are_predicted_before_or_after_they_move():
+    decoder = Decoder(config((16, 32)), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (2, 4, 8, 16))
+    pixels = decoder.rescale(x)
+    assert pixels.shape == (2, 8, 16, 4, 4)
+    np.testing.assert_allclose(interleave(decoder._predictions(pixels)), decoder.predict(interleave(pixels)), atol=1e-6)
+
+
+def test_channels_that_are_added_for_a_gpu_change_nothing():
+    half = dataclasses.replace(config((8, 16)), dtype=jnp.bfloat16)
+    decoder, plain = Decoder(half, rngs=nnx.Rngs(0)), Decoder(config((8, 16)), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (2, 3, 8)).astype(jnp.bfloat16)
+
+    def loss(module):
+        return lambda x: jnp.sum(jnp.sin(module._predictions(x).astype(jnp.float32)))
+
+    exact = plain.predict(x.astype(jnp.float32))
+    assert decoder._predictions(x).shape == exact.shape == (2, 3, 5)
+    np.testing.assert_allclose(decoder._predictions(x).astype(jnp.float32), exact, atol=0.03)
+    gradient, expected = jax.grad(loss(decoder))(x), jax.grad(loss(plain))(x.astype(jnp.float32))
+    np.testing.assert_allclose(gradient.astype(jnp.float32), expected, atol=0.03)
 
 
 def test_masked_places_see_only_the_mask_token_and_their_position():

@@ -19,7 +19,7 @@ from localmim_jax.models import blocks
 from localmim_jax.models.mask import Mask
 from localmim_jax.models.norm import LayerNorm
 from localmim_jax.models.positions import sincos_2d
-from localmim_jax.models.upsample import Upsample
+from localmim_jax.models.upsample import Upsample, interleave
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +133,33 @@ class Decoder(nnx.Module):
         x = self.out_norm(x)[:, config.num_prefix_tokens :]
         x = self.rescale(rearrange(x, "b (y x) d -> b y x d", y=config.feature_grid[0]))
         with jax.named_scope("prediction"):
-            return rearrange(self.predict(x), "b y x c -> b (y x) c")
+            # The prediction of a pixel depends on it alone, so the pixels move after it, when they are smaller.
+            return rearrange(interleave(self._predictions(x)), "b y x c -> b (y x) c")
 
     @jax.named_scope("rescale")
-    def rescale(self, x: Float[Array, "b y x d"]) -> Float[Array, "b _ _ _"]:
-        """From the feature grid to the target grid: upsampled with half the channels each time, or mean-pooled."""
-        for i, upsample in enumerate(self.upsamples):
-            x = upsample(x)
-            if i < len(self.upsample_norms):
-                x = blocks.gelu(self.upsample_norms[i](x))
+    def rescale(self, x: Float[Array, "b y x d"]) -> Float[Array, "b _ _ p _"]:
+        """From the feature grid to the target grid: upsampled with half the channels each time, or mean-pooled.
+
+        The p pixels that the last upsampling makes of one are still side by side, see `interleave`; else p is 1.
+        """
+        for upsample, norm in zip(self.upsamples, self.upsample_norms, strict=False):
+            x = blocks.gelu(norm(upsample(x)))
+        if self.upsamples:
+            return self.upsamples[-1].side_by_side(x)
         factor = 2 ** max(-self.config.log2_scale, 0)
         if factor > 1:
             x = rearrange(x, "b (y i) (x j) d -> b y i x j d", i=factor, j=factor).mean(axis=(2, 4))
-        return x
+        return x[:, :, :, None]
+
+    def _predictions(self, x: Float[Array, "*b d"]) -> Float[Array, "*b c"]:
+        """`predict`. In 16 bits with channels of 0 up to a multiple of 8, which a GPU's products need.
+
+        XLA would add them too, but to the finished gradient, in a kernel of its own.
+        """
+        channels = self.config.out_channels
+        extra = -channels % 8 if jnp.dtype(self.config.dtype).itemsize == 2 else 0
+        if extra == 0:
+            return self.predict(x)
+        kernel = jnp.pad(self.predict.kernel[...].astype(x.dtype), ((0, 0), (0, extra)))
+        bias = jnp.pad(self.predict.bias[...].astype(x.dtype), (0, extra))
+        return (x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,)))[..., :channels]
