@@ -15,7 +15,7 @@ from localmim_jax.tasks.from_config import encoder_config
 from tests.defaults import swin_config, vit_config
 
 VIT = vit_config(image_size=(16, 16), patch_size=8, width=8, depth=4, num_heads=2, drop_path=0.5)
-SWIN = swin_config(image_size=(32, 32), width=8, depths=(2, 5), num_heads=(1, 2), window=4, drop_path=0.5)
+SWIN = swin_config(image_size=(32, 32), width=8, depths=(5, 2), num_heads=(1, 2), window=4, drop_path=0.5)
 
 
 def value_and_gradients(config, taps, **changes):
