@@ -1,8 +1,8 @@
 """Compare the methods at small scale, with seeds, intervals and costs.
 
-    localmim study                                      # lists the runs and how far they are
-    localmim study --run                                # makes what is missing; may be stopped and repeated
-    localmim study --page                               # docs/evidence.md from the rows
+    localmim study                                      # lists the runs and their states
+    localmim study --run                                # makes the missing runs; stop and repeat it at any time
+    localmim study --page                               # writes docs/evidence.md from the rows
     localmim study --run --lengths=short,medium,long --seeds=5 --methods=all --finetune=1,10,100
 
 Models of configs/study.py are pre-trained on Fashion-MNIST, each method for the same number of epochs and with several
