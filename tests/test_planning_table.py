@@ -56,6 +56,11 @@ def test_what_does_not_fit_says_so():
     assert row[4] == "does not fit: 12, 24"
 
 
+def test_a_program_that_cannot_be_read_still_has_its_memory():
+    (row,) = rows(plan(counted=False, seconds=None))
+    assert row[4:7] == ("12, 24", "not counted: this jaxlib cannot read the compiler's program", "")
+
+
 def test_the_command_prints_what_is_there_and_names_what_is_missing(tmp_path, capsys):
     (tmp_path / "vit_b_100ep_v100.json").write_text(json.dumps(plan()))
     commands.main(["plan_table", f"--plans={tmp_path}", "--recipes=vit_b_100ep", "--hardware=v100,h100x8"])

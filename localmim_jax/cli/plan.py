@@ -113,11 +113,11 @@ def _side_by_side(plans: dict[str, dict[str, Any]]) -> str:
     rows = [["", *plans]]
     first = [plan["programs"][0] for plan in plans.values()]
 
-    def row(name: str, key: Any) -> None:
-        rows.append([name, *("-" if program["memory"] is None else key(program) for program in first)])
+    def row(name: str, key: Any, needs: str = "seconds") -> None:
+        rows.append([name, *(key(program) if program.get(needs) else "-" for program in first)])
 
-    row("GiB", lambda program: f"{program['memory']['total'] / _GIB:.4g}")
-    row("fits", lambda program: "yes" if program["fits"] else "no")
+    row("GiB", lambda program: f"{program['memory']['total'] / _GIB:.4g}", "memory")
+    row("fits", lambda program: "yes" if program["fits"] else "no", "memory")
     row("kernels", lambda program: str(program["kernels"]))
     row("GB", lambda program: f"{program['bytes'] / 1e9:.4g}")
     row("TFLOP", lambda program: f"{program['flops'] / 1e12:.4g}")

@@ -11,6 +11,7 @@ from localmim_jax.planning.compile import Compiled
 from localmim_jax.planning.hardware import Hardware
 from localmim_jax.text import columns
 
+NOT_COUNTED = "not counted: this jaxlib cannot read the compiler's program"
 _GIB = 2**30
 _DEFAULT_FRACTION = 0.75  # of a GPU's memory that JAX takes
 
@@ -59,6 +60,9 @@ def numbers(compiled: Compiled, hardware: Hardware, price_per_hour: float | None
     if memory is None:
         return result | {"memory": None, "needed_bytes": compiled.needed}
     result["memory"] = vars(memory)
+    result["counted"] = compiled.text is not None
+    if compiled.text is None:
+        return result
     work = program.work_of(hlo.parse(compiled.text))
     parts = floor.parts(work.kernels, device, settings.dtype)
     kernels, links = floor.floor_seconds(work, hardware, settings.dtype)
@@ -124,6 +128,8 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
     ]
     if plan["memory"] is None:
         return columns(head).splitlines()
+    if not plan.get("counted", True):
+        return columns([*head, ("work", NOT_COUNTED)]).splitlines()
     seconds = plan["seconds"]
     rates = f"{hardware['bandwidth'] / 1e12:.3g} TB/s, {_peak(plan) / 1e12:.4g} TFLOP/s"
     measured = "".join(f"; measured: {name}, {where}" for name, where in hardware["measured_rates"].items())

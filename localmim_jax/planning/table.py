@@ -94,6 +94,10 @@ def rows(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         if program["memory"] is None:
             yield (*start, f"does not fit, {usable}", "", "", "", end)
             continue
+        if not program.get("counted", True):
+            used = f"{program['memory']['total'] / _GIB:.3g}, {usable}"
+            yield (*start, used if program["fits"] else f"does not fit: {used}", report.NOT_COUNTED, "", "", end)
+            continue
         used = f"{program['memory']['total'] / _GIB:.3g}, {usable}"
         reached = program[f"at_{floor.REACHED}_of_it"]
         speed = f"{program['at_the_floor']['images_per_second']:.0f}, {reached['images_per_second']:.0f}"
