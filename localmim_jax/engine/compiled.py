@@ -15,7 +15,10 @@ def keep_programs() -> Path | None:
     directory, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off. CPU programs compile fast and may not run on
     another machine that shares the home directory, so there nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    named, enabled = (
+        getattr(jax.config, f"jax_{name}") for name in ("compilation_cache_dir", "enable_compilation_cache")
+    )
+    if named is not None or not enabled:
         return None
     folder = directory(jax.default_backend())
     if folder is not None:

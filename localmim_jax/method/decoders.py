@@ -5,7 +5,7 @@ target's grid -> prediction (docs/method.md). The same class serves ViT and Swin
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -161,5 +161,5 @@ class Decoder(nnx.Module):
         if extra == 0:
             return self.predict(x)
         kernel = jnp.pad(self.predict.kernel[...].astype(x.dtype), ((0, 0), (0, extra)))
-        bias = jnp.pad(self.predict.bias[...].astype(x.dtype), (0, extra))
+        bias = jnp.pad(cast(nnx.Param, self.predict.bias)[...].astype(x.dtype), (0, extra))
         return (x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,)))[..., :channels]
