@@ -3,7 +3,7 @@
 HEADING = """# Evidence at small scale
 
 Does local multi-scale reconstruction help, outside the paper? `localmim study --page` generates this page from
-[study.csv]({csv}); edit neither by hand. It shows what a CPU can in an afternoon: small models, small
+[study.csv]({csv}); edit neither by hand. It shows what a CPU can do in an afternoon: small models, small
 images, few seeds. No independent reproduction at ImageNet's scale is known to us."""
 
 SUMMARY = """What the differences between methods say about the paper's claims, at the same epochs, over encoders,
