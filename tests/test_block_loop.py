@@ -14,8 +14,8 @@ from localmim_jax.recipes.load import load_config
 from localmim_jax.tasks.from_config import encoder_config
 from tests.defaults import swin_config, vit_config
 
-VIT = vit_config(image_size=(16, 16), patch_size=8, width=8, depth=4, num_heads=2, drop_path=0.5)
-SWIN = swin_config(image_size=(32, 32), width=8, depths=(5, 2), num_heads=(1, 2), window=4, drop_path=0.5)
+VIT = vit_config(image_size=(16, 16), patch_size=8, width=8, depth=3, num_heads=2, drop_path=0.5)
+SWIN = swin_config(image_size=(32, 32), width=8, depths=(4, 1), num_heads=(1, 1), window=4, drop_path=0.5)
 
 
 def value_and_gradients(config, taps, **changes):
@@ -32,7 +32,7 @@ def value_and_gradients(config, taps, **changes):
     return step.trace(params).jaxpr, step(params)
 
 
-@pytest.mark.parametrize(("config", "taps", "remat"), [(VIT, (1, 4), False), (VIT, (3,), True), (SWIN, (1, 2), False)])
+@pytest.mark.parametrize(("config", "taps", "remat"), [(VIT, (1, 3), True), (SWIN, (1,), False)])
 def test_a_loop_computes_what_unrolled_blocks_do(config, taps, remat):
     jaxpr, (unrolled, gradients) = value_and_gradients(config, taps)
     looped_jaxpr, (looped, found) = value_and_gradients(config, taps, scan_blocks=True, remat=remat)

@@ -1,3 +1,4 @@
+import pytest
 from absl import flags
 
 from localmim_jax.bench import step_time
@@ -26,6 +27,7 @@ def test_other_steps_have_one_shape():
     assert [batch["image"].shape for batch in batches] == [(8, 32, 32, 3)] * 2
 
 
+@pytest.mark.slow
 def test_the_time_of_a_step_by_part_of_the_model(capsys):
     """Each part of the model has time, bytes and products, from the very program that was timed."""
     values = flags.FlagValues()
