@@ -41,7 +41,7 @@ def test_bfloat16_keeps_float32_parameters_and_statistics():
 
 
 def test_layer_norm_keeps_its_digits_far_from_zero():
-    norm = LayerNorm(64, 1e-6, dtype=jnp.float32)
+    norm = LayerNorm(64, 1e-6, dtype=jnp.float32, rngs=nnx.Rngs(0))
     x = 3000 + np.random.default_rng(0).standard_normal((1, 64))
     expected = (x - x.mean()) / x.std()
     np.testing.assert_allclose(norm(jnp.asarray(x, jnp.float32)), expected, atol=5e-3)
@@ -125,3 +125,11 @@ def test_positions_put_the_column_first():
     assert (table[1, 0, 4:] == table[1, 4, 4:]).all()  # the same row
     x, y = np.array([3, 0.03]), np.array([2, 0.02])  # frequencies 1 and 1 / 100
     np.testing.assert_allclose(table[2, 3], np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)]), atol=1e-6)
+
+
+def test_a_layer_norm_takes_the_keys_that_flaxs_does():
+    """A seed means the same parameters, whichever layer norm a model has."""
+    ours, flaxs = nnx.Rngs(0), nnx.Rngs(0)
+    LayerNorm(4, 1e-6, dtype=jnp.float32, rngs=ours)
+    nnx.LayerNorm(4, rngs=flaxs)
+    assert jax.random.key_data(ours.params()).tolist() == jax.random.key_data(flaxs.params()).tolist()

@@ -99,15 +99,15 @@ class Decoder(nnx.Module):
             dtype=dtype,
             attention=config.attention,
         )
-        self.norm = LayerNorm(config.in_width, config.epsilon, dtype=dtype)
+        self.norm = LayerNorm(config.in_width, config.epsilon, dtype=dtype, rngs=rngs)
         self.embed = blocks.linear(config.in_width, width, dtype=dtype, rngs=rngs)
         self.mask_token = nnx.Param(0.02 * jax.random.normal(rngs.params(), (width,)))
         self.blocks = nnx.List([blocks.Block(block, rngs=rngs) for _ in range(config.depth)])
-        self.out_norm = LayerNorm(width, config.epsilon, dtype=dtype)
+        self.out_norm = LayerNorm(width, config.epsilon, dtype=dtype, rngs=rngs)
 
         widths = [width // 2**i for i in range(max(config.log2_scale, 0) + 1)]
         self.upsamples = nnx.List([Upsample(w, dtype=dtype, rngs=rngs) for w in widths[:-1]])
-        self.upsample_norms = nnx.List([LayerNorm(w, config.epsilon, dtype=dtype) for w in widths[1:-1]])
+        self.upsample_norms = nnx.List([LayerNorm(w, config.epsilon, dtype=dtype, rngs=rngs) for w in widths[1:-1]])
         conv_init = blocks.uniform_fan_in(widths[-1])
         as_conv = config.prediction_init == "conv"
         self.predict = nnx.Linear(

@@ -248,9 +248,9 @@ class Block(nnx.Module):
 
     def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
         epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
-        self.norm1 = LayerNorm(config.width, config.epsilon, dtype=config.dtype)
+        self.norm1 = LayerNorm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
         self.attention = Attention(config, rngs=rngs)
-        self.norm2 = LayerNorm(config.width, epsilon2, dtype=config.dtype)
+        self.norm2 = LayerNorm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
         self.mlp = Mlp(config, rngs=rngs)
         self.layer_scale = config.layer_scale
         if config.layer_scale:

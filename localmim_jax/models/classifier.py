@@ -72,7 +72,7 @@ class Classifier(nnx.Module):
         width = encoder.feature_width(encoder.num_layers)
         self.config = config
         self.encoder = encoder.make(rngs)
-        self.norm = LayerNorm(width, encoder.epsilon, dtype=jnp.float32)
+        self.norm = LayerNorm(width, encoder.epsilon, dtype=jnp.float32, rngs=rngs)
         if config.batch_norm:
             # Not `conv_norm.BatchNorm`: this one keeps the biased variance, which saved linear probes hold.
             self.batch_norm = nnx.BatchNorm(

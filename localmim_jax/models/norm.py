@@ -20,8 +20,10 @@ class LayerNorm(nnx.Module):
     The variance is that of the centered values: mean(x^2) - mean^2 loses digits against PyTorch.
     """
 
-    def __init__(self, width: int, epsilon: float, *, dtype: Any):
+    def __init__(self, width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs):
         self.epsilon, self.dtype = epsilon, dtype
+        # Two keys, as flax's layer norm takes them and as this one did before: a seed keeps its parameters.
+        rngs.params(), rngs.params()
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width))
 

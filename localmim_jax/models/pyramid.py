@@ -49,7 +49,7 @@ class SwinPyramid(nnx.Module):
     def __init__(self, config: EncoderConfig, taps: tuple[int, ...], *, rngs: nnx.Rngs):
         self.config, self.taps = config, taps
         self.norms = nnx.List(
-            [LayerNorm(config.feature_width(tap), config.epsilon, dtype=config.dtype) for tap in taps]
+            [LayerNorm(config.feature_width(tap), config.epsilon, dtype=config.dtype, rngs=rngs) for tap in taps]
         )
 
     @jax.named_scope("pyramid")

@@ -256,7 +256,7 @@ class Swin(nnx.Module):
         self.patch_embed = PatchEmbed(
             config.patch_size, config.in_channels, config.width, dtype=config.dtype, rngs=rngs
         )
-        self.patch_norm = LayerNorm(config.width, config.epsilon, dtype=config.dtype)
+        self.patch_norm = LayerNorm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
         self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(config.num_layers)])
 
     @jax.named_scope("encoder")

@@ -44,9 +44,9 @@ class SwinBlock(nnx.Module):
 
     def __init__(self, config: blocks.BlockConfig, window: int, *, rngs: nnx.Rngs):
         epsilon2 = config.epsilon if config.epsilon2 is None else config.epsilon2
-        self.norm1 = LayerNorm(config.width, config.epsilon, dtype=config.dtype)
+        self.norm1 = LayerNorm(config.width, config.epsilon, dtype=config.dtype, rngs=rngs)
         self.attention = WindowAttention(config, window, rngs=rngs)
-        self.norm2 = LayerNorm(config.width, epsilon2, dtype=config.dtype)
+        self.norm2 = LayerNorm(config.width, epsilon2, dtype=config.dtype, rngs=rngs)
         self.mlp = blocks.Mlp(config, rngs=rngs)
 
     def __call__(
@@ -64,7 +64,7 @@ class PatchMerging(nnx.Module):
     """Joins each 2x2 neighborhood into one token of twice the channels; an odd grid is zero-padded."""
 
     def __init__(self, width: int, epsilon: float, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm = LayerNorm(4 * width, epsilon, dtype=dtype)
+        self.norm = LayerNorm(4 * width, epsilon, dtype=dtype, rngs=rngs)
         self.reduction = blocks.linear(4 * width, 2 * width, use_bias=False, dtype=dtype, rngs=rngs)
 
     @jax.named_scope("merging")
