@@ -94,16 +94,16 @@ def rows(plan: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         if program["memory"] is None:
             yield (*start, f"does not fit, {usable}", "", "", "", end)
             continue
-        if not program.get("counted", True):
-            used = f"{program['memory']['total'] / _GIB:.3g}, {usable}"
-            yield (*start, used if program["fits"] else f"does not fit: {used}", report.NOT_COUNTED, "", "", end)
-            continue
         used = f"{program['memory']['total'] / _GIB:.3g}, {usable}"
+        size = used if program["fits"] else f"does not fit: {used}"
+        if not program.get("counted", True):
+            yield (*start, size, report.NOT_COUNTED, "", "", end)
+            continue
         reached = program[f"at_{floor.REACHED}_of_it"]
         speed = f"{program['at_the_floor']['images_per_second']:.0f}, {reached['images_per_second']:.0f}"
         hours = f"{program['at_the_floor']['hours']:.3g}, {reached['hours']:.3g}"
         step = f"{1e3 * program['seconds']['step']:.4g} ms"
-        yield (*start, used if program["fits"] else f"does not fit: {used}", step, speed, hours, end)
+        yield (*start, size, step, speed, hours, end)
 
 
 def table(plans: Sequence[Mapping[str, Any]]) -> str:
